@@ -1,0 +1,5 @@
+"""python -m captioner."""
+
+from captioner.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""The three jobs: caption, train, evaluate."""

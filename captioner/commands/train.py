@@ -1,0 +1,133 @@
+"""Train a captioner from a config."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from captioner.build import build_model, build_search, load_weights
+from captioner.config import Config, DataConfig, DeviceName, to_json
+from captioner.console import console
+from captioner.data.datasets import Example, load_examples
+from captioner.data.shapes import draw_shapes
+from captioner.devices import pick_device
+from captioner.errors import UsageError
+from captioner.model_folder import read_model, resolve, write_model
+from captioner.models.captioning import CaptioningModel
+from captioner.text.tokenizer import tokenize
+from captioner.text.vocabulary import Vocabulary
+from captioner.training.checkpoint import checkpoints, find_checkpoint
+from captioner.training.distributed import Ranks, ranks
+from captioner.training.trainer import Trainer
+from captioner.types import Hypothesis, Memory
+
+
+def train(config: Config, *, device: DeviceName = "auto", resume: str | None = None) -> Path:
+    """Run the training that `config` describes and return the folder of the best model.
+
+    Args:
+        config: see `captioner.config`.
+        device: where to compute; under torchrun each rank takes its own GPU.
+        resume: `auto` for the newest sound checkpoint of the output folder, if there is one; or a checkpoint's path.
+
+    Raises:
+        CaptionerError: what cannot be done, and the way out.
+    """
+    with ranks(pick_device(device)) as together:
+        output = config.output
+        checkpoint = find_checkpoint(output, resume, console.print) if resume else None
+        if resume is None and checkpoints(output):
+            raise UsageError(f"{output} already holds a run: go on with --resume auto, or choose another --output")
+        train_examples, dev_examples = load_splits(config.data, together)
+        model, vocabulary = start_model(config, train_examples, checkpoint)
+        if together.is_first:
+            output.mkdir(parents=True, exist_ok=True)
+            (output / "config.yaml").write_text(yaml.safe_dump(to_json(config), sort_keys=False), encoding="utf-8")
+            _introduce(config, together, model, vocabulary, train_examples, dev_examples)
+        search = build_search(model, config.decoding.model_copy(update={"beam": config.training.validation_beam}))
+
+        def best(memory: Memory) -> list[Hypothesis]:
+            return [found[0] for found in search(memory)]
+
+        def write(folder: Path) -> None:
+            write_model(folder, config=config.model, vocabulary=vocabulary, state=model.state_dict())
+
+        Trainer(
+            config,
+            model=model,
+            vocabulary=vocabulary,
+            train=train_examples,
+            dev=dev_examples,
+            search=best,
+            write_model=write,
+            ranks=together,
+        ).run(checkpoint)
+        return output / "best"
+
+
+def load_splits(data: DataConfig, together: Ranks) -> tuple[list[Example], list[Example]]:
+    """Load train and dev, drawing the shapes first if they are asked for, or holding a share of train out as dev."""
+    if data.shapes:
+        folder = data.shapes.folder
+        if together.is_first:
+            draw_shapes(folder, train=data.shapes.train, dev=data.shapes.dev)
+        together.wait()
+        return tuple(load_examples(folder / f"captions_{split}.json", folder / split) for split in ("train", "dev"))  # type: ignore[return-value]
+    if data.train is None:
+        raise UsageError("data.train is missing: name its annotations, as in data.train.annotations=captions.jsonl")
+    train_examples = load_examples(
+        data.train.annotations, data.train.images, data.train.split, restval=data.train.restval
+    )
+    if data.dev:
+        return train_examples, load_examples(data.dev.annotations, data.dev.images, data.dev.split)
+    random.Random(0).shuffle(train_examples)
+    held_out = max(1, round(data.holdout * len(train_examples)))
+    return train_examples[held_out:], train_examples[:held_out]
+
+
+def start_model(config: Config, examples: Sequence[Example], checkpoint: Path | None) -> tuple[CaptioningModel, Vocabulary]:
+    """Make the model that training starts from: a checkpoint's, another model folder's, or a pretrained trunk's.
+
+    Raises:
+        CaptionerError: weights and config do not fit each other.
+    """
+    captions = [tokenize(caption) for example in examples for caption in example.captions]
+    if checkpoint:
+        _, vocabulary, state = read_model(checkpoint)
+        model = build_model(config, vocab_size=len(vocabulary))
+        load_weights(model, state, source=str(checkpoint))
+        return model, vocabulary
+    if config.init is None:
+        vocabulary = Vocabulary.from_captions(captions, min_count=config.data.min_count)
+        model = build_model(config, vocab_size=len(vocabulary))
+        model.encoder.load_trunk(config.encoder.weights)
+        return model, vocabulary
+    folder = resolve(config.init)
+    _, known, state = read_model(folder)
+    vocabulary = known.extended(captions, min_count=config.data.min_count)
+    old, model = build_model(config, vocab_size=len(known)), build_model(config, vocab_size=len(vocabulary))
+    load_weights(old, state, source=str(folder))
+    model.encoder = old.encoder
+    model.decoder.take_over(old.decoder)
+    return model, vocabulary
+
+
+def _introduce(
+    config: Config,
+    together: Ranks,
+    model: CaptioningModel,
+    vocabulary: Vocabulary,
+    train_examples: Sequence[Example],
+    dev_examples: Sequence[Example],
+) -> None:
+    captions = sum(len(example.captions) for example in train_examples)
+    weights = sum(weight.numel() for weight in model.parameters())
+    where = f"{together.device}" + (f" x {together.count}" if together.count > 1 else "")
+    console.print(
+        f"{len(train_examples)} images with {captions} captions for training, {len(dev_examples)} images for dev, "
+        f"{len(vocabulary)} words; {config.encoder.trunk} and {config.decoder.cell}, {weights / 1e6:.1f} M parameters, "
+        f"on {where}; into {config.output}"
+    )

@@ -1,0 +1,265 @@
+"""What can be set, with every default, in one place. A typo is an error that says what was meant.
+
+A config file holds only what differs from these defaults; `key=value` pairs on the command line come last and win.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from captioner.errors import UsageError
+
+TrunkName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v2"]
+TransformName = Literal["squash", "crop"]
+AugmentationName = Literal["random_crop", "mild_crop"]
+PrecisionName = Literal["auto", "fp32", "bf16"]
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+
+Count = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """Frozen, and strict about names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EncoderConfig(Section):
+    """The CNN, and how a picture is laid before it."""
+
+    trunk: TrunkName = "resnet50"
+    weights: str = "default"  # default: torchvision's ImageNet weights · none: start from nothing · a state dict file
+    batch_norm: Literal["auto", "eval", "train"] = "auto"  # auto: train where the trunk starts from nothing
+    transform: TransformName = "squash"  # squash: the whole picture, as a square · crop: the middle of it
+    image_size: Count = 224
+
+
+class DecoderConfig(Section):
+    """The recurrent network that writes the caption."""
+
+    cell: Literal["lstm", "gru", "rnn"] = "lstm"
+    context: Literal["none"] = "none"  # how the image reaches each step: through the initial state alone
+    layers: Count = 1
+    embed_size: Count = 512
+    hidden_size: Count = 512
+    dropout: Share = 0.5
+    tie_embedding: bool = False  # one matrix for reading and saying words; needs embed_size = hidden_size
+
+
+class DecodingConfig(Section):
+    """How captions are searched for; kept in the model folder as its defaults."""
+
+    beam: Count = 3  # 1: greedy
+    max_length: Count = 20  # words
+
+
+class SourceConfig(Section):
+    """One split: an annotation file of any format that is read, and where its images are."""
+
+    annotations: Path
+    images: Path | None = None  # found beside the annotations where they lie as usual
+    split: str | None = None  # Karpathy: train, val, test · token and CSV files: a file that lists image names
+    restval: bool = False  # Karpathy: let `restval` join `train`
+
+
+class ShapesConfig(Section):
+    """A small data set that the project draws itself, where it is not there yet."""
+
+    folder: Path
+    train: Count = 1000
+    dev: Count = 200
+
+
+class DataConfig(Section):
+    """Photographs and what people said of them."""
+
+    train: SourceConfig | None = None
+    dev: SourceConfig | None = None  # without one, a share of train is held out
+    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    shapes: ShapesConfig | None = None  # instead of train and dev
+    min_count: Count = 5  # a word seen less often is <unk>
+    max_length: Count = 30  # words; longer captions are cut for training
+    captions_per_image: Count = 5
+
+
+class PhaseConfig(Section):
+    """A stretch of training with one way of treating the trunk, and one learning rate schedule."""
+
+    epochs: Count = 10
+    learning_rate: Rate = 1e-3  # at its peak: warm-up, then a cosine to zero
+    warmup: Share = 0.1  # share of the phase's steps
+    finetune_from: str | None = None  # the first stage of the trunk that learns (stem: all); none: frozen
+    trunk_learning_rate: Rate = 1e-4
+    augmentation: AugmentationName | None = None
+
+
+class TrainingConfig(Section):
+    """How the model is taught."""
+
+    phases: tuple[PhaseConfig, ...] = (PhaseConfig(),)
+    batch_size: Count = 64  # images, each with its captions, over all ranks
+    accumulate: Count = 1  # parts that a batch is worked through in, to save memory
+    max_steps: Count | None = None  # stop here, whatever the phases say
+    validate_every: Count | None = None  # steps; none: each epoch
+    checkpoint_every: Count | None = None  # steps; none: at each validation
+    keep_checkpoints: Count = 2
+    early_stopping: Count | None = None  # validations without a better CIDEr-D
+    validation_beam: Count = 1
+    label_smoothing: Share = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    gradient_clip: Rate = 5.0  # largest norm
+    cache_features: bool = True  # where the trunk is frozen and nothing is augmented
+    precision: PrecisionName = "auto"
+    workers: Annotated[int, Field(ge=0)] | None = None  # that read images; none: as many as there are cores
+    seed: int = 0
+
+
+class ModelConfig(Section):
+    """What a model folder needs in order to be built again."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    decoding: DecodingConfig = DecodingConfig()
+
+
+class Config(ModelConfig):
+    """A training run."""
+
+    data: DataConfig
+    training: TrainingConfig = TrainingConfig()
+    init: str | None = None  # a model folder to start from, or `bundled`
+    output: Path = Path("runs/captioner")
+
+    @property
+    def model(self) -> ModelConfig:
+        """The part that is stored with the model."""
+        return ModelConfig(encoder=self.encoder, decoder=self.decoder, decoding=self.decoding)
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a config file.
+
+    Raises:
+        UsageError: it is missing, is not YAML, or is not a mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UsageError(f"config {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"config {path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UsageError(f"config {path} is not YAML{where}: {getattr(error, 'problem', error)}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"config {path} holds no settings: expected lines such as 'training:'")
+    return values
+
+
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Set `a.b=value` pairs, read as YAML; a number picks from a list, as in `training.phases.0.epochs=3`.
+
+    Raises:
+        UsageError: a pair has no `=`, or its key leads into something that is no section.
+    """
+    values = json.loads(json.dumps(values, default=str))  # a copy, of plain values
+    for pair in overrides:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise UsageError(f"'{pair}' is not a setting: write key=value, for example training.batch_size=32")
+        *parents, last = key.split(".")
+        place: Any = values
+        try:
+            value = yaml.safe_load(text)
+            for parent in parents:
+                place = place[int(parent)] if isinstance(place, list) else _section(place, parent)
+            place[int(last) if isinstance(place, list) else last] = value
+        except yaml.YAMLError:
+            raise UsageError(f"{key}: '{text}' is not a YAML value: put it in quotes") from None
+        except (ValueError, IndexError, TypeError, AttributeError):
+            raise UsageError(f"'{key}' leads nowhere in this config") from None
+    return values
+
+
+def _section(place: dict[str, Any], name: str) -> Any:
+    if place.get(name) is None:
+        place[name] = {}
+    return place[name]
+
+
+def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """Lay `top` over `base`, section by section."""
+    merged = dict(base)
+    for key, value in top.items():
+        below = base.get(key)
+        merged[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def parse(section: type[AnySection], values: dict[str, Any], *, source: str) -> AnySection:
+    """Validate `values` as `section`.
+
+    Raises:
+        UsageError: lists every mistake in `source`, and for an unknown key or word the nearest known one.
+    """
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(section, details) for details in error.errors(include_url=False)]
+    raise UsageError(f"{source}: " + ("; ".join(lines) if len(lines) == 1 else "\n  ".join(["", *lines])))
+
+
+def _explain(section: type[Section], details: Any) -> str:
+    key = ".".join(str(part) for part in details["loc"])
+    value, context = details["input"], details.get("ctx", {})
+    match details["type"]:
+        case "extra_forbidden":
+            known = list(_known_keys(section))
+            plain = ".".join("0" if isinstance(part, int) else str(part) for part in details["loc"])
+            nearest = difflib.get_close_matches(plain, known, n=1, cutoff=0.5)
+            return f"unknown key '{key}'" + (f": did you mean '{nearest[0]}'?" if nearest else "")
+        case "literal_error":
+            choices = context["expected"].replace(" or ", ", ")
+            return f"{key} is {value!r}: choose one of {choices}"
+        case "missing":
+            return f"{key} is missing"
+        case _:
+            return f"{key} is {value!r}: {details['msg'][0].lower()}{details['msg'][1:]}"
+
+
+def _known_keys(section: type[Section], prefix: str = "") -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        for kind in _sections_in(field.annotation):
+            place = f"{prefix}{name}." + ("0." if typing.get_origin(field.annotation) is tuple else "")
+            yield from _known_keys(kind, place)
+
+
+def _sections_in(annotation: Any) -> Iterator[type[Section]]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        if issubclass(annotation, Section):
+            yield annotation
+        return
+    for part in typing.get_args(annotation):
+        yield from _sections_in(part)
+
+
+def to_json(section: Section) -> dict[str, Any]:
+    """Plain values, with the defaults written out, so that a run's own copy does not change when they do."""
+    values: dict[str, Any] = section.model_dump(mode="json")
+    return values

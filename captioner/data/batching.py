@@ -1,0 +1,146 @@
+"""From examples to batches: who is in which batch, and how captions are padded. Knows no model."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from captioner.data.datasets import Example
+from captioner.data.images import read_image
+from captioner.data.transforms import Transform
+from captioner.text.vocabulary import PAD
+from captioner.types import Batch
+
+Load = Callable[[int, random.Random], Tensor]
+"""(index of an example, its random numbers) → its image, or its cached features."""
+
+Key = tuple[int, int]
+"""(epoch, index): the epoch travels with the index, so that workers can live longer than an epoch."""
+
+Item = tuple[Tensor, list[list[int]]]
+"""A source, and the word numbers of its captions with <bos> and <eos>."""
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Read and transform images from their files."""
+
+    examples: Sequence[Example]
+    transform: Transform
+
+    def __call__(self, index: int, rng: random.Random) -> Tensor:
+        """Give the image (3, size, size) as bytes."""
+        image = read_image(self.examples[index].path, at_least=self.transform.at_least)
+        return self.transform(image, rng)
+
+
+@dataclass(frozen=True)
+class CaptionDataset(Dataset[Item]):
+    """An image with some of its captions, chosen anew in each epoch where there are more than asked for.
+
+    All chance is drawn from (seed, epoch, index), so neither the number of workers nor a resumed run changes it.
+    """
+
+    load: Load
+    captions: Sequence[Sequence[list[int]]]
+    captions_per_image: int
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def __getitem__(self, key: Key) -> Item:
+        epoch, index = key
+        rng = random.Random(f"{self.seed} {epoch} {index}")
+        captions = self.captions[index]
+        if len(captions) > self.captions_per_image:
+            captions = rng.sample(captions, self.captions_per_image)
+        return self.load(index, rng), list(captions)
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Stack the sources, pad their captions, and note which caption belongs to which source."""
+    captions = [caption for _, captions in items for caption in captions]
+    owner = [index for index, (_, captions) in enumerate(items) for _ in captions]
+    lengths = torch.tensor([len(caption) for caption in captions])
+    tokens = torch.full((len(captions), int(lengths.max())), PAD)  # (N, T)
+    mask = torch.arange(tokens.shape[1]) < lengths.unsqueeze(1)  # (N, T)
+    tokens[mask] = torch.tensor([word for caption in captions for word in caption])
+    return Batch(torch.stack([source for source, _ in items]), tokens, mask, torch.tensor(owner))
+
+
+def spread(count: int, parts: int) -> list[slice]:
+    """Cut `count` things into `parts` runs whose lengths differ by one at most."""
+    edges = [count * part // parts for part in range(parts + 1)]
+    return [slice(start, stop) for start, stop in zip(edges, edges[1:], strict=False)]
+
+
+@dataclass
+class EpochSampler(Sampler[list[Key]]):
+    """Deal the examples into batches: each once in an epoch, in an order that the seed and the epoch give.
+
+    An epoch's batches differ by one image at most, so there is no small last one, and every rank gets the same number
+    of batches however the numbers fall. A batch is dealt out to `ranks`, and to the `parts` a rank works through it in;
+    what is in it does not depend on either. Set `epoch` and `first` (the batch to begin at) before iterating.
+    """
+
+    examples: int
+    batch_size: int
+    seed: int
+    rank: int = 0
+    ranks: int = 1
+    parts: int = 1
+    epoch: int = field(default=0, init=False)
+    first: int = field(default=0, init=False)
+
+    @property
+    def batches(self) -> int:
+        """Batches in an epoch."""
+        return -(-self.examples // self.batch_size)
+
+    def __len__(self) -> int:
+        return (self.batches - self.first) * self.parts
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order = list(range(self.examples))
+        random.Random(f"{self.seed} {self.epoch}").shuffle(order)
+        for batch in spread(len(order), self.batches)[self.first :]:
+            members = order[batch]
+            shares = spread(len(members), self.ranks * self.parts)
+            for share in shares[self.rank * self.parts : (self.rank + 1) * self.parts]:
+                yield [(self.epoch, index) for index in members[share]]
+
+
+Batches = EpochSampler | list[list[Key]]
+"""Which keys go together, in which order."""
+
+
+def in_order(count: int, batch_size: int) -> list[list[Key]]:
+    """Batches of everything, once, as it comes: for validation and for the feature cache."""
+    return [[(0, index) for index in range(start, min(start + batch_size, count))] for start in range(0, count, batch_size)]
+
+
+def image_workers() -> int:
+    """Processes that read images where nothing else is asked for: one for each core that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def make_loader(
+    dataset: CaptionDataset, batches: Batches, *, workers: int, pin_memory: bool = False
+) -> DataLoader[Batch]:
+    """Read batches ahead of their use, in `workers` processes."""
+    return DataLoader(
+        dataset,  # type: ignore[arg-type]  # collate turns items into a Batch
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # or the loader would draw from the one that dropout uses
+    )

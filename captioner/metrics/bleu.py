@@ -1,0 +1,59 @@
+"""BLEU-1 to 4 of a set of captions (Papineni et al. 2002), to the last digit as COCO's own evaluation computes them.
+
+Words in, fractions out. Counts are summed over all images and divided once; the reference length of an image is the
+one closest to the candidate's, the shorter of two equally close.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from captioner.metrics.ngrams import ORDERS, NGram, count_ngrams
+
+BLEU_VERSION = "coco-1"
+
+# COCO adds these to numerator and denominator of every ratio, which shows when a caption set is tiny or empty.
+_TINY = 1e-15
+_SMALL = 1e-9
+
+
+class Bleu:
+    """Scores candidates against one set of references, whose n-grams are counted once."""
+
+    def __init__(self, references: Sequence[Sequence[Sequence[str]]]) -> None:
+        """Take the tokenised references of each image: images x references x words. Each image has at least one."""
+        self._lengths = [[len(words) for words in captions] for captions in references]
+        self._limits = [_most_in_one(captions) for captions in references]
+
+    def score(self, candidates: Sequence[Sequence[str]]) -> tuple[float, float, float, float]:
+        """Give BLEU-1, 2, 3, 4 as fractions for one tokenised caption per image, in the references' order."""
+        matches = [0] * ORDERS
+        totals = [0] * ORDERS
+        length = reference_length = 0
+        for words, lengths, limits in zip(candidates, self._lengths, self._limits, strict=True):
+            length += len(words)
+            reference_length += min(lengths, key=lambda n: (abs(n - len(words)), n))
+            for n in range(ORDERS):
+                totals[n] += max(0, len(words) - n)
+            for ngram, count in count_ngrams(words).items():
+                matches[len(ngram) - 1] += min(count, limits.get(ngram, 0))
+        precisions = [(match + _TINY) / (total + _SMALL) for match, total in zip(matches, totals, strict=True)]
+        penalty = _brevity_penalty(length, reference_length)
+        one, two, three, four = (penalty * math.prod(precisions[:n]) ** (1 / n) for n in range(1, ORDERS + 1))
+        return one, two, three, four
+
+
+def _most_in_one(captions: Sequence[Sequence[str]]) -> dict[NGram, int]:
+    """Give for each n-gram the most times it appears in any one caption: more than that earns a candidate nothing."""
+    most: dict[NGram, int] = {}
+    for words in captions:
+        for ngram, count in count_ngrams(words).items():
+            if count > most.get(ngram, 0):
+                most[ngram] = count
+    return most
+
+
+def _brevity_penalty(length: int, reference_length: int) -> float:
+    ratio = (length + _TINY) / (reference_length + _SMALL)
+    return math.exp(1 - 1 / ratio) if ratio < 1 else 1.0

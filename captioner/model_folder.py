@@ -1,0 +1,96 @@
+"""A model on disk: config.json, model.safetensors, vocab.json, and nothing that runs code when loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captioner.config import ModelConfig, parse, to_json
+from captioner.errors import CaptionerError
+from captioner.storage import verify
+from captioner.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:  # torch is imported where tensors are, so that a wrong folder is named at once
+    from torch import Tensor
+
+BUNDLED = Path(__file__).parent / "pretrained"
+FORMAT_VERSION = 1
+_CONFIG, _WEIGHTS, _VOCABULARY = "config.json", "model.safetensors", "vocab.json"
+
+
+def resolve(folder: str | Path | None) -> Path:
+    """Find a model folder; `None` and `bundled` are the one that comes with the package.
+
+    Raises:
+        CaptionerError: there is no model there.
+    """
+    path = BUNDLED if folder is None or str(folder) == "bundled" else Path(folder)
+    if not (path / _CONFIG).is_file():
+        hint = "name the folder that holds it, for example runs/flickr8k/best"
+        if (path / "best" / _CONFIG).is_file():
+            hint = f"did you mean {path / 'best'}?"
+        raise CaptionerError(f"{path} is not a model folder (it has no {_CONFIG}): {hint}")
+    return path
+
+
+def write_model(
+    folder: Path, *, config: ModelConfig, vocabulary: Vocabulary, state: Mapping[str, Tensor], half: bool = False
+) -> None:
+    """Write a model's files into an existing folder; `half` stores its weights in half precision."""
+    from safetensors.torch import save_file
+
+    about = {"format_version": FORMAT_VERSION, "vocabulary": vocabulary.digest, **to_json(config)}
+    (folder / _CONFIG).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    vocabulary.save(folder / _VOCABULARY)
+    tensors = {name: _stored(tensor, half=half) for name, tensor in state.items()}
+    save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+
+
+def _stored(tensor: Tensor, *, half: bool) -> Tensor:
+    import torch
+
+    wanted = torch.float16 if half and tensor.is_floating_point() else tensor.dtype
+    return tensor.detach().to("cpu", wanted).contiguous().clone()  # safetensors refuses tensors that share memory
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a model's config as plain values.
+
+    Raises:
+        CaptionerError: it is broken, or of a version that this program does not know.
+    """
+    try:
+        values: dict[str, Any] = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        version = values.pop("format_version")
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise CaptionerError(f"{folder / _CONFIG} is not a captioner model config: {error!r}") from None
+    if version != FORMAT_VERSION:
+        raise CaptionerError(f"{folder} has format version {version}, this program reads {FORMAT_VERSION}: upgrade captioner")
+    return values
+
+
+def read_model(folder: Path) -> tuple[ModelConfig, Vocabulary, dict[str, Tensor]]:
+    """Read a model's files, after checking that none has changed since it was saved.
+
+    Raises:
+        CaptionerError: names the file that is missing, has changed or does not belong to the others.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    verify(folder)
+    values = read_config(folder)
+    digest = values.pop("vocabulary", None)
+    vocabulary = Vocabulary.load(folder / _VOCABULARY)
+    if digest != vocabulary.digest:
+        raise CaptionerError(
+            f"{folder / _VOCABULARY} ({len(vocabulary)} words, {vocabulary.digest[:12]}) is not the vocabulary this model "
+            f"was trained with ({str(digest)[:12]}): copy the whole folder again"
+        )
+    try:
+        state = load_file(folder / _WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise CaptionerError(f"{folder / _WEIGHTS} cannot be read: {error}") from None
+    return parse(ModelConfig, values, source=str(folder / _CONFIG)), vocabulary, state

@@ -1,0 +1,169 @@
+"""From pixels to a memory: a torchvision CNN without its classifier. Knows nothing of words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from urllib.error import URLError
+from urllib.parse import urlparse
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from captioner.config import TrunkName
+from captioner.errors import CaptionerError, UsageError
+from captioner.types import Memory
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """Where a torchvision CNN keeps its parts: named stages in the order of their work, and what to leave out."""
+
+    stages: dict[str, tuple[str, ...]]  # stage → the modules it is made of
+    channels: int  # C of the last map
+    classifier: str  # the module after the pooling
+
+
+_RESNET_STAGES = {
+    "stem": ("conv1", "bn1", "relu", "maxpool"),
+    "layer1": ("layer1",),
+    "layer2": ("layer2",),
+    "layer3": ("layer3",),
+    "layer4": ("layer4",),
+}
+
+TRUNKS: dict[TrunkName, Trunk] = {
+    "resnet18": Trunk(_RESNET_STAGES, channels=512, classifier="fc"),
+    "resnet34": Trunk(_RESNET_STAGES, channels=512, classifier="fc"),
+    "resnet50": Trunk(_RESNET_STAGES, channels=2048, classifier="fc"),
+    "resnet101": Trunk(_RESNET_STAGES, channels=2048, classifier="fc"),
+    "resnet152": Trunk(_RESNET_STAGES, channels=2048, classifier="fc"),
+    "mobilenet_v2": Trunk({"stem": ("features",)}, channels=1280, classifier="classifier"),
+}
+
+
+class ImageEncoder(nn.Module):
+    """See a picture: the CNN's last map as a grid of places, and their mean as the summary.
+
+    Images come as bytes and are normalised here, on the device, with ImageNet's mean and deviation. Stages before
+    `finetune_from` are frozen and their batch norms keep their statistics; so do those of the other stages unless
+    `train_batch_norm`.
+
+    He et al. 2015, "Deep residual learning for image recognition".
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, *, trunk: TrunkName, train_batch_norm: bool = False) -> None:
+        super().__init__()
+        self.name = trunk
+        self.layout = TRUNKS[trunk]
+        self.memory_size = self.layout.channels
+        self.trunk = torchvision.models.get_model(trunk, weights=None)
+        setattr(self.trunk, self.layout.classifier, nn.Identity())
+        self.train_batch_norm = train_batch_norm
+        self.frozen: tuple[str, ...] = ()  # names of the stages that do not learn
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) * 255, persistent=False)
+        self.to(memory_format=torch.channels_last)
+        self.finetune(None)
+
+    def forward(self, source: Tensor) -> Memory:
+        """Encode uint8 images (B, 3, height, width), or take up cached features (B, P, C)."""
+        grid = self.features(source) if source.dim() == 4 else source.to(self.mean.dtype)
+        mask = torch.ones(grid.shape[:2], dtype=torch.bool, device=grid.device)
+        return Memory(summary=grid.mean(dim=1), grid=grid, mask=mask)
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 3, height, width) uint8 → (B, P, C): the trunk alone."""
+        x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        for stage, modules in self.layout.stages.items():
+            with torch.no_grad() if stage in self.frozen else nullcontext():
+                for module in modules:
+                    x = self.trunk.get_submodule(module)(x)
+        return x.flatten(2).transpose(1, 2).to(self.mean.dtype)  # (B, C, h, w) → (B, P, C)
+
+    def finetune(self, first: str | None) -> None:
+        """Let the stages from `first` on learn, and freeze those before; `None` freezes all.
+
+        Raises:
+            UsageError: the trunk has no stage of that name.
+        """
+        stages = list(self.layout.stages)
+        if first is not None and first not in stages:
+            raise UsageError(f"{self.name} has no stage '{first}': choose one of {', '.join(stages)}")
+        start = len(stages) if first is None else stages.index(first)
+        self.frozen = tuple(stages[:start])
+        for index, stage in enumerate(stages):
+            for module in self._stage(stage):
+                module.requires_grad_(index >= start)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, but leave alone the batch norms whose statistics are to be kept."""
+        super().train(mode)
+        for stage in self.layout.stages:
+            if stage in self.frozen:
+                for module in self._stage(stage):
+                    module.eval()
+        if not self.train_batch_norm:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def _stage(self, name: str) -> Sequence[nn.Module]:
+        return [self.trunk.get_submodule(module) for module in self.layout.stages[name]]
+
+    def load_trunk(self, weights: str) -> None:
+        """Start from `default` (torchvision's ImageNet weights, downloaded once), `none`, or a state dict file.
+
+        Raises:
+            CaptionerError: the download fails, or the file does not hold exactly this trunk (its classifier aside).
+        """
+        if weights == "none":
+            return
+        state = self._download() if weights == "default" else _read_state_dict(Path(weights))
+        state = {key: value for key, value in state.items() if not key.startswith(self.layout.classifier + ".")}
+        try:
+            self.trunk.load_state_dict(state)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise CaptionerError(f"encoder.weights={weights} does not fit encoder.trunk={self.name}: {reason}") from None
+
+    def _download(self) -> dict[str, Tensor]:
+        url = torchvision.models.get_model_weights(self.name).DEFAULT.url
+        target = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+        try:
+            state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True)
+        except (URLError, OSError, RuntimeError) as error:
+            raise CaptionerError(
+                f"ImageNet weights for {self.name} could not be downloaded from {url} ({error}): "
+                f"put that file at {target}, or set encoder.weights to a state dict file, or to none"
+            ) from None
+        return state
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read tensors only: nothing in the file is ever executed."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CaptionerError(f"encoder.weights={path}: there is no such file") from None
+    except Exception as error:  # what torch.load raises for a bad file is not documented
+        reason = str(error).splitlines()[0][:200]
+        raise CaptionerError(f"encoder.weights={path} is not a state dict of tensors: {reason}") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CaptionerError(f"encoder.weights={path} is not a state dict: save model.state_dict()")
+    return state
+
+

@@ -1,0 +1,98 @@
+"""Folders that are whole or not there at all, and that notice when a byte of theirs has changed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from captioner.errors import CaptionerError
+
+CHECKSUMS = "checksums.json"
+_UNFINISHED, _REPLACED = ".tmp", ".old"
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to write into, which takes the name `path` when the block ends well, in place of what had it.
+
+    Files are flushed to the disk and their SHA-256 noted before the renaming, so that a crash at any moment leaves
+    either the old folder or the new one; `sweep` mends what a crash left behind.
+
+    Raises:
+        CaptionerError: the disk is full or read-only; what was there before is kept.
+    """
+    unfinished = path.with_name(path.name + _UNFINISHED)
+    replaced = path.with_name(path.name + _REPLACED)
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        _seal(unfinished)
+        if path.exists():
+            path.rename(replaced)
+        unfinished.rename(path)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        raise CaptionerError(
+            f"{path} cannot be written: {error.strerror or error} ({_free(path)} MiB free): "
+            "free some space or choose another folder; what was saved before is untouched"
+        ) from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a crash left half-written in `folder`, and put back what was about to be replaced."""
+    for replaced in folder.glob("*" + _REPLACED):
+        whole = replaced.with_name(replaced.name.removesuffix(_REPLACED))
+        if whole.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            replaced.rename(whole)
+    for unfinished in folder.glob("*" + _UNFINISHED):
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def verify(folder: Path) -> None:
+    """Compare every file with its checksum.
+
+    Raises:
+        CaptionerError: names the file that is missing or has changed.
+    """
+    try:
+        expected = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CaptionerError(f"{folder} has no readable {CHECKSUMS} ({error}): it was not saved by captioner") from None
+    for name, digest in expected.items():
+        if not (folder / name).is_file():
+            raise CaptionerError(f"{folder / name} is missing: copy the whole folder again")
+        if _sha256(folder / name) != digest:
+            raise CaptionerError(f"{folder / name} is corrupt (its SHA-256 has changed): copy the whole folder again")
+
+
+def _seal(folder: Path) -> None:
+    sums = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
+    (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2), encoding="utf-8")
+    for file in [*folder.iterdir(), folder]:
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # some file systems cannot flush a folder
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _free(path: Path) -> int:
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    return shutil.disk_usage(there).free // 2**20

@@ -1,0 +1,86 @@
+"""Where a run stands, on disk: a model folder with the optimiser's state beside it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from captioner.errors import CaptionerError, UsageError
+from captioner.storage import new_folder, sweep, verify
+
+_STATE = "training.pt"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass
+class Progress:
+    """How far a run has come."""
+
+    phase: int = 0
+    epoch: int = 0  # of the phase
+    batch: int = 0  # of the epoch
+    step: int = 0  # of the run
+    best: float = -1.0  # CIDEr-D
+    worse: int = 0  # validations since the best one
+    log_size: int = 0  # bytes of metrics.jsonl
+
+
+def save_checkpoint(
+    output: Path,
+    progress: Progress,
+    *,
+    write_model: Callable[[Path], None],
+    optimizer: torch.optim.Optimizer,
+    random_states: list[torch.Tensor],
+    keep: int,
+) -> None:
+    """Save `checkpoint-<step>/`, and then let go of all but the newest `keep`."""
+    with new_folder(output / f"checkpoint-{progress.step}") as folder:
+        write_model(folder)
+        state = {"progress": asdict(progress), "optimizer": optimizer.state_dict(), "random": random_states}
+        torch.save(state, folder / _STATE)
+    for old in checkpoints(output)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def checkpoints(output: Path) -> list[Path]:
+    """Every checkpoint of a run, the oldest first."""
+    found = [path for path in output.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+
+
+def find_checkpoint(output: Path, resume: str, warn: Callable[[str], None]) -> Path | None:
+    """Choose what to go on from: `auto` is the newest sound checkpoint of `output`, if any; else a path.
+
+    Raises:
+        CaptionerError: the path is not a checkpoint, or is corrupt.
+    """
+    sweep(output)
+    if resume != "auto":
+        path = Path(resume)
+        if not (path / _STATE).is_file():
+            there = ", ".join(found.name for found in checkpoints(path)) if path.is_dir() else ""
+            hint = f"it holds {there}" if there else "name a checkpoint-<step> folder, or --resume auto"
+            raise UsageError(f"--resume {path}: this is not a checkpoint ({hint})")
+        verify(path)
+        return path
+    for path in reversed(checkpoints(output)):
+        try:
+            verify(path)
+        except CaptionerError as error:
+            warn(f"{error}; trying the checkpoint before")
+            continue
+        return path
+    return None
+
+
+def load_checkpoint(folder: Path) -> tuple[Progress, dict[str, Any], list[torch.Tensor]]:
+    """Give where the run stood, its optimiser's state and every rank's random state. Runs no code from the file."""
+    state = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
+    return Progress(**state["progress"]), state["optimizer"], state["random"]

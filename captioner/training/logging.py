@@ -1,0 +1,111 @@
+"""What a run leaves to look at: metrics.jsonl, TensorBoard events, curves.png and samples.png."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from captioner.data.images import read_image
+
+
+class RunLog:
+    """Numbers of a run, a line of JSON each, in the order they came; TensorBoard events where it is installed."""
+
+    def __init__(self, folder: Path, *, size: int = 0) -> None:
+        """Go on at byte `size`: what a resumed run will say again is cut off first."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._file.truncate(size)
+        self._file.seek(0, os.SEEK_END)
+        self._events: Any = None
+        if find_spec("tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._events = SummaryWriter(str(folder / "events"))
+
+    def write(self, step: int, **values: float | int) -> None:
+        """Note numbers at a step."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        if self._events:
+            for name, value in values.items():
+                self._events.add_scalar(name, value, step)
+
+    def flush(self) -> int:
+        """Put everything on disk and say how many bytes that is."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Put everything on disk for good."""
+        self.flush()
+        self._file.close()
+        if self._events:
+            self._events.close()
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """Give the lines of a run's metrics.jsonl."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def draw_curves(folder: Path) -> None:
+    """Draw curves.png from metrics.jsonl: loss on train and dev, BLEU-4 and CIDEr-D, over steps."""
+    if not find_spec("matplotlib"):
+        return
+    from matplotlib.figure import Figure
+
+    lines = read_log(folder)
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    losses, scores = figure.subplots(1, 2)
+    for axes, names in ((losses, ("loss", "dev_loss")), (scores, ("Bleu_4", "CIDEr"))):
+        for name in names:
+            points = [(line["step"], line[name]) for line in lines if name in line]
+            if points:
+                steps, values = zip(*points, strict=True)
+                marker = "" if name == "loss" else "o"
+                axes.plot(steps, values, marker=marker, markersize=3, linewidth=1, label=name)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    losses.set_title("loss per word (natural logarithm)")
+    scores.set_title("dev, in the model's own words (fractions)")
+    figure.savefig(folder / "curves.png", dpi=110)
+
+
+def draw_samples(path: Path, samples: Sequence[tuple[Path, str, str]], *, columns: int = 4) -> None:
+    """Draw photographs (path, caption, a reference) in a grid, each with its caption below it."""
+    side, text, margin = 220, 84, 10
+    rows = -(-len(samples) // columns)
+    sheet = Image.new("RGB", (columns * (side + margin) + margin, rows * (side + text + margin) + margin), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(13)
+    for index, (file, caption, reference) in enumerate(samples):
+        left = margin + index % columns * (side + margin)
+        top = margin + index // columns * (side + text + margin)
+        photo = read_image(file, at_least=side)
+        photo.thumbnail((side, side))
+        sheet.paste(photo, (left + (side - photo.width) // 2, top + (side - photo.height) // 2))
+        below = _wrap(caption, font, side)
+        draw.multiline_text((left, top + side + 4), below, fill="black", font=font, spacing=2)
+        offset = 17 * (below.count("\n") + 1)
+        draw.multiline_text((left, top + side + 4 + offset), _wrap(reference, font, side), fill="gray", font=font, spacing=2)
+    sheet.save(path)
+
+
+def _wrap(text: str, font: Any, width: int, lines: int = 3) -> str:
+    wrapped = [""]
+    for word in text.split():
+        longer = f"{wrapped[-1]} {word}".strip()
+        if font.getlength(longer) <= width:
+            wrapped[-1] = longer
+        else:
+            wrapped.append(word)
+    return "\n".join(wrapped[:lines])

@@ -1,0 +1,77 @@
+"""The training loop: takes steps. Knows neither images nor words; saving and validating are handed in."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from captioner.config import PrecisionName
+from captioner.devices import autocast
+from captioner.errors import CaptionerError
+from captioner.training.distributed import Ranks
+from captioner.training.losses import LossSum
+from captioner.types import Batch
+
+
+def in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """Gather the parts of each step."""
+    parts = iter(batches)
+    while group := list(itertools.islice(parts, size)):
+        yield group
+
+
+def gradients(objective: nn.Module, parts: list[Batch], *, ranks: Ranks, precision: PrecisionName) -> LossSum:
+    """Add to every parameter the gradient of the mean loss per word, over all `parts` and ranks, exactly.
+
+    The words are counted first: each part's sum is then divided by the same number, and DDP's mean over ranks is undone.
+    """
+    parts = [part.to(ranks.device) for part in parts]
+    words = ranks.sum(torch.stack([part.target_mask.sum() for part in parts]).sum())
+    total = torch.zeros((), device=ranks.device)
+    for index, part in enumerate(parts):
+        last = index == len(parts) - 1
+        waits = isinstance(objective, DistributedDataParallel) and not last
+        with objective.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            with autocast(ranks.device, precision):
+                loss: LossSum = objective(part)
+            (loss.total * (ranks.count / words)).backward()  # type: ignore[no-untyped-call]
+        total += loss.total.detach()
+    return LossSum(ranks.sum(total), words)
+
+
+def fit(
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    steps: Iterable[list[Batch]],
+    *,
+    ranks: Ranks,
+    precision: PrecisionName,
+    gradient_clip: float,
+    before_step: Callable[[], None],
+    after_step: Callable[[LossSum], bool],
+) -> None:
+    """Take a step for each group of batches, until `after_step` says that it is enough.
+
+    Raises:
+        CaptionerError: a loss or gradient is not a number. The step is not taken, so the weights are the last good ones.
+    """
+    learning: list[Tensor] = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for parts in steps:
+        before_step()
+        optimizer.zero_grad(set_to_none=True)
+        loss = gradients(objective, parts, ranks=ranks, precision=precision)
+        norm = nn.utils.clip_grad_norm_(learning, gradient_clip)
+        if not norm.isfinite() or not loss.total.isfinite():
+            raise CaptionerError(
+                f"the loss ({float(loss.total):.3g}) or its gradient ({float(norm):.3g}) is not a finite number, "
+                "so no step was taken: lower learning_rate or gradient_clip, or set training.precision=fp32, "
+                "and go on with --resume auto"
+            )
+        optimizer.step()
+        if after_step(loss):
+            return

@@ -1,0 +1,106 @@
+"""The values that travel through the pipeline, and the protocols of the parts that move them. Read this first.
+
+    Batch → encode → Memory → start → State → step → logits
+
+Shape letters, used in comments everywhere:
+
+    B  images in a batch          N  captions in a batch (about 5 for each image)
+    T  words in the longest caption, with <bos> and <eos>
+    C  channels of the encoder    P  places of its grid (height x width of the CNN's last map)
+    L  layers of the decoder      H  its hidden size     E  embedding size     V  vocabulary size
+    K  beams
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+State = tuple[Tensor, ...]
+"""What a decoder remembers between two words. Every tensor is batch-first, so that a search reorders any state alike."""
+
+Step = Callable[[Tensor, State], tuple[Tensor, State]]
+"""(words (N,), state) → (log-probabilities (N, V) of the next word, new state)."""
+
+
+class Batch(NamedTuple):
+    """Images with their captions, as the collate function hands them over. An image appears once."""
+
+    source: Tensor  # (B, 3, height, width) uint8 images, or (B, P, C) features from the cache
+    tokens: Tensor  # (N, T) int64  <bos> a dog runs <eos> <pad> <pad>
+    mask: Tensor  #   (N, T) bool   True on everything but <pad>
+    owner: Tensor  #  (N,) int64    which source each caption belongs to
+
+    @property
+    def inputs(self) -> Tensor:
+        """(N, T-1) what the decoder reads: all tokens but the last."""
+        return self.tokens[:, :-1]
+
+    @property
+    def targets(self) -> Tensor:
+        """(N, T-1) what the decoder must say: all tokens but the first."""
+        return self.tokens[:, 1:]
+
+    @property
+    def target_mask(self) -> Tensor:
+        """(N, T-1) True where there is a word to say."""
+        return self.mask[:, 1:]
+
+    def to(self, device: torch.device) -> Batch:
+        """Copy every tensor to `device`, without waiting where the memory is pinned."""
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+    def pin_memory(self) -> Batch:
+        """Called by the data loader, so that `to` need not wait."""
+        return Batch(*(tensor.pin_memory() for tensor in self))
+
+
+class Memory(NamedTuple):
+    """What an encoder saw: one vector for the whole, and one for each place."""
+
+    summary: Tensor  # (B, C)
+    grid: Tensor  # (B, P, C)
+    mask: Tensor  # (B, P) True on places that are real
+
+    def select(self, index: Tensor) -> Memory:
+        """Pick rows: one for each caption (training) or each beam (decoding)."""
+        return Memory(*(tensor[index] for tensor in self))
+
+
+class Encoder(Protocol):
+    """Turns sources into a memory."""
+
+    memory_size: int  # C
+
+    def __call__(self, source: Tensor) -> Memory: ...
+
+
+class Decoder(Protocol):
+    """Turns a memory into words."""
+
+    def start(self, memory: Memory) -> State:
+        """Give the state before the first word."""
+        ...
+
+    def step(self, words: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read one word (N,) and give the hidden vector that says the next, (N, H), with the new state."""
+        ...
+
+    def __call__(self, inputs: Tensor, mask: Tensor, state: State) -> Tensor:
+        """Read whole captions (N, T-1) and give the hidden vectors of the real words, (mask.sum(), H)."""
+        ...
+
+
+class Hypothesis(NamedTuple):
+    """One caption that a search has found."""
+
+    words: list[int]  # without <bos> and <eos>
+    log_prob: float  # of the words and the <eos>, natural logarithm, summed
+
+
+def select_state(state: State, index: Tensor) -> State:
+    """Pick rows of every tensor of the state."""
+    return tuple(tensor[index] for tensor in state)

@@ -1,0 +1,7 @@
+"""The same as `captioner caption`: python scripts/caption.py --help."""
+
+import sys
+
+from captioner.cli import main
+
+main(["caption", *sys.argv[1:]])

@@ -1,0 +1,7 @@
+"""The same as `captioner evaluate`: python scripts/evaluate.py --help."""
+
+import sys
+
+from captioner.cli import main
+
+main(["evaluate", *sys.argv[1:]])

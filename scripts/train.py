@@ -1,0 +1,7 @@
+"""The same as `captioner train`: python scripts/train.py --help."""
+
+import sys
+
+from captioner.cli import main
+
+main(["train", *sys.argv[1:]])
