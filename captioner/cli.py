@@ -56,7 +56,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object
 
 @app.command(epilog="Example: captioner caption photo.jpg holiday/ 'archive/*.png' --output captions.json")
 def caption(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Image files, folders and globs.", show_default=False)],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH...", help="Image files, folders and globs.", show_default=False)
+    ],
     model: ModelOption = None,
     beam: BeamOption = None,
     max_length: LengthOption = None,
@@ -92,10 +94,14 @@ def caption(
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; see configs/.", show_default=False)],
     settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that win over the file's.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings that win over the file's.", show_default=False),
     ] = None,
     resume: Annotated[
-        str | None, typer.Option(metavar="auto|PATH", help="Go on from the newest checkpoint, or from this one.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="auto|PATH", help="Go on from the newest checkpoint, or from this one.", show_default=False
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where the run goes.", show_default="the config's")
@@ -118,15 +124,23 @@ def train(
 )
 def evaluate(
     annotations: Annotated[
-        Path, typer.Option(metavar="FILE", help="References: COCO, Karpathy, Flickr8k or captions.jsonl.", show_default=False)
+        Path,
+        typer.Option(
+            metavar="FILE", help="References: COCO, Karpathy, Flickr8k or captions.jsonl.", show_default=False
+        ),
     ],
     model: ModelOption = None,
     images: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where the images are.", show_default="found beside the annotations")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where the images are.", show_default="found beside the annotations"),
     ] = None,
     results: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Where captions go; without --model and --images: captions to score.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="Where captions go; without --model and --images: captions to score.",
+            show_default=False,
+        ),
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="A Karpathy split, or a file that lists image names.", show_default=False)

@@ -20,7 +20,9 @@ def pick_device(name: DeviceName) -> torch.device:
     if name == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
     if not there[name]:
-        raise UsageError(f"--device {name}: this machine has none that torch {torch.__version__} can use; try --device auto")
+        raise UsageError(
+            f"--device {name}: this machine has none that torch {torch.__version__} can use; try --device auto"
+        )
     return torch.device(name)
 
 

@@ -79,9 +79,7 @@ class Captioner:
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
         """Save the model so that `from_pretrained` finds it; `half` stores it in half precision."""
         with new_folder(Path(folder)) as place:
-            write_model(
-                place, config=self.config, vocabulary=self.vocabulary, state=self.model.state_dict(), half=half
-            )
+            write_model(place, config=self.config, vocabulary=self.vocabulary, state=self.model.state_dict(), half=half)
 
     def caption(
         self,
@@ -135,9 +133,7 @@ class Captioner:
     def _caption_batch(self, images: Tensor, search: object) -> list[Caption]:
         with autocast(self.device, self.precision):
             found = search(self.model.encode(images.to(self.device)))  # type: ignore[operator]
-        return [
-            Caption(detokenize(self.vocabulary.decode(best.words)), best.log_prob) for best, *_ in found
-        ]
+        return [Caption(detokenize(self.vocabulary.decode(best.words)), best.log_prob) for best, *_ in found]
 
     def _read_ahead(self, images: Iterator[ImageLike], size: int) -> Iterator[list[Tensor | ImageError]]:
         """Read and transform batches in threads (Pillow works beside Python), one batch ahead."""

@@ -67,7 +67,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise CaptionerError(f"{folder / _CONFIG} is not a captioner model config: {error!r}") from None
     if version != FORMAT_VERSION:
-        raise CaptionerError(f"{folder} has format version {version}, this program reads {FORMAT_VERSION}: upgrade captioner")
+        raise CaptionerError(
+            f"{folder} has format version {version}, this program reads {FORMAT_VERSION}: upgrade captioner"
+        )
     return values
 
 

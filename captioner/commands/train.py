@@ -88,7 +88,9 @@ def load_splits(data: DataConfig, together: Ranks) -> tuple[list[Example], list[
     return train_examples[held_out:], train_examples[:held_out]
 
 
-def start_model(config: Config, examples: Sequence[Example], checkpoint: Path | None) -> tuple[CaptioningModel, Vocabulary]:
+def start_model(
+    config: Config, examples: Sequence[Example], checkpoint: Path | None
+) -> tuple[CaptioningModel, Vocabulary]:
     """Make the model that training starts from: a checkpoint's, another model folder's, or a pretrained trunk's.
 
     Raises:

@@ -65,9 +65,13 @@ class CaptionDataset(Dataset[Item]):
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Stack the sources, pad their captions, and note which caption belongs to which source."""
-    captions = [caption for _, captions in items for caption in captions]
-    owner = [index for index, (_, captions) in enumerate(items) for _ in captions]
+    """Stack the sources, pad their captions, and note which caption belongs to which source.
+
+    Captions come longest first, whoever owns them: neighbours of one length leave the decoder little padding to read.
+    """
+    pairs = [(caption, index) for index, (_, captions) in enumerate(items) for caption in captions]
+    pairs.sort(key=lambda pair: len(pair[0]), reverse=True)
+    captions, owner = zip(*pairs, strict=True)
     lengths = torch.tensor([len(caption) for caption in captions])
     tokens = torch.full((len(captions), int(lengths.max())), PAD)  # (N, T)
     mask = torch.arange(tokens.shape[1]) < lengths.unsqueeze(1)  # (N, T)
@@ -123,7 +127,9 @@ Batches = EpochSampler | list[list[Key]]
 
 def in_order(count: int, batch_size: int) -> list[list[Key]]:
     """Batches of everything, once, as it comes: for validation and for the feature cache."""
-    return [[(0, index) for index in range(start, min(start + batch_size, count))] for start in range(0, count, batch_size)]
+    return [
+        [(0, index) for index in range(start, min(start + batch_size, count))] for start in range(0, count, batch_size)
+    ]
 
 
 def image_workers() -> int:

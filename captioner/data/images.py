@@ -189,7 +189,7 @@ def _reason(error: Exception) -> str:
         case OSError(strerror=str(strerror)):
             return strerror.lower()
     if isinstance(error, EOFError) or "truncated" in message.lower():
-        return f"truncated: the file ends too early ({message})" if message else "truncated: the file ends too early"
+        return "truncated: the file ends too early"
     return f"corrupt, or of a kind that cannot be read ({message or type(error).__name__})"
 
 

@@ -33,7 +33,7 @@ COLOURS = {
     "blue": (38, 92, 206),
     "purple": (132, 52, 176),
 }
-RADII = {"small": 0.105, "large": 0.18}  # of the circle; fractions of the image's side
+RADII = {"small": 0.12, "large": 0.21, "": 0.18}  # of the circle; fractions of the image's side
 KINDS = ("circle", "square", "triangle", "star")
 CENTRES: dict[str, tuple[Point, ...]] = {
     "top left corner": ((0.25, 0.25),),
@@ -86,7 +86,7 @@ class Shape(NamedTuple):
     kind: str
 
     def __str__(self) -> str:
-        return " ".join(self)
+        return " ".join(filter(None, self))
 
 
 class Scene(NamedTuple):
@@ -159,12 +159,10 @@ def _finished(folder: Path, stamp: dict[str, int], held: set[str]) -> bool:
 
 def _scenes(train: int, dev: int, rng: random.Random) -> Iterator[list[Scene]]:
     """Choose the scenes of train, then those of dev: none is in both."""
-    shapes = [Shape(*words) for words in product(RADII, COLOURS, KINDS)]
-    scenes = {
-        n: [Scene(where, things) for where in CENTRES if len(CENTRES[where]) == n for things in permutations(shapes, n)]
-        for n in (1, 2)
-    }
-    singles, pairs = scenes[1], scenes[2]
+    sized = [Shape(*words) for words in product(("small","large"), COLOURS, KINDS)]
+    plain = [Shape("", *words) for words in product(COLOURS, KINDS)]
+    singles = [Scene(where, (s,)) for where in CENTRES if len(CENTRES[where]) == 1 for s in sized]
+    pairs = [Scene(where, s) for where in CENTRES if len(CENTRES[where]) == 2 for s in permutations(plain, 2)]
     rng.shuffle(singles)
     rng.shuffle(pairs)
     for count, held_out in ((train, False), (dev, True)):

@@ -8,9 +8,7 @@ from torch import Tensor
 from captioner.types import Hypothesis, State, Step, select_state
 
 
-def beam_search(
-    step: Step, state: State, *, bos: int, eos: int, max_length: int, beam: int
-) -> list[list[Hypothesis]]:
+def beam_search(step: Step, state: State, *, bos: int, eos: int, max_length: int, beam: int) -> list[list[Hypothesis]]:
     """Find up to `beam` captions for each row of `state`, the best first by log-probability per word (and <eos>).
 
     Each image has `beam` places. At every step its best continuations take them; one that ends in <eos> is kept apart
@@ -36,7 +34,9 @@ def beam_search(
         best, place = candidates.flatten(1).topk(min(beam, beam * top.shape[1]), dim=1)  # (images, K)
         rank = torch.arange(best.shape[1], device=device)
         image, column = ((rank < places) & best.isfinite()).nonzero(as_tuple=True)  # (R',) the rows to come
-        row = _row_of(owner, slot, images, beam)[image, place[image, column] // top.shape[1]]  # (R',) where they come from
+        row = _row_of(owner, slot, images, beam)[
+            image, place[image, column] // top.shape[1]
+        ]  # (R',) where they come from
         words = choice[row, place[image, column] % top.shape[1]]
         scores = best[image, column]
         ended = words == eos

@@ -31,4 +31,7 @@ def greedy(step: Step, state: State, *, bos: int, eos: int, max_length: int) -> 
         if done.all():
             break
     captions = torch.stack(said, dim=1).tolist()  # (rows, length)
-    return [Hypothesis(caption[: caption.index(eos)], score) for caption, score in zip(captions, total.tolist(), strict=True)]
+    return [
+        Hypothesis(caption[: caption.index(eos)], score)
+        for caption, score in zip(captions, total.tolist(), strict=True)
+    ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from captioner.metrics.ngrams import ORDERS, NGram, count_ngrams
+from captioner.metrics.ngrams import ORDERS, count_ngrams, order
 
 BLEU_VERSION = "coco-1"
 
@@ -37,16 +37,16 @@ class Bleu:
             for n in range(ORDERS):
                 totals[n] += max(0, len(words) - n)
             for ngram, count in count_ngrams(words).items():
-                matches[len(ngram) - 1] += min(count, limits.get(ngram, 0))
+                matches[order(ngram)] += min(count, limits.get(ngram, 0))
         precisions = [(match + _TINY) / (total + _SMALL) for match, total in zip(matches, totals, strict=True)]
         penalty = _brevity_penalty(length, reference_length)
         one, two, three, four = (penalty * math.prod(precisions[:n]) ** (1 / n) for n in range(1, ORDERS + 1))
         return one, two, three, four
 
 
-def _most_in_one(captions: Sequence[Sequence[str]]) -> dict[NGram, int]:
+def _most_in_one(captions: Sequence[Sequence[str]]) -> dict[str, int]:
     """Give for each n-gram the most times it appears in any one caption: more than that earns a candidate nothing."""
-    most: dict[NGram, int] = {}
+    most: dict[str, int] = {}
     for words in captions:
         for ngram, count in count_ngrams(words).items():
             if count > most.get(ngram, 0):

@@ -8,27 +8,28 @@ n-gram is comes from the references of the scored images alone, so a score depen
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import NamedTuple
 
-from captioner.metrics.ngrams import ORDERS, NGram, count_ngrams
+from captioner.metrics.ngrams import ORDERS, count_ngrams, order
 
 CIDER_VERSION = "coco-1"
 SIGMA = 6.0
 """Width, in words, of the Gaussian that damps a reference longer or shorter than the candidate."""
 
 
-class _Image(NamedTuple):
-    """One image's references, turned round: from an n-gram to the references that hold it."""
+class _Vector(NamedTuple):
+    """A caption as CIDEr sees it. The weight of an n-gram is its count times its idf."""
 
-    weights: dict[NGram, list[tuple[int, float]]]  # n-gram → (reference's index, its tf-idf weight there)
-    norms: list[list[float]]  # references x orders
-    lengths: list[int]
+    counts: Mapping[str, int]
+    norms: list[float]  # Euclidean length of the weights, for each order
+    length: int
 
 
 class CiderD:
-    """Scores candidates against one set of references, whose weights are computed once."""
+    """Scores candidates against one set of references, whose n-grams are counted once."""
 
     def __init__(self, references: Sequence[Sequence[Sequence[str]]]) -> None:
         """Take the tokenised references of each image: images x references x words. Each image has at least one."""
@@ -36,45 +37,34 @@ class CiderD:
         images_with = Counter(ngram for image in counts for ngram in set().union(*image))
         self._unseen = math.log(max(1, len(counts)))  # idf of an n-gram of no reference: as if one image had it
         self._idf = {ngram: self._unseen - math.log(images) for ngram, images in images_with.items()}
-        self._images = [self._weigh(image) for image in counts]
+        self._images = [[self._vector(caption) for caption in image] for image in counts]
 
     def score(self, candidates: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
         """Give the mean CIDEr-D (0 to 10) and that of each image, for one tokenised caption per image, in order."""
-        scores = [self._score_image(words, image) for words, image in zip(candidates, self._images, strict=True)]
+        scores = []
+        for words, references in zip(candidates, self._images, strict=True):
+            candidate = self._vector(count_ngrams(words))
+            total = sum(self._similarity(candidate, reference) for reference in references)
+            scores.append(10.0 * total / len(references))
         return sum(scores) / max(1, len(scores)), scores
 
-    def _weigh(self, captions: Sequence[Mapping[NGram, int]]) -> _Image:
-        weights: dict[NGram, list[tuple[int, float]]] = defaultdict(list)
-        for index, counts in enumerate(captions):
-            for ngram, count in counts.items():
-                weights[ngram].append((index, count * self._idf[ngram]))
-        norms = [self._norms(counts) for counts in captions]
-        return _Image(dict(weights), norms, [_length(counts) for counts in captions])
-
-    def _norms(self, counts: Mapping[NGram, int]) -> list[float]:
-        """Give the Euclidean length of the tf-idf vector of each order."""
+    def _vector(self, counts: Mapping[str, int]) -> _Vector:
         squares = [0.0] * ORDERS
-        for ngram, count in counts.items():
-            squares[len(ngram) - 1] += (count * self._idf.get(ngram, self._unseen)) ** 2
-        return [math.sqrt(square) for square in squares]
+        totals = [0] * ORDERS
+        idfs = map(self._idf.get, counts, repeat(self._unseen))
+        for n, count, idf in zip(map(order, counts), counts.values(), idfs, strict=True):
+            squares[n] += (count * idf) * (count * idf)
+            totals[n] += count
+        # COCO's code takes the number of word pairs for the length, so that captions of 0 and 1 words are alike.
+        return _Vector(counts, [math.sqrt(square) for square in squares], length=totals[1])
 
-    def _score_image(self, words: Sequence[str], image: _Image) -> float:
-        counts = count_ngrams(words)
-        dots = [[0.0] * ORDERS for _ in image.lengths]  # references x orders
-        for ngram, count in counts.items():
-            if ngram in image.weights:
-                weight, order = count * self._idf[ngram], len(ngram) - 1
-                for index, reference_weight in image.weights[ngram]:
-                    # The D of CIDEr-D: repeating a word earns no more than the reference holds of it.
-                    dots[index][order] += min(weight, reference_weight) * reference_weight
-        norms, length = self._norms(counts), _length(counts)
-        total = 0.0
-        for dot, reference_norms, reference_length in zip(dots, image.norms, image.lengths, strict=True):
-            cosines = sum(d / (a * b) for d, a, b in zip(dot, norms, reference_norms, strict=True) if a and b)
-            total += cosines * math.exp(-((length - reference_length) ** 2) / (2 * SIGMA**2))
-        return 10.0 * total / ORDERS / len(image.lengths)
-
-
-def _length(counts: Mapping[NGram, int]) -> int:
-    """Count the pairs of words: what COCO's code takes for a caption's length, so that 0 and 1 words are alike."""
-    return sum(count for ngram, count in counts.items() if len(ngram) == 2)
+    def _similarity(self, candidate: _Vector, reference: _Vector) -> float:
+        """Give the mean over the orders of the clipped cosine, damped by the difference in length."""
+        dots = [0.0] * ORDERS
+        for ngram in candidate.counts.keys() & reference.counts.keys():
+            count = reference.counts[ngram]
+            # The D of CIDEr-D: repeating an n-gram earns no more than the reference holds of it.
+            dots[order(ngram)] += min(candidate.counts[ngram], count) * count * self._idf[ngram] ** 2
+        norms = zip(dots, candidate.norms, reference.norms, strict=True)
+        cosine = sum(dot / (mine * its) for dot, mine, its in norms if mine and its) / ORDERS
+        return cosine * math.exp(-((candidate.length - reference.length) ** 2) / (2 * SIGMA**2))

@@ -2,13 +2,22 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import chain
 
 ORDERS = 4
 
-NGram = tuple[str, ...]
+
+def count_ngrams(words: Sequence[str]) -> Counter[str]:
+    """Count every n-gram of the caption, n from 1 to `ORDERS`, written with spaces between its words.
+
+    Strings instead of tuples because the garbage collector need not visit them: a million n-grams take half the time.
+    """
+    one, two, three = words[1:], words[2:], words[3:]
+    pairs = map(" ".join, zip(words, one, strict=False))
+    triples = map(" ".join, zip(words, one, two, strict=False))
+    fours = map(" ".join, zip(words, one, two, three, strict=False))
+    return Counter([*words, *pairs, *triples, *fours])
 
 
-def count_ngrams(words: Sequence[str]) -> Counter[NGram]:
-    """Count every n-gram of the caption, n from 1 to `ORDERS`."""
-    return Counter(chain.from_iterable(zip(*(words[i:] for i in range(n)), strict=False) for n in range(1, ORDERS + 1)))
+def order(ngram: str) -> int:
+    """Give the n-gram's place in a list of the `ORDERS`: 0 for a word, 1 for a pair, and so on."""
+    return ngram.count(" ")

@@ -134,7 +134,9 @@ class ImageEncoder(nn.Module):
             self.trunk.load_state_dict(state)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
-            raise CaptionerError(f"encoder.weights={weights} does not fit encoder.trunk={self.name}: {reason}") from None
+            raise CaptionerError(
+                f"encoder.weights={weights} does not fit encoder.trunk={self.name}: {reason}"
+            ) from None
 
     def _download(self) -> dict[str, Tensor]:
         url = torchvision.models.get_model_weights(self.name).DEFAULT.url
@@ -165,5 +167,3 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CaptionerError(f"encoder.weights={path} is not a state dict: save model.state_dict()")
     return state
-
-

@@ -81,7 +81,9 @@ def ranks(device: torch.device) -> Iterator[Ranks]:
     if device.type == "cuda":
         local = int(os.environ.get("LOCAL_RANK", "0"))
         if local >= torch.cuda.device_count():
-            raise UsageError(f"rank {local} has no GPU of its own: torchrun --nproc-per-node {torch.cuda.device_count()}")
+            raise UsageError(
+                f"rank {local} has no GPU of its own: torchrun --nproc-per-node {torch.cuda.device_count()}"
+            )
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=1))

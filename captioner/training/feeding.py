@@ -83,7 +83,9 @@ class Feeder:
         longest = self.config.data.max_length
         return [[vocabulary.encode(tokenize(caption), longest) for caption in example.captions] for example in examples]
 
-    def _loader(self, source: Load, words: list[list[list[int]]], batches: Batches, *, workers: int) -> DataLoader[Batch]:
+    def _loader(
+        self, source: Load, words: list[list[list[int]]], batches: Batches, *, workers: int
+    ) -> DataLoader[Batch]:
         dataset = CaptionDataset(source, words, self.config.data.captions_per_image, self.config.training.seed)
         return make_loader(dataset, batches, workers=workers, pin_memory=self.ranks.device.type == "cuda")
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from captioner.data.images import read_image
 
@@ -90,13 +90,14 @@ def draw_samples(path: Path, samples: Sequence[tuple[Path, str, str]], *, column
     for index, (file, caption, reference) in enumerate(samples):
         left = margin + index % columns * (side + margin)
         top = margin + index // columns * (side + text + margin)
-        photo = read_image(file, at_least=side)
-        photo.thumbnail((side, side))
+        photo = ImageOps.contain(read_image(file, at_least=side), (side, side))
         sheet.paste(photo, (left + (side - photo.width) // 2, top + (side - photo.height) // 2))
         below = _wrap(caption, font, side)
         draw.multiline_text((left, top + side + 4), below, fill="black", font=font, spacing=2)
         offset = 17 * (below.count("\n") + 1)
-        draw.multiline_text((left, top + side + 4 + offset), _wrap(reference, font, side), fill="gray", font=font, spacing=2)
+        draw.multiline_text(
+            (left, top + side + 4 + offset), _wrap(reference, font, side), fill="gray", font=font, spacing=2
+        )
     sheet.save(path)
 
 

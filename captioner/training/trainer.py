@@ -225,9 +225,7 @@ class Trainer:
     def _report(self, result: Validation, speed: float, better: bool) -> None:
         """Say, write and draw what a validation found, and keep the model if it is the best so far."""
         assert self.log
-        *bleu, cider = (result.scores.as_dict()[name] for name in ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "CIDEr"))
-        names = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "CIDEr")
-        scores = {name: float(value) for name, value in zip(names, [*bleu, cider], strict=True)}
+        scores = result.scores.figures
         self.log.write(self.progress.step, dev_loss=result.loss, **scores)
         self.log.flush()
         loss = f"loss {self.epoch_loss.mean:.3f}  " if self.epoch_loss else ""

@@ -55,7 +55,9 @@ def test_hidden_vectors_stand_in_the_order_of_the_mask_and_padding_changes_none(
     state = decoder.start(memory_of(3))
     together = decoder(words, mask, state)
     alone = [
-        decoder(words[row : row + 1, :length], mask[row : row + 1, :length], tuple(part[row : row + 1] for part in state))
+        decoder(
+            words[row : row + 1, :length], mask[row : row + 1, :length], tuple(part[row : row + 1] for part in state)
+        )
         for row, length in enumerate([2, 5, 3])
     ]
     torch.testing.assert_close(together, torch.cat(alone))

@@ -1,0 +1,52 @@
+"""What many tests share: a tiny data set, a tiny run on it, and the place of the research data."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from captioner.config import Config, parse
+from captioner.data.shapes import draw_shapes
+
+torch.set_num_threads(1)  # tiny tensors gain nothing from more, and results do not hang on the machine
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory):
+    """Draw a small data set in COCO's format."""
+    folder = tmp_path_factory.mktemp("shapes")
+    draw_shapes(folder, train=24, dev=8)
+    return folder
+
+
+@pytest.fixture
+def tiny(shapes, tmp_path):
+    """Make the config of a run that takes seconds: `tiny(training={...})` lays settings over it."""
+
+    def make(**sections):
+        values = {
+            "data": {
+                "train": {"annotations": shapes / "captions_train.json", "images": shapes / "train"},
+                "dev": {"annotations": shapes / "captions_dev.json", "images": shapes / "dev"},
+                "min_count": 1,
+            },
+            "encoder": {"trunk": "resnet18", "weights": "none", "image_size": 32},
+            "decoder": {"embed_size": 16, "hidden_size": 16, "dropout": 0.2},
+            "training": {"batch_size": 8, "workers": 0, "phases": [{"epochs": 2}]},
+            "output": tmp_path / "run",
+        }
+        for name, settings in sections.items():
+            values[name] = values.get(name, {}) | settings if isinstance(settings, dict) else settings
+        return parse(Config, values, source="tiny")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def research_data():
+    """The folder of the research data, which is not part of the project."""
+    folder = os.environ.get("CAPTIONER_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("CAPTIONER_DATA does not name the folder of the research data")
+    return Path(folder)

@@ -1,0 +1,117 @@
+"""The laws of dealing: each image once, the same whatever the ranks and parts, and padding that is masked."""
+
+import random
+
+import pytest
+import torch
+
+from captioner.data.batching import CaptionDataset, EpochSampler, collate, in_order, make_loader, spread
+
+
+def numbered(index, rng):
+    """Stand in for an image: its number, and a draw of its chance."""
+    return torch.tensor([[index, rng.random()]])
+
+
+def dataset(images=7, captions=5, **more):
+    words = [
+        [[1, 10 * image + number, *range(4, 4 + number), 2] for number in range(captions)] for image in range(images)
+    ]
+    return CaptionDataset(numbered, words, **{"captions_per_image": 5, "seed": 0} | more)
+
+
+def dealt(sampler, epoch=0):
+    sampler.epoch = epoch
+    return [[index for _, index in batch] for batch in sampler]
+
+
+def test_an_image_appears_once_with_all_its_captions():
+    batch = collate([dataset()[0, 3], dataset()[0, 5]])
+    assert batch.source[:, 0, 0].tolist() == [3, 5]
+    assert sorted(batch.owner.tolist()) == [0] * 5 + [1] * 5
+    for row, owner in zip(batch.tokens.tolist(), batch.owner.tolist(), strict=True):
+        assert row[1] // 10 == [3, 5][owner]
+
+
+def test_padding_and_only_padding_is_masked_and_the_shift_is_by_one():
+    batch = collate([dataset()[0, 1]])
+    for tokens, mask in zip(batch.tokens.tolist(), batch.mask.tolist(), strict=True):
+        words = [token for token, real in zip(tokens, mask, strict=True) if real]
+        assert words[0] == 1
+        assert words[-1] == 2
+        assert not any(tokens[len(words) :])
+    assert torch.equal(batch.inputs[:, 1:], batch.targets[:, :-1])
+    assert int(batch.target_mask.sum()) == int(batch.mask.sum()) - len(batch.tokens)
+
+
+def test_captions_come_longest_first():
+    lengths = collate([dataset()[0, 1], dataset()[0, 2]]).mask.sum(dim=1).tolist()
+    assert lengths == sorted(lengths, reverse=True)
+
+
+def test_more_captions_than_asked_for_are_chosen_anew_each_epoch():
+    rich = dataset(captions=9)
+    chosen = [tuple(caption[1] for caption in rich[epoch, 2][1]) for epoch in range(5)]
+    assert all(len(set(captions)) == 5 for captions in chosen)
+    assert len(set(chosen)) > 1
+
+
+@pytest.mark.parametrize(("images", "batch_size"), [(97, 10), (20, 64), (64, 64), (65, 64), (1, 1)])
+def test_an_epoch_deals_each_image_once_in_batches_of_nearly_one_size(images, batch_size):
+    batches = dealt(EpochSampler(images, batch_size, seed=0))
+    assert sorted(index for batch in batches for index in batch) == list(range(images))
+    sizes = {len(batch) for batch in batches}
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_the_order_changes_with_the_epoch_and_the_seed_and_with_nothing_else():
+    assert dealt(EpochSampler(50, 8, seed=1)) == dealt(EpochSampler(50, 8, seed=1))
+    assert dealt(EpochSampler(50, 8, seed=1)) != dealt(EpochSampler(50, 8, seed=1), epoch=1)
+    assert dealt(EpochSampler(50, 8, seed=1)) != dealt(EpochSampler(50, 8, seed=2))
+
+
+@pytest.mark.parametrize(("ranks", "parts"), [(2, 1), (1, 3), (3, 2)])
+def test_ranks_and_parts_share_out_the_very_batches_that_one_rank_would_have(ranks, parts):
+    whole = dealt(EpochSampler(97, 16, seed=0))
+    shares = [dealt(EpochSampler(97, 16, seed=0, rank=rank, ranks=ranks, parts=parts)) for rank in range(ranks)]
+    assert {len(share) for share in shares} == {len(whole) * parts}
+    for number, batch in enumerate(whole):
+        together = [i for share in shares for part in share[number * parts : (number + 1) * parts] for i in part]
+        assert together == batch
+
+
+def test_a_sampler_resumes_at_a_batch():
+    sampler = EpochSampler(97, 10, seed=0, parts=2)
+    everything = dealt(sampler, epoch=3)
+    sampler.first = 4
+    assert dealt(sampler, epoch=3) == everything[4 * 2 :]
+    assert len(sampler) == len(everything) - 4 * 2
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_chance_does_not_depend_on_the_number_of_workers(workers):
+    sampler = EpochSampler(7, 3, seed=0)
+    loader = make_loader(dataset(captions=9), sampler, workers=workers)
+    expected = [collate([dataset(captions=9)[key] for key in keys]) for keys in EpochSampler(7, 3, seed=0)]
+    for got, want in zip(loader, expected, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(got, want, strict=True))
+
+
+def test_reading_batches_leaves_torchs_own_chance_alone():
+    before = torch.get_rng_state()
+    list(make_loader(dataset(), EpochSampler(7, 3, seed=0), workers=0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_in_order_reads_everything_once_as_it_comes():
+    assert [index for batch in in_order(7, 3) for _, index in batch] == list(range(7))
+
+
+def test_spreading_leaves_nothing_out():
+    rng = random.Random(0)
+    for _ in range(50):
+        count, parts = rng.randrange(0, 100), rng.randrange(1, 10)
+        runs = [list(range(count))[part] for part in spread(count, parts)]
+        assert [thing for run in runs for thing in run] == list(range(count))
+        assert max(map(len, runs)) - min(map(len, runs)) <= 1

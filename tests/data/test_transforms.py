@@ -1,0 +1,159 @@
+"""Transforms: squares of bytes, the right part of the picture, and no chance but the one handed in."""
+
+import copy
+import io
+import math
+import pickle
+import random
+from typing import get_args
+
+import pytest
+import torch
+from PIL import Image
+
+from captioner.data.images import read_image
+from captioner.data.transforms import RandomResizedCrop, TransformName, build_transform
+
+NAMES = get_args(TransformName)
+SIZES = [(64, 48), (1, 1), (20000, 1), (1, 20000), (3, 1000)]
+
+
+def ramp(width: int, height: int) -> Image.Image:
+    """Red grows from 0 at the left edge to 255 at the right one, green from the top to the bottom."""
+    across = Image.linear_gradient("L").transpose(Image.Transpose.ROTATE_90).resize((width, height))
+    down = Image.linear_gradient("L").resize((width, height))
+    return Image.merge("RGB", (across, down, Image.new("L", (width, height))))
+
+
+def noise(width: int, height: int) -> Image.Image:
+    return Image.frombytes("RGB", (width, height), random.Random(0).randbytes(width * height * 3))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", SIZES)
+def test_every_shape_becomes_a_square_of_bytes(name, size):
+    result = build_transform(name, 32)(Image.new("RGB", size, (200, 200, 200)), random.Random(0))
+    assert (result.shape, result.dtype) == ((3, 32, 32), torch.uint8)
+    assert result.is_contiguous()
+    assert result.float().mean().item() == pytest.approx(200, abs=41)  # jitter: a fifth
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_channels_are_red_green_and_blue(name):
+    result = build_transform(name, 8)(Image.new("RGB", (20, 20), (250, 120, 10)), random.Random(0)).float()
+    red, green, blue = result.mean(dim=(1, 2)).tolist()
+    assert red > green + 50 > blue + 100
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_random_numbers_give_the_same_picture(name):
+    transform, image = build_transform(name, 32), noise(100, 80)
+    first, again = (transform(image, random.Random(7)) for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(pickle.loads(pickle.dumps(transform))(image, random.Random(7)), first)
+
+
+@pytest.mark.parametrize("name", ["squash", "crop"])
+def test_evaluation_draws_no_random_numbers(name):
+    rng = random.Random(7)
+    before = copy.deepcopy(rng.getstate())
+    build_transform(name, 32)(noise(100, 80), rng)
+    assert rng.getstate() == before
+
+
+@pytest.mark.parametrize("name", ["random_crop", "mild_crop"])
+def test_augmentation_differs_from_draw_to_draw(name):
+    transform, rng, image = build_transform(name, 16), random.Random(0), noise(100, 80)
+    assert len({transform(image, rng).numpy().tobytes() for _ in range(20)}) == 20
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_picture_handed_in_is_left_as_it_was(name):
+    image = noise(40, 30)
+    build_transform(name, 16)(image, random.Random(0))
+    assert image.tobytes() == noise(40, 30).tobytes()
+
+
+def test_squash_sees_the_whole_picture():
+    red, green, _ = build_transform("squash", 64)(ramp(640, 480), random.Random(0)).float()
+    for rising in (red[:, :1], green[:1]):
+        assert rising.max() < 5
+    for rising in (red[:, -1:], green[-1:]):
+        assert rising.min() > 250
+
+
+def test_crop_sees_seven_eighths_of_the_short_side_in_the_middle():
+    red, green, _ = build_transform("crop", 64)(ramp(640, 480), random.Random(0)).float()
+    side = 480 * 7 / 8
+    for channel, length in ((red, 640), (green, 480)):
+        assert channel.min().item() == pytest.approx(255 * (0.5 - side / 2 / length), abs=4)
+        assert channel.max().item() == pytest.approx(255 * (0.5 + side / 2 / length), abs=4)
+
+
+def test_crop_equals_resizing_to_256_and_cutting_out_224():
+    image = ramp(512, 384)
+    resized = image.resize((341, 256), Image.Resampling.BILINEAR).crop((58, 16, 58 + 224, 16 + 224))
+    expected = torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8).view(224, 224, 3).permute(2, 0, 1)
+    difference = build_transform("crop", 224)(image, random.Random(0)).int() - expected.int()
+    assert difference.abs().max() <= 2
+
+
+@pytest.mark.parametrize("name", ["random_crop", "mild_crop"])
+@pytest.mark.parametrize("size", [(640, 480), (300, 400)])
+def test_random_crops_keep_to_their_area_and_ratio(name, size):
+    transform, rng, image = build_transform(name, 32), random.Random(0), Image.new("RGB", size)
+    assert isinstance(transform, RandomResizedCrop)
+    areas, ratios = [], []
+    for _ in range(500):
+        left, top, right, bottom = transform._draw(image, rng)
+        assert 0 <= left < right <= size[0]
+        assert 0 <= top < bottom <= size[1]
+        areas.append((right - left) * (bottom - top) / (size[0] * size[1]))
+        ratios.append((right - left) / (bottom - top))
+    slack = 1e-9
+    assert transform.area[0] - slack <= min(areas) < transform.area[0] + 0.05
+    assert max(areas) <= 1
+    assert transform.ratio[0] - slack <= min(ratios) < max(ratios) <= transform.ratio[1] + slack
+
+
+def test_a_shape_too_long_for_every_ratio_gives_the_largest_crop_along_it():
+    transform, rng, image = build_transform("random_crop", 32), random.Random(0), Image.new("RGB", (1000, 10))
+    boxes = [transform._draw(image, rng) for _ in range(20)]
+    assert all(box[3] - box[1] == 10 and box[2] - box[0] == pytest.approx(10 * 4 / 3) for box in boxes)
+    assert len(boxes) == len(set(boxes))
+
+
+def test_half_of_the_crops_are_mirrored():
+    transform, rng, image = build_transform("random_crop", 8), random.Random(0), ramp(64, 64)
+    results = [transform(image, rng)[0].int() for _ in range(200)]
+    mirrored = sum(bool(red[:, 0].sum() > red[:, -1].sum()) for red in results)
+    assert 70 < mirrored < 130
+
+
+def test_only_the_mild_crop_changes_the_light():
+    image, rng = Image.new("RGB", (64, 64), (100, 100, 100)), random.Random(0)
+    for name, changed in (("random_crop", False), ("mild_crop", True)):
+        lights = {build_transform(name, 8)(image, rng).float().mean().round().item() for _ in range(20)}
+        assert all(80 <= light <= 120 for light in lights)
+        assert (len(lights) > 1) == changed
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [(2000, 1500), (640, 480), (900, 4000), (300, 300)])
+def test_a_jpeg_read_for_a_transform_is_never_enlarged_for_being_reduced(name, size):
+    transform = build_transform(name, 64)
+    file = io.BytesIO()
+    Image.new("RGB", size).save(file, "JPEG")
+    reduced = read_image(file.getvalue(), at_least=transform.at_least)
+    if reduced.size == size:
+        return
+    share = {"squash": 1.0, "crop": 7 / 8}.get(name)
+    if share is None:
+        assert isinstance(transform, RandomResizedCrop)
+        share = math.sqrt(transform.area[0] * min(transform.ratio[0], 1 / transform.ratio[1]))
+    assert min(reduced.size) * share >= 64 - 1e-9
+
+
+def test_a_picture_from_a_camera_is_reduced_for_every_transform():
+    sizes = {name: build_transform(name, 224).at_least for name in NAMES}
+    assert sizes == {"squash": 224, "crop": 256, "mild_crop": 283, "random_crop": 915}

@@ -1,0 +1,99 @@
+"""Two ranks learn what one would."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.multiprocessing
+import yaml
+
+from captioner.build import build_model
+from captioner.config import DecoderConfig, EncoderConfig, ModelConfig, to_json
+from captioner.data.batching import collate
+from captioner.training.checkpoint import checkpoints
+from captioner.training.distributed import Ranks, ranks
+from captioner.training.loop import gradients
+from captioner.training.objectives import TeacherForcing
+
+
+def objective_and_items():
+    """A model without dropout, and eight images with captions of many lengths."""
+    torch.manual_seed(0)
+    sizes = DecoderConfig(embed_size=8, hidden_size=8, dropout=0)
+    model = build_model(ModelConfig(encoder=EncoderConfig(trunk="resnet18"), decoder=sizes), vocab_size=20)
+    features = torch.randn(8, 1, 512)
+    items = [(features[i], [[1, *range(4, 4 + length), 2] for length in range(1 + i, 4 + i)]) for i in range(8)]
+    return TeacherForcing(model), items
+
+
+def gradients_of(objective):
+    return {name: weight.grad for name, weight in objective.named_parameters() if weight.grad is not None}
+
+
+def alone(parts):
+    objective, items = objective_and_items()
+    size = len(items) // parts
+    batches = [collate(items[start : start + size]) for start in range(0, len(items), size)]
+    loss = gradients(objective, batches, ranks=Ranks(0, 1, torch.device("cpu")), precision="fp32")
+    return gradients_of(objective), loss
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_batch_in_parts_has_the_gradients_of_the_whole(parts):
+    whole, loss = alone(1)
+    split, same_loss = alone(parts)
+    assert loss.mean == pytest.approx(same_loss.mean)
+    for name in whole:
+        torch.testing.assert_close(split[name], whole[name])
+
+
+def _one_of_two(rank, port, file):
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
+    torch.set_num_threads(1)
+    objective, items = objective_and_items()
+    mine = items[:3] if rank == 0 else items[3:]  # unequal, as the words of two ranks always are
+    with ranks(torch.device("cpu")) as together:
+        parts = [collate(mine[:2]), collate(mine[2:])]
+        loss = gradients(together.wrap(objective), parts, ranks=together, precision="fp32")
+    torch.save((gradients_of(objective), loss.total, loss.count), f"{file}{rank}")
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def test_two_ranks_with_unequal_shares_have_the_gradients_of_one_process(tmp_path):
+    whole, loss = alone(1)
+    torch.multiprocessing.spawn(_one_of_two, (free_port(), str(tmp_path / "rank")), nprocs=2)
+    for rank in range(2):
+        shared, total, count = torch.load(tmp_path / f"rank{rank}")
+        torch.testing.assert_close(total, loss.total.detach())
+        assert count == loss.count
+        for name in whole:
+            torch.testing.assert_close(shared[name], whole[name])
+
+
+@pytest.mark.slow
+def test_a_run_on_two_ranks_ends_with_one_checkpoint_and_one_line_a_step(tiny, tmp_path):
+    config = tiny(training={"phases": [{"epochs": 1}, {"epochs": 1, "finetune_from": "layer4"}]})
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(to_json(config)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    run = subprocess.run(
+        [*command, "-m", "captioner", "train", str(file), "--device", "cpu"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-3", "checkpoint-6"]
+    steps = [line for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines() if '"loss"' in line]
+    assert len(steps) == 6
+    assert run.stdout.split() == [str(tmp_path / "run" / "best")]

@@ -1,0 +1,178 @@
+"""A run's laws: it repeats itself, goes on where it stood, learns, and leaves behind what it promises."""
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from captioner.commands.train import train
+from captioner.errors import CaptionerError, UsageError
+from captioner.training.checkpoint import checkpoints
+from captioner.training.logging import read_log
+from captioner.training.loop import gradients
+
+
+def weights_of(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same_run(one, other):
+    """The same numbers in the log, and the same weights in the last checkpoint, to the bit."""
+    assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+    ours, theirs = weights_of(checkpoints(one)[-1]), weights_of(checkpoints(other)[-1])
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours | theirs)
+
+
+PHASES = [{"epochs": 2}, {"epochs": 1, "finetune_from": "layer4", "augmentation": "mild_crop"}]
+
+
+def test_a_run_leaves_the_best_model_checkpoints_numbers_and_pictures(tiny, tmp_path):
+    best = train(tiny(), device="cpu")
+    assert best == tmp_path / "run" / "best"
+    assert {"config.json", "model.safetensors", "vocab.json"} <= {file.name for file in best.iterdir()}
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-3", "checkpoint-6"]
+    assert (tmp_path / "run" / "config.yaml").exists()
+    assert (tmp_path / "run" / "samples.png").stat().st_size > 1000
+    lines = read_log(tmp_path / "run")
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in lines if "CIDEr" in line] == [3, 6]
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(tiny, tmp_path):
+    for name, seed in (("one", 0), ("same", 0), ("other", 1)):
+        train(tiny(output=tmp_path / name, training={"seed": seed}), device="cpu")
+    assert_same_run(tmp_path / "one", tmp_path / "same")
+    assert (tmp_path / "one" / "metrics.jsonl").read_bytes() != (tmp_path / "other" / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("stop", [2, 6, 7])
+def test_a_run_that_stopped_goes_on_as_if_it_had_not(tiny, tmp_path, stop):
+    """It stops within an epoch, at the end of a phase, and within the next one."""
+    settings = {"phases": PHASES, "checkpoint_every": 1, "keep_checkpoints": 100}
+    train(tiny(output=tmp_path / "unbroken", training=settings), device="cpu")
+    train(tiny(output=tmp_path / "broken", training=settings), device="cpu")
+    for checkpoint in checkpoints(tmp_path / "broken"):
+        if int(checkpoint.name.removeprefix("checkpoint-")) > stop:
+            checkpoint.rename(checkpoint.with_name("lost-" + checkpoint.name))
+    train(tiny(output=tmp_path / "broken", training=settings), device="cpu", resume="auto")
+    assert_same_run(tmp_path / "unbroken", tmp_path / "broken")
+
+
+def test_resuming_a_finished_run_changes_nothing(tiny, tmp_path):
+    train(tiny(), device="cpu")
+    before = weights_of(tmp_path / "run" / "best"), (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    train(tiny(), device="cpu", resume="auto")
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before[1]
+    assert all(torch.equal(tensor, before[0][name]) for name, tensor in weights_of(tmp_path / "run" / "best").items())
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(tiny):
+    train(tiny(training={"max_steps": 1}), device="cpu")
+    with pytest.raises(UsageError, match="already holds a run: go on with --resume auto"):
+        train(tiny(), device="cpu")
+
+
+def test_a_corrupt_checkpoint_is_named_and_the_one_before_is_taken(tiny, tmp_path, capsys):
+    train(tiny(), device="cpu")
+    newest = checkpoints(tmp_path / "run")[-1] / "model.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    newest.write_bytes(content)
+    train(tiny(), device="cpu", resume="auto")
+    said = capsys.readouterr().err
+    assert "checkpoint-6/model.safetensors is corrupt" in said
+    assert "going on from" in said
+    assert "checkpoint-3" in said
+
+
+def test_max_steps_stops_a_run_wherever_it_is_and_leaves_a_model(tiny, tmp_path):
+    best = train(tiny(training={"max_steps": 2}), device="cpu")
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-2"]
+    assert (best / "model.safetensors").exists()
+
+
+def test_only_the_newest_checkpoints_are_kept(tiny, tmp_path):
+    train(tiny(training={"checkpoint_every": 1, "keep_checkpoints": 3}), device="cpu")
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-4", "checkpoint-5", "checkpoint-6"]
+
+
+def test_features_are_computed_once_and_give_the_losses_that_images_give(tiny, tmp_path):
+    train(tiny(output=tmp_path / "images", training={"cache_features": False}), device="cpu")
+    train(tiny(output=tmp_path / "cached"), device="cpu")
+    files = list((tmp_path / "features").glob("*/features.npy"))
+    assert len(files) == 2  # train and dev
+    times = [file.stat().st_mtime_ns for file in files]
+    train(tiny(output=tmp_path / "again"), device="cpu")
+    assert [file.stat().st_mtime_ns for file in files] == times
+    for seen, cached in zip(read_log(tmp_path / "images"), read_log(tmp_path / "cached"), strict=True):
+        for name in ("loss", "dev_loss"):
+            assert seen.get(name) == pytest.approx(cached.get(name), rel=1e-3)
+
+
+def test_another_picture_under_the_same_name_is_not_taken_from_the_cache(tiny, shapes, tmp_path):
+    train(tiny(output=tmp_path / "one", training={"max_steps": 1}), device="cpu")
+    picture = next((shapes / "train").iterdir())
+    picture.touch()
+    train(tiny(output=tmp_path / "two", training={"max_steps": 1}), device="cpu")
+    assert len(list((tmp_path / "features").glob("train-*"))) == 2
+
+
+def test_four_captions_are_learnt_by_heart(tiny, tmp_path):
+    settings = {"batch_size": 2, "phases": [{"epochs": 60, "learning_rate": 1e-2}], "validate_every": 120}
+    config = tiny(decoder={"hidden_size": 64, "embed_size": 32, "dropout": 0.0}, training=settings)
+    source = json.loads(config.data.train.annotations.read_text())
+    chosen = source["images"][:4]
+    first = {note["image_id"]: note for note in reversed(source["annotations"])}
+    few = source | {"images": chosen, "annotations": [first[image["id"]] for image in chosen]}
+    (tmp_path / "four.json").write_text(json.dumps(few))
+    split = config.data.train.model_copy(update={"annotations": tmp_path / "four.json"})
+    train(config.model_copy(update={"data": config.data.model_copy(update={"train": split, "dev": split})}), device="cpu")
+    last = [line for line in read_log(tmp_path / "run") if "Bleu_4" in line][-1]
+    assert last["Bleu_4"] == pytest.approx(1)
+    assert last["dev_loss"] < 0.1
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_before_the_weights_are_touched(tiny, tmp_path, monkeypatch):
+    import captioner.training.loop as loop
+
+    real, calls = gradients, []
+
+    def poisoned(objective, parts, **more):
+        loss = real(objective, parts, **more)
+        calls.append(loss)
+        if len(calls) == 3:
+            for weight in objective.parameters():
+                if weight.grad is not None:
+                    weight.grad.fill_(math.nan)
+        return loss
+
+    monkeypatch.setattr(loop, "gradients", poisoned)
+    with pytest.raises(CaptionerError, match="not a finite number, so no step was taken"):
+        train(tiny(training={"checkpoint_every": 1}), device="cpu")
+    last = checkpoints(tmp_path / "run")[-1]
+    assert last.name == "checkpoint-2"
+    assert all(tensor.isfinite().all() for tensor in weights_of(last).values() if tensor.is_floating_point())
+
+
+def test_a_model_starts_from_another_ones_words_and_learns_new_ones(tiny, tmp_path):
+    first = train(tiny(output=tmp_path / "first"), device="cpu")
+    old_words = json.loads((first / "vocab.json").read_text())["words"]
+    (tmp_path / "photos").mkdir()
+    for number, source in enumerate(sorted(tiny().data.train.images.iterdir())[:10]):
+        (tmp_path / "photos" / f"{number}.png").write_bytes(source.read_bytes())
+    lines = [{"image": f"photos/{number}.png", "captions": ["a brandnew zeppelin"] * 2} for number in range(10)]
+    (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    own = tiny(data={"train": {"annotations": tmp_path / "captions.jsonl"}, "dev": None}, training={"batch_size": 4})
+    second = train(own.model_copy(update={"init": str(first), "output": tmp_path / "second"}), device="cpu")
+    words = json.loads((second / "vocab.json").read_text())["words"]
+    assert words[: len(old_words)] == old_words
+    assert set(words[len(old_words) :]) == {"brandnew", "zeppelin"}
+
+
+def test_early_stopping_ends_a_phase_that_no_longer_gets_better(tiny, tmp_path):
+    settings = {"phases": [{"epochs": 30, "learning_rate": 1e-9}], "early_stopping": 2}
+    train(tiny(training=settings), device="cpu")
+    validations = [line for line in read_log(tmp_path / "run") if "CIDEr" in line]
+    assert 3 <= len(validations) < 30
