@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from captioner.inference import Caption, Captioner
 
-__all__ = ["Caption", "Captioner", "__version__"]
+    __version__: str
 
-try:
-    __version__ = version("captioner")
-except PackageNotFoundError:  # read from a folder that was never installed
-    __version__ = "0+unknown"
+__all__ = ["Caption", "Captioner", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     """Import torch only when a model is asked for: `captioner --help` should not wait for it."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("captioner")
     if name in ("Caption", "Captioner"):
         from captioner import inference
 

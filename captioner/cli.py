@@ -11,11 +11,17 @@ from typing import Annotated
 
 import typer
 
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, UsageError
+
+EXAMPLES = {
+    "caption": "Example: captioner caption photo.jpg holiday/ 'archive/*.png' --output captions.json",
+    "train": "Example: captioner train configs/shapes.yaml training.batch_size=32 --output runs/first",
+    "evaluate": "Example: captioner evaluate --annotations captions_val2017.json --images val2017",
+}
 
 app = typer.Typer(
     help="Caption images, train a captioner, evaluate captions.",
-    epilog="Example: captioner caption photo.jpg",
+    epilog=EXAMPLES["caption"],
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -54,7 +60,7 @@ PrecisionOption = Annotated[Precision, typer.Option(help="auto: bfloat16 where t
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 
 
-@app.command(epilog="Example: captioner caption photo.jpg holiday/ 'archive/*.png' --output captions.json")
+@app.command(epilog=EXAMPLES["caption"])
 def caption(
     paths: Annotated[
         list[str], typer.Argument(metavar="PATH...", help="Image files, folders and globs.", show_default=False)
@@ -90,7 +96,7 @@ def caption(
         raise typer.Exit(3)
 
 
-@app.command(epilog="Example: captioner train configs/shapes.yaml training.batch_size=32 --output runs/first")
+@app.command(epilog=EXAMPLES["train"])
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; see configs/.", show_default=False)],
     settings: Annotated[
@@ -118,10 +124,7 @@ def train(
     typer.echo(best)
 
 
-@app.command(
-    epilog="Examples: captioner evaluate --annotations captions_val2017.json --images val2017  |  "
-    "captioner evaluate --annotations captions_val2017.json --results results.json"
-)
+@app.command(epilog=EXAMPLES["evaluate"])
 def evaluate(
     annotations: Annotated[
         Path,
@@ -177,8 +180,13 @@ def evaluate(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; what the user can mend is said in one line, with the exit code that belongs to it."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         app(args=arguments, prog_name="captioner")
+    except SystemExit as end:
+        if end.code == UsageError.exit_code and arguments:
+            typer.echo(EXAMPLES.get(arguments[0], EXAMPLES["caption"]), err=True)
+        raise
     except CaptionerError as error:
         typer.echo(f"captioner: {error}", err=True)
         sys.exit(error.exit_code)

@@ -36,6 +36,6 @@ def autocast(device: torch.device, precision: PrecisionName) -> AbstractContextM
 def _gains_from_bf16(device: torch.device) -> bool:
     """Say whether bfloat16 is faster: on CUDA where native, and on a CPU only with matrix tiles (AMX)."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)  # public name to come
     return device.type == "cpu" and has_tiles is not None and bool(has_tiles())

@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 import yaml
 
 from captioner.build import build_model, build_search, load_weights
@@ -42,6 +43,7 @@ def train(config: Config, *, device: DeviceName = "auto", resume: str | None = N
         if resume is None and checkpoints(output):
             raise UsageError(f"{output} already holds a run: go on with --resume auto, or choose another --output")
         train_examples, dev_examples = load_splits(config.data, together)
+        torch.manual_seed(config.training.seed)  # every rank starts from the same weights
         model, vocabulary = start_model(config, train_examples, checkpoint)
         if together.is_first:
             output.mkdir(parents=True, exist_ok=True)

@@ -159,7 +159,7 @@ def _finished(folder: Path, stamp: dict[str, int], held: set[str]) -> bool:
 
 def _scenes(train: int, dev: int, rng: random.Random) -> Iterator[list[Scene]]:
     """Choose the scenes of train, then those of dev: none is in both."""
-    sized = [Shape(*words) for words in product(("small","large"), COLOURS, KINDS)]
+    sized = [Shape(*words) for words in product(("small", "large"), COLOURS, KINDS)]
     plain = [Shape("", *words) for words in product(COLOURS, KINDS)]
     singles = [Scene(where, (s,)) for where in CENTRES if len(CENTRES[where]) == 1 for s in sized]
     pairs = [Scene(where, s) for where in CENTRES if len(CENTRES[where]) == 2 for s in permutations(plain, 2)]

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
-from typing import Literal, Protocol, assert_never
+from typing import Protocol, assert_never
 
 import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
-TransformName = Literal["squash", "crop", "random_crop", "mild_crop"]
+from captioner.config import AugmentationName, TransformName
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom, in pixels of the source; fractions of a pixel count."""
@@ -104,7 +104,7 @@ class RandomResizedCrop:
         return _box(image, width, height, rng.random(), rng.random())
 
 
-def build_transform(name: TransformName, size: int) -> Transform:
+def build_transform(name: TransformName | AugmentationName, size: int) -> Transform:
     """Make the preset `name` for squares of `size` pixels."""
     match name:
         case "squash":

@@ -1,0 +1,1 @@
+"""How good captions are: words in, numbers out. Knows neither models nor tensors."""

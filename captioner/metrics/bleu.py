@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from captioner.metrics.ngrams import ORDERS, count_ngrams, order
+from captioner.metrics.ngrams import ORDERS, count_ngrams, orders
 
 BLEU_VERSION = "coco-1"
 
@@ -36,8 +36,9 @@ class Bleu:
             reference_length += min(lengths, key=lambda n: (abs(n - len(words)), n))
             for n in range(ORDERS):
                 totals[n] += max(0, len(words) - n)
-            for ngram, count in count_ngrams(words).items():
-                matches[order(ngram)] += min(count, limits.get(ngram, 0))
+            counts = count_ngrams(words)
+            for n, (ngram, count) in zip(orders(counts), counts.items(), strict=True):
+                matches[n] += min(count, limits.get(ngram, 0))
         precisions = [(match + _TINY) / (total + _SMALL) for match, total in zip(matches, totals, strict=True)]
         penalty = _brevity_penalty(length, reference_length)
         one, two, three, four = (penalty * math.prod(precisions[:n]) ** (1 / n) for n in range(1, ORDERS + 1))

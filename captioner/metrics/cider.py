@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from itertools import repeat
 from typing import NamedTuple
 
-from captioner.metrics.ngrams import ORDERS, count_ngrams, order
+from captioner.metrics.ngrams import ORDERS, count_ngrams, orders
 
 CIDER_VERSION = "coco-1"
 SIGMA = 6.0
@@ -36,7 +36,8 @@ class CiderD:
         counts = [[count_ngrams(words) for words in captions] for captions in references]
         images_with = Counter(ngram for image in counts for ngram in set().union(*image))
         self._unseen = math.log(max(1, len(counts)))  # idf of an n-gram of no reference: as if one image had it
-        self._idf = {ngram: self._unseen - math.log(images) for ngram, images in images_with.items()}
+        idf_of = {images: self._unseen - math.log(images) for images in set(images_with.values())}
+        self._idf = {ngram: idf_of[images] for ngram, images in images_with.items()}
         self._images = [[self._vector(caption) for caption in image] for image in counts]
 
     def score(self, candidates: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
@@ -52,7 +53,7 @@ class CiderD:
         squares = [0.0] * ORDERS
         totals = [0] * ORDERS
         idfs = map(self._idf.get, counts, repeat(self._unseen))
-        for n, count, idf in zip(map(order, counts), counts.values(), idfs, strict=True):
+        for n, count, idf in zip(orders(counts), counts.values(), idfs, strict=True):
             squares[n] += (count * idf) * (count * idf)
             totals[n] += count
         # COCO's code takes the number of word pairs for the length, so that captions of 0 and 1 words are alike.
@@ -61,10 +62,12 @@ class CiderD:
     def _similarity(self, candidate: _Vector, reference: _Vector) -> float:
         """Give the mean over the orders of the clipped cosine, damped by the difference in length."""
         dots = [0.0] * ORDERS
-        for ngram in candidate.counts.keys() & reference.counts.keys():
+        # In the candidate's order: that of a set changes from run to run, and with it the sum's last digit.
+        shared = [ngram for ngram in candidate.counts if ngram in reference.counts]
+        for n, ngram in zip(orders(shared), shared, strict=True):
             count = reference.counts[ngram]
             # The D of CIDEr-D: repeating an n-gram earns no more than the reference holds of it.
-            dots[order(ngram)] += min(candidate.counts[ngram], count) * count * self._idf[ngram] ** 2
+            dots[n] += min(candidate.counts[ngram], count) * count * self._idf[ngram] ** 2
         norms = zip(dots, candidate.norms, reference.norms, strict=True)
         cosine = sum(dot / (mine * its) for dot, mine, its in norms if mine and its) / ORDERS
         return cosine * math.exp(-((candidate.length - reference.length) ** 2) / (2 * SIGMA**2))

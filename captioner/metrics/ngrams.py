@@ -1,7 +1,8 @@
 """Counting the runs of one to four words that BLEU and CIDEr-D both compare."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 
 ORDERS = 4
 
@@ -18,6 +19,6 @@ def count_ngrams(words: Sequence[str]) -> Counter[str]:
     return Counter([*words, *pairs, *triples, *fours])
 
 
-def order(ngram: str) -> int:
-    """Give the n-gram's place in a list of the `ORDERS`: 0 for a word, 1 for a pair, and so on."""
-    return ngram.count(" ")
+def orders(ngrams: Iterable[str]) -> Iterator[int]:
+    """Give each n-gram's place in a list of the `ORDERS`: 0 for a word, 1 for a pair, and so on."""
+    return map(str.count, ngrams, repeat(" "))

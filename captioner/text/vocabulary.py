@@ -92,7 +92,9 @@ class Vocabulary:
         except OSError as error:
             raise UsageError(f"{path}: cannot read the vocabulary: {error.strerror or error}") from error
         except ValueError as error:  # not UTF-8, not JSON, or not a vocabulary
-            raise UsageError(f"{path}: not a vocabulary of captioner: {error}; restore the file from its model") from error
+            raise UsageError(
+                f"{path}: not a vocabulary of captioner: {error}; restore the file from its model"
+            ) from error
 
 
 def _checked(content: object) -> list[str]:

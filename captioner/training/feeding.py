@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from captioner.config import Config, PhaseConfig
-from captioner.console import track
+from captioner.console import console, track
 from captioner.data.batching import (
     Batches,
     CaptionDataset,
@@ -96,6 +96,7 @@ class Feeder:
 
         @torch.inference_mode()
         def compute() -> Iterator[Tensor]:
+            console.print(f"computing the features of {split}, once: {len(examples)} images")
             loader = self._loader(ImageSource(examples, self.transform), words, batches, workers=self._workers)
             for batch in track(loader, total=len(batches), doing=f"features of {split}", unit="batches"):
                 with autocast(self.ranks.device, self.config.training.precision):

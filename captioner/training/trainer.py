@@ -75,7 +75,7 @@ class Trainer:
 
     def run(self, checkpoint: Path | None = None) -> None:
         """Train through every phase that is left, from `checkpoint` if one is given."""
-        torch.manual_seed(self.settings.seed + self.ranks.rank)
+        torch.manual_seed(self.settings.seed + self.ranks.rank)  # ranks drop different hidden units
         optimizer_state = self._resume(checkpoint) if checkpoint else None
         self.log = RunLog(self.output, size=self.progress.log_size) if self.ranks.is_first else None
         try:

@@ -1,0 +1,113 @@
+"""COCO results files: [{"image_id": 42, "caption": "a dog runs"}, ...], read with care and written whole or not at all.
+
+A name that ends in .jsonl means JSON lines: one such object a line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from captioner.errors import CaptionerError, UsageError
+
+ImageId = int | str
+"""COCO numbers its images; other data sets name them. 42 and "42" are two different images."""
+
+NAMED = 5
+"""How many of the things that are wrong a message names; it counts the rest."""
+
+
+def read_results(path: str | Path) -> dict[ImageId, str]:
+    """Give the caption of each image. Raises UsageError that names the file, the places and the reasons."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read the results: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    results: dict[ImageId, str] = {}
+    problems = []
+    for place, entry in _lines(path, text) if path.suffix == ".jsonl" else _entries(path, text):
+        try:
+            image, caption = _checked(entry)
+        except ValueError as error:
+            problems.append(f"{place}: {error}")
+            continue
+        if image in results:
+            problems.append(f"{place}: image {image!r} has a caption already")
+        results[image] = caption
+    if problems:
+        raise UsageError(
+            f"{path}: {listed(problems, 'wrong result')}; "
+            'give one {"image_id": number or text, "caption": text} for each image'
+        )
+    return results
+
+
+def write_results(path: str | Path, results: Mapping[ImageId, str]) -> None:
+    """Write the captions in COCO's form. Who reads `path` meanwhile, or after a crash, finds the old file or the new.
+
+    Raises CaptionerError where the file cannot be written, and leaves nothing behind.
+    """
+    path = Path(path)
+    lines = [json.dumps({"image_id": image, "caption": caption}) for image, caption in results.items()]
+    text = "".join(f"{line}\n" for line in lines) if path.suffix == ".jsonl" else "[" + ",\n".join(lines) + "]\n"
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise CaptionerError(f"{path}: cannot write the results: {reason}; check its folder and free space") from error
+    finally:
+        with suppress(OSError):  # gone already when all went well
+            beside.unlink()
+
+
+def listed(things: Sequence[object], noun: str) -> str:
+    """Count things and name the first few: "7 images (1, 2, 3, 4, 5, ...)"."""
+    names = [*map(str, things[:NAMED]), *(["..."] if len(things) > NAMED else [])]
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'} ({', '.join(names)})"
+
+
+def _entries(path: Path, text: str) -> Iterator[tuple[str, object]]:
+    entries = _parsed(path, text, first_line=1)
+    if not isinstance(entries, list):
+        raise UsageError(f"{path}: not a list of results; end its name in .jsonl if it holds one result a line")
+    for number, entry in enumerate(entries, start=1):
+        yield f"result {number}", entry
+
+
+def _lines(path: Path, text: str) -> Iterator[tuple[str, object]]:
+    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: JSON may hold other line separators
+        if line.strip():
+            yield f"line {number}", _parsed(path, line, first_line=number)
+
+
+def _parsed(path: Path, text: str, first_line: int) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        raise UsageError(f"{path}, line {line}: not JSON: {error.msg}; write the file again") from error
+
+
+def _checked(entry: object) -> tuple[ImageId, str]:
+    """Give an entry's image and caption; raises ValueError with the reason."""
+    if not isinstance(entry, dict):
+        raise ValueError("not an object")
+    if missing := [key for key in ("image_id", "caption") if key not in entry]:
+        raise ValueError(f"no {' and no '.join(missing)}")
+    image, caption = entry["image_id"], entry["caption"]
+    if isinstance(image, bool) or not isinstance(image, int | str):
+        raise ValueError(f"image_id is {image!r}")
+    if not isinstance(caption, str):
+        raise ValueError(f"the caption of image {image!r} is {caption!r}")
+    return image, caption

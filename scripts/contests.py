@@ -1,0 +1,269 @@
+"""What `scripts/benchmark.py` measures: four jobs, each done by our code and the naive one, from the same weights."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import naive
+import torch
+from naive import NaiveCaptioner
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from captioner.build import build_model, build_search
+from captioner.config import (
+    DecoderConfig,
+    DecodingConfig,
+    DeviceName,
+    EncoderConfig,
+    ModelConfig,
+    PhaseConfig,
+    PrecisionName,
+    TrainingConfig,
+    TrunkName,
+)
+from captioner.data.batching import CaptionDataset, EpochSampler, ImageSource, Load, make_loader
+from captioner.data.datasets import Example
+from captioner.data.transforms import build_transform
+from captioner.devices import autocast, pick_device
+from captioner.errors import ImageError
+from captioner.inference import Captioner
+from captioner.models.captioning import CaptioningModel
+from captioner.models.decoder import RecurrentDecoder
+from captioner.text.vocabulary import BOS, EOS, SPECIALS, Vocabulary
+from captioner.training.distributed import Ranks
+from captioner.training.loop import fit, in_groups
+from captioner.training.losses import LossSum
+from captioner.training.objectives import TeacherForcing
+from captioner.training.optim import make_optimizer
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One job, and two ways to do it. Both give what they found, so that a test can compare that too."""
+
+    name: str
+    unit: str
+    items: int  # done in a round
+    ours: Callable[[], Sequence[object]]
+    naive: Callable[[], Sequence[object]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How large everything is, and where it is computed. Random numbers begin at `seed` in each contest."""
+
+    folder: Path  # for the pictures
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    precision: PrecisionName = "auto"
+    seed: int = 0
+    trunk: TrunkName = "resnet50"
+    image_size: int = 224
+    picture: tuple[int, int] = (640, 480)  # of the JPEG files
+    words: int = 10_000  # in the vocabulary
+    width: int = 512  # of embedding and hidden state
+    dropout: float = 0.5
+    captions: int = 5  # of an image
+    cached_images: int = 64  # in a batch that trains on features
+    jpeg_images: int = 16  # in a batch that begins at JPEG files, also for captioning
+    decoded_images: int = 64
+    beam: int = 3
+    max_length: int = 20
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model."""
+        return ModelConfig(
+            encoder=EncoderConfig(trunk=self.trunk, weights="none", image_size=self.image_size, batch_norm="eval"),
+            decoder=DecoderConfig(embed_size=self.width, hidden_size=self.width, dropout=self.dropout),
+            decoding=DecodingConfig(beam=self.beam, max_length=self.max_length),
+        )
+
+    def model(self) -> CaptioningModel:
+        """Make it, with the random weights that belong to the seed."""
+        torch.manual_seed(self.seed)
+        return build_model(self.config, vocab_size=self.words).to(self.device)
+
+
+def train_cached(setting: Setting) -> Contest:
+    """Train on features that are in memory."""
+    model = setting.model()
+    features = torch.randn(setting.cached_images, model.encoder.memory_size).relu()
+    return _training(setting, model, features, lambda index, rng: features[index].unsqueeze(0), "train-cached")
+
+
+def train_jpeg(setting: Setting) -> Contest:
+    """Train on pictures, with a frozen CNN: read, transform, encode, learn."""
+    files = _draw_pictures(setting)
+    load = ImageSource([Example(file.name, file, ()) for file in files], build_transform("squash", setting.image_size))
+    return _training(setting, setting.model(), files, load, "train-jpeg")
+
+
+def _training(
+    setting: Setting, model: CaptioningModel, sources: Sequence[Path] | Tensor, load: Load, name: str
+) -> Contest:
+    """A round is one step: data loader, forward, backward, clipping and AdamW."""
+    captions = _say_something(setting, len(sources))
+    pairs = [(image, caption) for image, of_image in enumerate(captions) for caption in of_image]
+    defaults, phase = TrainingConfig(), PhaseConfig()
+    theirs = NaiveCaptioner(model).to(setting.device)
+    their_optimizer = torch.optim.AdamW(
+        (weight for weight in theirs.parameters() if weight.requires_grad),
+        lr=phase.learning_rate,
+        weight_decay=defaults.weight_decay,
+    )
+    their_loader = DataLoader(
+        naive.Pairs(sources, pairs, setting.image_size), batch_size=len(pairs), shuffle=True, collate_fn=naive.pad
+    )
+    objective = TeacherForcing(model).train()
+    optimizer = make_optimizer(model, phase, weight_decay=defaults.weight_decay)
+    dataset = CaptionDataset(load, captions, setting.captions, setting.seed)
+    loader = make_loader(dataset, EpochSampler(len(sources), len(sources), setting.seed), workers=0)
+
+    def train_ours() -> list[float]:
+        losses: list[float] = []
+
+        def after_step(loss: LossSum) -> bool:
+            losses.append(loss.mean)
+            return False
+
+        fit(
+            objective,
+            optimizer,
+            in_groups(loader, 1),
+            ranks=Ranks(0, 1, setting.device),
+            precision=setting.precision,
+            gradient_clip=defaults.gradient_clip,
+            before_step=lambda: None,
+            after_step=after_step,
+        )
+        return losses
+
+    def train_naive() -> list[float]:
+        return naive.train(
+            theirs,
+            their_optimizer,
+            their_loader,
+            device=setting.device,
+            precision=setting.precision,
+            gradient_clip=defaults.gradient_clip,
+        )
+
+    return Contest(name, "captions", len(pairs), train_ours, train_naive)
+
+
+def caption_jpeg(setting: Setting) -> Contest:
+    """Caption pictures, from their files to sentences."""
+    model = setting.model().eval()
+    files = _draw_pictures(setting)
+    pictures = torch.stack([naive.read(file, setting.image_size) for file in files]).to(setting.device)
+    theirs = NaiveCaptioner(model).eval()
+    _end_after_ten_words(model.decoder, theirs.encode(pictures))
+    theirs = NaiveCaptioner(model).eval()
+    vocabulary = Vocabulary([*SPECIALS, *(f"word{number}" for number in range(len(SPECIALS), setting.words))])
+    device: DeviceName = "cuda" if setting.device.type == "cuda" else "cpu"
+    captioner = Captioner(model, vocabulary, setting.config, device=device, precision=setting.precision)
+
+    def caption_ours() -> list[str]:
+        return [
+            str(caption) if isinstance(caption, ImageError) else caption.text
+            for caption in captioner.stream(files, batch_size=len(files))
+        ]
+
+    def caption_naive() -> list[str]:
+        captions = []
+        for file in files:
+            picture = naive.read(file, setting.image_size).to(setting.device)
+            with autocast(setting.device, setting.precision):
+                words = theirs.caption(picture, beam=setting.beam, max_length=setting.max_length)
+            captions.append(" ".join(vocabulary.words[word] for word in words))
+        return captions
+
+    return Contest("caption-jpeg", "images", len(files), caption_ours, caption_naive)
+
+
+def decode(setting: Setting) -> Contest:
+    """Search captions for features that are in memory: the decoder alone."""
+    model = setting.model().eval()
+    features = torch.randn(setting.decoded_images, model.encoder.memory_size).relu().to(setting.device)
+    _end_after_ten_words(model.decoder, features)
+    theirs = NaiveCaptioner(model).eval()
+    search = build_search(model, setting.config.decoding)
+
+    @torch.inference_mode()
+    def decode_ours() -> list[list[int]]:
+        with autocast(setting.device, setting.precision):
+            return [best.words for best, *_ in search(model.encode(features.unsqueeze(1)))]
+
+    def decode_naive() -> list[list[int]]:
+        with autocast(setting.device, setting.precision):
+            return [theirs.caption(feature, beam=setting.beam, max_length=setting.max_length) for feature in features]
+
+    return Contest("decode", "images", len(features), decode_ours, decode_naive)
+
+
+CONTESTS: dict[str, Callable[[Setting], Contest]] = {
+    "train-cached": train_cached,
+    "train-jpeg": train_jpeg,
+    "caption-jpeg": caption_jpeg,
+    "decode": decode,
+}
+
+
+def choose_device(name: DeviceName) -> torch.device:
+    """Give the device, and keep to one thread: a figure for one core says what every other core would add."""
+    torch.set_num_threads(1)
+    return pick_device(name)
+
+
+def _say_something(setting: Setting, images: int) -> list[list[list[int]]]:
+    """Captions as long as COCO's: 10.5 words on average, deviation 2.4, at least 6, few long ones, none above 25."""
+    rng = random.Random(setting.seed)
+
+    def caption() -> list[int]:
+        length = min(25, round(6 + rng.gammavariate(3.5, 1.29)))
+        return [BOS, *(rng.randrange(len(SPECIALS), setting.words) for _ in range(length)), EOS]
+
+    return [[caption() for _ in range(setting.captions)] for _ in range(images)]
+
+
+def _draw_pictures(setting: Setting) -> list[Path]:
+    """Write JPEG files with the weight of photographs: clouds of colour under fine noise."""
+    generator = torch.Generator().manual_seed(setting.seed)
+    width, height = setting.picture
+    files = []
+    for number in range(setting.jpeg_images):
+        clouds = torch.rand(1, 3, 12, 16, generator=generator)
+        pixels = 255 * F.interpolate(clouds, size=(height, width), mode="bicubic")[0]
+        pixels += 8 * torch.randn(pixels.shape, generator=generator)
+        picture = Image.fromarray(pixels.clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy())
+        files.append(setting.folder / f"{number}.jpg")
+        picture.save(files[-1], quality=90)
+    return files
+
+
+@torch.no_grad()
+def _end_after_ten_words(decoder: RecurrentDecoder, summary: Tensor) -> None:
+    """Let captions end as a trained model's do, after 10 words or so: random weights would go on for ever.
+
+    The first hidden unit becomes a clock: its cell adds a tenth at each word, from a start that differs between images
+    (deviation: 2.4 words). <eos> listens to it alone, and overtakes all other words around the tenth.
+    """
+    hidden, rnn = decoder.hidden_size, decoder.rnn
+    gates = torch.arange(4) * hidden  # of the unit: input, forget, cell, output
+    for name in ("weight_ih_l0", "weight_hh_l0", "bias_hh_l0"):
+        rnn.get_parameter(name)[gates] = 0
+    rnn.get_parameter("bias_ih_l0")[gates] = torch.tensor([10.0, 10.0, 0.1, 10.0], device=summary.device)
+    start = summary @ decoder.initial.weight[hidden]  # (B,) of its cell
+    scale = 0.24 / start.std()
+    decoder.initial.weight[hidden] *= scale
+    decoder.initial.bias[hidden] = -scale * start.mean()
+    steepness = 60.0
+    decoder.output.weight[EOS] = 0
+    decoder.output.weight[EOS, 0] = steepness
+    decoder.output.bias[EOS] = -steepness * torch.tensor(1.1).tanh()

@@ -1,0 +1,37 @@
+"""Random caption sets for the tests that compare with other people's tools."""
+
+import random
+
+import pytest
+
+
+@pytest.fixture
+def random_captions():
+    """Give (references, candidates): image by image, words of a small language, so that n-grams repeat and match."""
+
+    def make(images, *, shortest, seed=0):
+        chance = random.Random(seed)
+        words = ["a", "the", "dog", "cat", "man", "on", "in", "of", "red", "runs"]
+
+        def caption():
+            return chance.choices(words, weights=range(len(words), 0, -1), k=chance.randint(shortest, 12))
+
+        references = [[caption() for _ in range(chance.randint(1, 6))] for _ in range(images)]
+        # Half of the candidates are a reference with one word changed: chance alone seldom makes four words match.
+        candidates = [
+            caption() if chance.random() < 0.5 else [chance.choice(words), *chance.choice(captions)[1:]]
+            for captions in references
+        ]
+        return references, candidates
+
+    return make
+
+
+@pytest.fixture
+def as_coco():
+    """Give the form that COCO's tools take: {image: [caption, ...]}."""
+
+    def convert(captions_of_images):
+        return {i: [" ".join(words) for words in captions] for i, captions in enumerate(captions_of_images)}
+
+    return convert

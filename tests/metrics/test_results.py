@@ -1,0 +1,96 @@
+"""Results files are read with care and written whole."""
+
+import json
+
+import pytest
+
+from captioner.errors import CaptionerError, UsageError
+from captioner.metrics.results import read_results, write_results
+
+RESULTS = {42: "a dog runs", "beach.jpg": 'a "café"\u2028 at night'}
+
+
+@pytest.mark.parametrize("name", ["results.json", "results.jsonl"])
+def test_what_was_written_is_read_again(tmp_path, name):
+    write_results(tmp_path / name, RESULTS)
+    assert read_results(tmp_path / name) == RESULTS
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["results.json", "results.jsonl"])
+def test_no_results_are_a_valid_file(tmp_path, name):
+    write_results(tmp_path / name, {})
+    assert read_results(tmp_path / name) == {}
+
+
+def test_a_json_file_is_what_cocos_tools_read(tmp_path):
+    write_results(tmp_path / "results.json", {42: "a dog"})
+    assert json.loads((tmp_path / "results.json").read_text()) == [{"image_id": 42, "caption": "a dog"}]
+
+
+def test_json_lines_hold_one_result_each(tmp_path):
+    write_results(tmp_path / "results.jsonl", RESULTS)
+    lines = (tmp_path / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line)["image_id"] for line in lines] == [*RESULTS]
+
+
+def test_a_byte_order_mark_and_other_keys_are_accepted(tmp_path):
+    (tmp_path / "r.json").write_text('[{"image_id": 1, "caption": "a", "score": 0.5}]', encoding="utf-8-sig")
+    assert read_results(tmp_path / "r.json") == {1: "a"}
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    write_results(tmp_path / "r.json", {1: "old"})
+
+    def full_disk(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(CaptionerError, match=r"r\.json.*No space left"):
+        write_results(tmp_path / "r.json", {1: "new"})
+    assert read_results(tmp_path / "r.json") == {1: "old"}
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(CaptionerError, match=r"nowhere.*No such file"):
+        write_results(tmp_path / "nowhere" / "r.json", {})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("r.json", b"", "line 1: not JSON"),
+        ("r.json", b'[{"image_id": 1,\n "caption": "a"},\n {"image', "line 3: not JSON"),
+        ("r.jsonl", b'{"image_id": 1, "caption": "a"}\n\n{"image_id": 2', "line 3: not JSON"),
+        ("r.json", b'{"image_id": 1, "caption": "a"}', "not a list"),
+        ("r.json", b'[{"image_id": 1, "caption": "\xe9"}]', "not UTF-8"),
+        ("r.json", b"[7]", r"1 wrong result \(result 1: not an object\)"),
+        ("r.json", b'[{"image": 1}]', "no image_id and no caption"),
+        ("r.json", b'[{"image_id": 1.5, "caption": "a"}]', "image_id is 1.5"),
+        ("r.json", b'[{"image_id": true, "caption": "a"}]', "image_id is True"),
+        ("r.json", b'[{"image_id": 1, "caption": null}]', "caption of image 1 is None"),
+        (
+            "r.jsonl",
+            b'{"image_id": 1, "caption": "a"}\n{"image_id": 1, "caption": "b"}',
+            "line 2: image 1 has a caption",
+        ),
+    ],
+)
+def test_a_malformed_file_is_named_with_place_and_reason(tmp_path, name, content, reason):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=reason) as caught:
+        read_results(tmp_path / name)
+    assert str(caught.value).startswith(str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+def test_every_wrong_result_is_counted_and_the_first_are_named(tmp_path):
+    (tmp_path / "r.json").write_text(json.dumps([{"image_id": 1, "caption": "a"}] * 9))
+    with pytest.raises(UsageError, match=r"8 wrong results \(result 2: .*, result 6: [^,]*, \.\.\.\)"):
+        read_results(tmp_path / "r.json")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"r\.json.*No such file"):
+        read_results(tmp_path / "r.json")

@@ -1,0 +1,98 @@
+"""A vocabulary gives each frequent word one id, for good."""
+
+import json
+
+import pytest
+
+from captioner.errors import UsageError
+from captioner.text.vocabulary import BOS, EOS, PAD, SPECIALS, UNK, Vocabulary
+
+CAPTIONS = [["a", "dog", "runs"], ["a", "dog", "sits"], ["a", "cat", "sits"]]
+
+
+@pytest.fixture
+def vocabulary():
+    return Vocabulary.from_captions(CAPTIONS, min_count=2)
+
+
+def test_words_are_ordered_by_count_and_then_by_the_alphabet():
+    assert Vocabulary.from_captions(CAPTIONS, min_count=1).words == (*SPECIALS, "a", "dog", "sits", "cat", "runs")
+
+
+def test_the_specials_are_the_first_four_ids():
+    assert (PAD, BOS, EOS, UNK) == (0, 1, 2, 3)
+    assert Vocabulary.from_captions([]).words == ("<pad>", "<bos>", "<eos>", "<unk>")
+
+
+def test_words_rarer_than_the_minimum_are_unknown(vocabulary):
+    assert "sits" in vocabulary
+    assert "cat" not in vocabulary
+    assert vocabulary.encode(["cat"]) == [BOS, UNK, EOS]
+
+
+def test_the_order_of_the_captions_does_not_matter(vocabulary):
+    assert Vocabulary.from_captions(reversed(CAPTIONS), min_count=2) == vocabulary
+
+
+def test_decoding_gives_back_what_was_encoded(vocabulary):
+    ids = vocabulary.encode(["a", "dog", "sits"])
+    assert (ids[0], ids[-1]) == (BOS, EOS)
+    assert vocabulary.decode(ids) == ["a", "dog", "sits"]
+
+
+def test_a_long_caption_is_cut_and_still_ends(vocabulary):
+    assert vocabulary.encode(["a", "dog", "sits"], max_length=2) == vocabulary.encode(["a", "dog"])
+
+
+def test_decoding_stops_at_the_end_and_skips_specials(vocabulary):
+    a, dog = vocabulary.encode(["a", "dog"])[1:-1]
+    assert vocabulary.decode([BOS, a, UNK, PAD, dog, EOS, a]) == ["a", "dog"]
+
+
+def test_text_that_looks_like_a_special_is_an_unknown_word():
+    vocabulary = Vocabulary.from_captions([["<eos>", "a", "<pad>"]], min_count=1)
+    assert vocabulary.encode(["a", "<eos>"]) == [BOS, 4, UNK, EOS]
+    assert "<eos>" not in vocabulary
+
+
+def test_an_extended_vocabulary_keeps_the_old_ids(vocabulary):
+    longer = vocabulary.extended([["zebra", "zebra", "ant", "ant", "dog", "dog", "once"]], min_count=2)
+    assert longer.words == (*vocabulary.words, "ant", "zebra")
+    assert len(longer) == len(vocabulary) + 2
+
+
+def test_a_saved_vocabulary_is_loaded_again(vocabulary, tmp_path):
+    vocabulary.save(tmp_path / "vocab.json")
+    loaded = Vocabulary.load(tmp_path / "vocab.json")
+    assert loaded == vocabulary
+    assert loaded.digest == vocabulary.digest
+    assert json.loads((tmp_path / "vocab.json").read_text()) == {"format": 1, "words": [*vocabulary.words]}
+
+
+def test_the_digest_tells_vocabularies_apart(vocabulary):
+    *rest, last_but_one, last = vocabulary.words
+    assert Vocabulary([*rest, last, last_but_one]).digest != vocabulary.digest
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "Expecting value"),
+        ("[]", "expected"),
+        ('{"format": 2, "words": []}', "format 2"),
+        ('{"format": 1, "words": "a b"}', "list of strings"),
+        ('{"format": 1, "words": ["<pad>", "<bos>", "<eos>", "<unk>", 7]}', "list of strings"),
+        ('{"format": 1, "words": ["a", "<pad>", "<bos>", "<eos>", "<unk>"]}', "first words"),
+        ('{"format": 1, "words": ["<pad>", "<bos>", "<eos>", "<unk>", "a", "a"]}', "'a'"),
+    ],
+)
+def test_a_broken_file_is_named_with_the_reason(tmp_path, content, reason):
+    (tmp_path / "vocab.json").write_text(content)
+    with pytest.raises(UsageError, match=reason) as caught:
+        Vocabulary.load(tmp_path / "vocab.json")
+    assert str(tmp_path / "vocab.json") in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"vocab\.json.*No such file"):
+        Vocabulary.load(tmp_path / "vocab.json")
