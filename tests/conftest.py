@@ -6,8 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from captioner.config import Config, parse
+from captioner import Captioner
+from captioner.build import build_model
+from captioner.config import Config, DecoderConfig, EncoderConfig, ModelConfig, parse
+from captioner.data.datasets import load_references
 from captioner.data.shapes import draw_shapes
+from captioner.text.tokenizer import tokenize
+from captioner.text.vocabulary import Vocabulary
 
 torch.set_num_threads(1)  # tiny tensors gain nothing from more, and results do not hang on the machine
 
@@ -50,3 +55,19 @@ def research_data():
     if not folder or not Path(folder).is_dir():
         pytest.skip("CAPTIONER_DATA does not name the folder of the research data")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(shapes, tmp_path_factory):
+    """A model folder, `best` in its run, that was never trained: it captions fast, and nonsense."""
+    torch.manual_seed(3)
+    references = load_references(shapes / "captions_train.json").values()
+    captions = [tokenize(caption) for spoken in references for caption in spoken]
+    vocabulary = Vocabulary.from_captions(captions, min_count=1)
+    config = ModelConfig(
+        encoder=EncoderConfig(trunk="resnet18", weights="none", image_size=32),
+        decoder=DecoderConfig(embed_size=16, hidden_size=16),
+    )
+    folder = tmp_path_factory.mktemp("run") / "best"
+    Captioner(build_model(config, vocab_size=len(vocabulary)), vocabulary, config, device="cpu").save_pretrained(folder)
+    return folder

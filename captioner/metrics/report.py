@@ -23,6 +23,11 @@ class Scores:
     references: int  # of all images together
 
     @property
+    def figures(self) -> dict[str, float]:
+        """The metrics under COCO's names, unrounded."""
+        return {**{f"Bleu_{n}": value for n, value in enumerate(self.bleu, start=1)}, "CIDEr": self.cider}
+
+    @property
     def signature(self) -> str:
         """One line that names every choice behind the figures: equal signatures, comparable figures."""
         parts = {
@@ -36,16 +41,13 @@ class Scores:
         return "|".join(f"{name}:{value}" for name, value in parts.items())
 
     def as_dict(self) -> dict[str, float | str]:
-        """Give the figures under COCO's names, unrounded, with the signature."""
-        return {**self._figures(), "signature": self.signature}
+        """Give the figures together with the signature, as JSON holds them."""
+        return {**self.figures, "signature": self.signature}
 
     def table(self) -> str:
         """Give the figures times 100, as papers print them, and below them the signature."""
-        rows = [f"{name:<8}{100 * value:>7.2f}" for name, value in self._figures().items()]
+        rows = [f"{name:<8}{100 * value:>7.2f}" for name, value in self.figures.items()]
         return "\n".join([*rows, self.signature])
-
-    def _figures(self) -> dict[str, float]:
-        return {**{f"Bleu_{n}": value for n, value in enumerate(self.bleu, start=1)}, "CIDEr": self.cider}
 
 
 class Scorer:

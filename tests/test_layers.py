@@ -1,0 +1,58 @@
+"""Imports go one way: lower layers do not know higher ones."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "captioner"
+
+# A module may import from its own layer's row only where it stands in the same folder, and from any row above.
+LAYERS = [
+    {"errors"},
+    {"types", "config"},
+    {"text", "console", "storage", "devices"},
+    {"metrics", "models", "data", "decoding", "model_folder"},
+    {"training", "build"},
+    {"inference"},
+    {"commands"},
+    {"cli"},
+    {"__main__", "__init__"},
+]
+
+
+def room_of(module):
+    """captioner.data.images → data."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def imported_by(file):
+    """Every module of ours that a file imports, but for what only the type checker reads."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "captioner":
+            yield node.module
+
+
+def height(room):
+    return next(number for number, rooms in enumerate(LAYERS) if room in rooms)
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_lower_layers_do_not_know_higher_ones(file):
+    room = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for module in imported_by(file):
+        other = room_of(module)
+        if other in (room, "__init__"):
+            continue
+        assert height(other) < height(room), f"{room} imports {other}"
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["captioner.cli", "captioner.commands.caption", "captioner.commands.evaluate", "captioner.commands.settings"],
+)
+def test_what_answers_wrong_usage_does_not_import_torch(module):
+    code = f"import {module}, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
