@@ -1,0 +1,189 @@
+"""The command line, as a user and as a careless one meets it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from captioner import Captioner
+from captioner.cli import main
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command line; give its exit code, what it printed on stdout, and on stderr."""
+
+    def call(*arguments):
+        code = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code or 0
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def photo(shapes):
+    return sorted((shapes / "dev").iterdir())[0]
+
+
+@pytest.fixture
+def mixed_folder(tmp_path, photo):
+    """Every kind of good and bad file that a folder of photographs may hold."""
+    folder = tmp_path / "mixed"
+    (folder / "deeper").mkdir(parents=True)
+    image = Image.open(photo).convert("RGB")
+    image.save(folder / "good.png")
+    image.convert("CMYK").save(folder / "cmyk.jpg", quality=100)
+    Image.open(photo).convert("L").convert("I").point(lambda value: value * 257).convert("I;16").save(
+        folder / "deep.png"
+    )
+    image.convert("RGBA").save(folder / "alpha.png")
+    image.quantize(256).save(folder / "palette.gif")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    image.transpose(Image.Transpose.ROTATE_90).save(folder / "deeper" / "turned.png", exif=exif)
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "page.jpg").write_text("<!DOCTYPE html><title>404</title>")
+    image.resize((300, 300)).save(folder / "cut.jpg")
+    whole = (folder / "cut.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+def test_captions_go_to_stdout_and_complaints_to_stderr(run, tiny_model, mixed_folder):
+    code, out, err = run("caption", mixed_folder, "--model", tiny_model, "--device", "cpu")
+    said = dict(line.split("\t") for line in out.splitlines())
+    assert code == 3
+    assert {Path(path).name for path in said} == {
+        "good.png",
+        "cmyk.jpg",
+        "deep.png",
+        "alpha.png",
+        "palette.gif",
+        "turned.png",
+    }
+    for name, reason in (("empty.jpg", "empty"), ("page.jpg", "HTML"), ("cut.jpg", "truncated")):
+        assert any(name in line and reason in line for line in err.splitlines()), err
+    assert "3 of 9 images could not be read" in err
+
+
+def test_a_picture_says_the_same_in_every_form_that_keeps_it(run, tiny_model, mixed_folder):
+    _, out, _ = run("caption", mixed_folder, "--model", tiny_model, "--device", "cpu")
+    said = {Path(path).name: caption for path, caption in (line.split("\t") for line in out.splitlines())}
+    assert said["good.png"] == said["alpha.png"] == said["turned.png"]
+
+
+def test_json_prints_one_object_per_line(run, tiny_model, photo):
+    code, out, _ = run("caption", photo, photo.parent, "--model", tiny_model, "--json", "--device", "cpu", "--beam", 1)
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert len(lines) == 8  # the photo named twice is captioned once
+    assert lines[0].keys() == {"image", "caption", "log_prob"}
+    caption = Captioner.from_pretrained(tiny_model, device="cpu").caption(photo, beam=1)
+    assert lines[0] == {
+        "image": str(photo),
+        "caption": caption.text,
+        "log_prob": pytest.approx(caption.log_prob, abs=1e-4),
+    }
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_output_is_a_results_file_by_its_ending(run, tiny_model, photo, tmp_path, ending):
+    file = tmp_path / f"results.{ending}"
+    _, out, _ = run("caption", photo, "--model", tiny_model, "--output", file, "--device", "cpu")
+    text = file.read_text()
+    entries = json.loads(text) if ending == "json" else [json.loads(line) for line in text.splitlines()]
+    assert entries == [{"image_id": str(photo), "caption": out.rstrip("\n").split("\t")[1]}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["caption", "nothing.jpg"], "nothing.jpg"),
+        (["caption", "*.nothing"], "*.nothing"),
+        (["caption", "x.jpg", "--beam", "0"], "--beam"),
+        (["caption", "x.jpg", "--output", "captions.txt"], ".json"),
+        (["caption", "x.jpg", "--output", "no/such/folder/captions.json"], "create it first"),
+        (["caption"], "PATH"),
+        (["frobnicate"], "frobnicate"),
+        (["train", "nothing.yaml"], "nothing.yaml"),
+        (["train", str(ROOT / "configs" / "shapes.yaml"), "decoder.cell=lsmt"], "'lstm', 'gru', 'rnn'"),
+        (["evaluate"], "--annotations"),
+        (["evaluate", "--annotations", "nothing.json", "--results", "nothing.json"], "nothing.json"),
+    ],
+)
+def test_wrong_usage_is_named_and_exits_with_2(run, arguments, message):
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_usage_errors_end_with_an_example(run):
+    assert run("caption", "--beam", "0", "x")[2].splitlines()[-1].startswith("Example: captioner caption")
+    assert run("train")[2].splitlines()[-1].startswith("Example: captioner train")
+    assert run("evaluate")[2].splitlines()[-1].startswith("Example: captioner evaluate")
+
+
+@pytest.mark.parametrize("command", ["caption", "train", "evaluate"])
+def test_help_ends_with_an_example(run, command):
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert f"Example: captioner {command}" in out
+
+
+def test_a_missing_model_is_a_failure_with_a_hint(run, photo, tmp_path):
+    code, _, err = run("caption", photo, "--model", tmp_path)
+    assert code == 1
+    assert "is not a model folder" in err
+
+
+def test_evaluating_a_model_writes_results_that_score_the_same(run, tiny_model, shapes, tmp_path):
+    results, annotations = tmp_path / "results.json", shapes / "captions_dev.json"
+    asked = ["--annotations", annotations, "--json"]
+    code, out, _ = run(
+        "evaluate", *asked, "--model", tiny_model, "--images", shapes / "dev", "--results", results, "--device", "cpu"
+    )
+    assert code == 0
+    scores = json.loads(out)
+    assert scores.keys() == {"Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "CIDEr", "signature"}
+    assert {entry["image_id"] for entry in json.loads(results.read_text())} == {
+        image["id"] for image in json.loads(annotations.read_text())["images"]
+    }
+    assert json.loads(run("evaluate", *asked, "--results", results)[1]) == scores
+
+
+def test_perfect_results_score_one_and_the_table_names_what_was_measured(run, shapes, tmp_path):
+    annotations = shapes / "captions_dev.json"
+    first = {note["image_id"]: note["caption"] for note in json.loads(annotations.read_text())["annotations"]}
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps([{"image_id": image, "caption": caption} for image, caption in first.items()]))
+    code, out, _ = run("evaluate", "--annotations", annotations, "--results", results)
+    assert code == 0
+    assert "100.0" in out
+    assert "images:8" in out
+    assert "references:40" in out
+
+
+def test_results_that_miss_an_image_are_refused_by_name(run, shapes, tmp_path):
+    results = tmp_path / "results.json"
+    results.write_text('[{"image_id": 424242, "caption": "a dog"}]')
+    code, _, err = run("evaluate", "--annotations", shapes / "captions_dev.json", "--results", results)
+    assert code == 2
+    assert "424242" in err
+
+
+def test_the_scripts_are_the_same_commands():
+    for name in ("caption", "train", "evaluate"):
+        command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), "--help"]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+        assert f"captioner {name}" in shown.stdout
