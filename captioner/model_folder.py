@@ -68,7 +68,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CaptionerError(f"{folder / _CONFIG} is not a captioner model config: {error!r}") from None
     if version != FORMAT_VERSION:
         raise CaptionerError(
-            f"{folder} has format version {version}, this program reads {FORMAT_VERSION}: upgrade captioner"
+            f"{folder} has format version {version}, this captioner reads {FORMAT_VERSION}: upgrade it"
         )
     return values
 
@@ -88,7 +88,7 @@ def read_model(folder: Path) -> tuple[ModelConfig, Vocabulary, dict[str, Tensor]
     vocabulary = Vocabulary.load(folder / _VOCABULARY)
     if digest != vocabulary.digest:
         raise CaptionerError(
-            f"{folder / _VOCABULARY} ({len(vocabulary)} words, {vocabulary.digest[:12]}) is not the vocabulary this model "
+            f"{folder / _VOCABULARY} ({len(vocabulary)} words, {vocabulary.digest[:12]}) is not the one this model "
             f"was trained with ({str(digest)[:12]}): copy the whole folder again"
         )
     try:

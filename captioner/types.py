@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 State = tuple[Tensor, ...]
-"""What a decoder remembers between two words. Every tensor is batch-first, so that a search reorders any state alike."""
+"""What a decoder remembers between two words. Every tensor is batch-first: a search reorders any state alike."""
 
 Step = Callable[[Tensor, State], tuple[Tensor, State]]
 """(words (N,), state) → (log-probabilities (N, V) of the next word, new state)."""
@@ -75,7 +75,9 @@ class Encoder(Protocol):
 
     memory_size: int  # C
 
-    def __call__(self, source: Tensor) -> Memory: ...
+    def __call__(self, source: Tensor) -> Memory:
+        """Encode images or cached features."""
+        ...
 
 
 class Decoder(Protocol):

@@ -39,7 +39,7 @@ from captioner.errors import CaptionerError, UsageError
 
 OFFICIAL = "http://images.cocodataset.org"
 KARPATHY = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
-EXAMPLE = "Example: python scripts/download_coco.py --folder data/coco --year 2017 --splits train,val"
+EXAMPLE = "Example: python scripts/download_coco.py --year 2017 --splits train,val"
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each new attempt; counted anew whenever the file has grown
 TIMEOUT = 30.0  # seconds without a byte
@@ -300,6 +300,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise
     except CaptionerError as error:
         say(f"download_coco: {error}")
+        if isinstance(error, UsageError):
+            say(EXAMPLE)
         sys.exit(error.exit_code)
 
 

@@ -1,7 +1,5 @@
 """Photographs in, captions out, whatever form they come in."""
 
-import io
-
 import pytest
 import torch
 from PIL import Image

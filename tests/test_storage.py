@@ -26,7 +26,7 @@ def test_a_folder_appears_when_it_is_whole(tmp_path):
 
 def test_an_error_on_the_way_keeps_what_was_there(tmp_path):
     save(tmp_path / "model")
-    with pytest.raises(RuntimeError), new_folder(tmp_path / "model") as place:
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "model") as place:  # noqa: PT012
         (place / "file").write_bytes(b"half")
         raise RuntimeError
     assert (tmp_path / "model" / "file").read_bytes() == b"good"

@@ -38,6 +38,7 @@ def train(config: Config, *, device: DeviceName = "auto", resume: str | None = N
         CaptionerError: what cannot be done, and the way out.
     """
     with ranks(pick_device(device)) as together:
+        console.quiet = not together.is_first
         output = config.output
         checkpoint = find_checkpoint(output, resume, console.print) if resume else None
         if resume is None and checkpoints(output):

@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from captioner.data.datasets import Example
 from captioner.data.images import read_image
 from captioner.data.transforms import Transform
+from captioner.errors import ImageError
 from captioner.text.vocabulary import PAD
 from captioner.types import Batch
 
@@ -41,7 +43,7 @@ class ImageSource:
 
 
 @dataclass(frozen=True)
-class CaptionDataset(Dataset[Item]):
+class CaptionDataset(Dataset[Item | ImageError]):
     """An image with some of its captions, chosen anew in each epoch where there are more than asked for.
 
     All chance is drawn from (seed, epoch, index), so neither the number of workers nor a resumed run changes it.
@@ -55,13 +57,17 @@ class CaptionDataset(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.captions)
 
-    def __getitem__(self, key: Key) -> Item:
+    def __getitem__(self, key: Key) -> Item | ImageError:
+        """Give an image with its captions, or say why it cannot be read."""
         epoch, index = key
         rng = random.Random(f"{self.seed} {epoch} {index}")
         captions = self.captions[index]
         if len(captions) > self.captions_per_image:
             captions = rng.sample(captions, self.captions_per_image)
-        return self.load(index, rng), list(captions)
+        try:
+            return self.load(index, rng), list(captions)
+        except ImageError as error:
+            return error
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -82,7 +88,7 @@ def collate(items: Sequence[Item]) -> Batch:
 def spread(count: int, parts: int) -> list[slice]:
     """Cut `count` things into `parts` runs whose lengths differ by one at most."""
     edges = [count * part // parts for part in range(parts + 1)]
-    return [slice(start, stop) for start, stop in zip(edges, edges[1:], strict=False)]
+    return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
 @dataclass
@@ -137,16 +143,38 @@ def image_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def make_loader(
-    dataset: CaptionDataset, batches: Batches, *, workers: int, pin_memory: bool = False
-) -> DataLoader[Batch]:
-    """Read batches ahead of their use, in `workers` processes."""
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]  # collate turns items into a Batch
-        batch_sampler=batches,
-        collate_fn=collate,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=pin_memory,
-        generator=torch.Generator(),  # or the loader would draw from the one that dropout uses
-    )
+class Loader:
+    """Read batches ahead of their use, in worker processes.
+
+    Iterating raises ImageError, naming the file, when the next batch holds an image that cannot be read. (It travels
+    home as a value: an exception that a worker raises arrives as the text of a traceback.)
+    """
+
+    def __init__(self, dataset: CaptionDataset, batches: Batches, *, workers: int, pin_memory: bool = False) -> None:
+        self._loader: DataLoader[Batch | ImageError] = DataLoader(
+            dataset,  # type: ignore[arg-type]  # collate turns items into a Batch
+            batch_sampler=batches,
+            collate_fn=_collate_or_complain,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=pin_memory,
+            generator=torch.Generator(),  # or the loader would draw from the one that dropout uses
+        )
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._loader:
+            if isinstance(batch, ImageError):
+                raise batch
+            yield batch
+
+
+def _collate_or_complain(items: Sequence[Item | ImageError]) -> Batch | ImageError:
+    good = []
+    for item in items:
+        if isinstance(item, ImageError):
+            return item
+        good.append(item)
+    return collate(good)

@@ -1,0 +1,1 @@
+"""Searches over a step function, and rules that they obey."""

@@ -22,7 +22,7 @@ class RecurrentDecoder(nn.Module):
     hidden and cell) and layer. A whole caption is read in one call for training, and word by word for decoding; both
     give the same hidden vectors.
 
-    Vinyals et al. 2015, "Show and tell"; the projection onto the initial state is that of Xu et al. 2015, section 3.1.2.
+    Vinyals et al. 2015, "Show and tell"; the projection onto the initial state as in Xu et al. 2015, section 3.1.2.
 
     Raises:
         UsageError: `tie_embedding` with an `embed_size` that is not the `hidden_size`.
@@ -49,9 +49,6 @@ class RecurrentDecoder(nn.Module):
         self.rnn = _CELLS[cell](embed_size, hidden_size, layers, batch_first=True, dropout=between)
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(hidden_size, vocab_size)
-        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
-        nn.init.uniform_(self.output.weight, -0.1, 0.1)
-        nn.init.zeros_(self.output.bias)
         if tie_embedding:
             if embed_size != hidden_size:
                 raise UsageError(

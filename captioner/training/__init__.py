@@ -1,0 +1,1 @@
+"""Teaching a model, and keeping what it learnt."""

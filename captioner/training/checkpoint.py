@@ -37,7 +37,7 @@ def save_checkpoint(
     *,
     write_model: Callable[[Path], None],
     optimizer: torch.optim.Optimizer,
-    random_states: list[torch.Tensor],
+    random_states: list[list[torch.Tensor]],
     keep: int,
 ) -> None:
     """Save `checkpoint-<step>/`, and then let go of all but the newest `keep`."""
@@ -80,7 +80,20 @@ def find_checkpoint(output: Path, resume: str, warn: Callable[[str], None]) -> P
     return None
 
 
-def load_checkpoint(folder: Path) -> tuple[Progress, dict[str, Any], list[torch.Tensor]]:
+def load_checkpoint(folder: Path) -> tuple[Progress, dict[str, Any], list[list[torch.Tensor]]]:
     """Give where the run stood, its optimiser's state and every rank's random state. Runs no code from the file."""
     state = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
     return Progress(**state["progress"]), state["optimizer"], state["random"]
+
+
+def random_state(device: torch.device) -> list[torch.Tensor]:
+    """Give the state of torch's chance: the CPU's, and the GPU's where that is what computes."""
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+def restore_random_state(states: list[torch.Tensor], device: torch.device) -> None:
+    """Put back what `random_state` gave; a run that has moved to a GPU draws afresh there."""
+    torch.set_rng_state(states[0])
+    if device.type == "cuda" and len(states) > 1:
+        torch.cuda.set_rng_state(states[1], device)

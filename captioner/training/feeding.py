@@ -1,4 +1,4 @@
-"""What each phase of training reads: features from the cache where the trunk is frozen, else images from their files."""
+"""What each phase of training reads: cached features where the trunk is frozen, else images from their files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from captioner.config import Config, PhaseConfig
 from captioner.console import console, track
@@ -17,9 +16,9 @@ from captioner.data.batching import (
     EpochSampler,
     ImageSource,
     Load,
+    Loader,
     image_workers,
     in_order,
-    make_loader,
 )
 from captioner.data.datasets import Example
 from captioner.data.features import FeatureSource, cached_features, features_key
@@ -29,7 +28,6 @@ from captioner.models.encoder import ImageEncoder
 from captioner.text.tokenizer import tokenize
 from captioner.text.vocabulary import Vocabulary
 from captioner.training.distributed import Ranks
-from captioner.types import Batch
 
 _FEATURE_BATCH = 32  # images at a time when features are computed; training's batch size is no guide to memory here
 
@@ -53,7 +51,7 @@ class Feeder:
         self.train_words = self._number(train, vocabulary)
         self.dev_words = self._number(dev, vocabulary)
 
-    def train_loader(self, phase: PhaseConfig, sampler: EpochSampler) -> DataLoader[Batch]:
+    def train_loader(self, phase: PhaseConfig, sampler: EpochSampler) -> Loader:
         """Read the training split, augmented as the phase says."""
         if self._is_cached(phase):
             source: Load = self._features(self.train, self.train_words, "train")
@@ -62,7 +60,7 @@ class Feeder:
         source = ImageSource(self.train, build_transform(name, self.config.encoder.image_size))
         return self._loader(source, self.train_words, sampler, workers=self._workers)
 
-    def dev_loader(self, phase: PhaseConfig) -> DataLoader[Batch]:
+    def dev_loader(self, phase: PhaseConfig) -> Loader:
         """Read the dev split in order, never augmented."""
         batches = in_order(len(self.dev), self.config.training.batch_size)
         if self._is_cached(phase):
@@ -83,11 +81,9 @@ class Feeder:
         longest = self.config.data.max_length
         return [[vocabulary.encode(tokenize(caption), longest) for caption in example.captions] for example in examples]
 
-    def _loader(
-        self, source: Load, words: list[list[list[int]]], batches: Batches, *, workers: int
-    ) -> DataLoader[Batch]:
+    def _loader(self, source: Load, words: list[list[list[int]]], batches: Batches, *, workers: int) -> Loader:
         dataset = CaptionDataset(source, words, self.config.data.captions_per_image, self.config.training.seed)
-        return make_loader(dataset, batches, workers=workers, pin_memory=self.ranks.device.type == "cuda")
+        return Loader(dataset, batches, workers=workers, pin_memory=self.ranks.device.type == "cuda")
 
     def _features(self, examples: Sequence[Example], words: list[list[list[int]]], split: str) -> FeatureSource:
         """Open the cache of a split, or fill it; a split that all ranks share is filled by the first."""

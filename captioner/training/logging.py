@@ -21,7 +21,8 @@ class RunLog:
         """Go on at byte `size`: what a resumed run will say again is cut off first."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)  # a line at a time, for those who watch
+        # Buffered by lines, for those who watch.
+        self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
         self._file.truncate(size)
         self._file.seek(0, os.SEEK_END)
         self._events: Any = None

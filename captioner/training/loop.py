@@ -28,7 +28,7 @@ def in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
 def gradients(objective: nn.Module, parts: list[Batch], *, ranks: Ranks, precision: PrecisionName) -> LossSum:
     """Add to every parameter the gradient of the mean loss per word, over all `parts` and ranks, exactly.
 
-    The words are counted first: each part's sum is then divided by the same number, and DDP's mean over ranks is undone.
+    The words are counted first, so each part is divided by the same number; DDP's mean over ranks is undone.
     """
     parts = [part.to(ranks.device) for part in parts]
     words = ranks.sum(torch.stack([part.target_mask.sum() for part in parts]).sum())
@@ -58,7 +58,7 @@ def fit(
     """Take a step for each group of batches, until `after_step` says that it is enough.
 
     Raises:
-        CaptionerError: a loss or gradient is not a number. The step is not taken, so the weights are the last good ones.
+        CaptionerError: a loss or gradient is not a number. The step is not taken; the weights are the last good ones.
     """
     learning: list[Tensor] = [weight for group in optimizer.param_groups for weight in group["params"]]
     for parts in steps:

@@ -34,12 +34,12 @@ def cross_entropy(hidden: Tensor, output: nn.Linear, targets: Tensor, *, label_s
     as a whole: rows are projected, scored and turned into gradients a few at a time, while they are in the cache
     (Wijmans et al. 2024, "Cut your losses in large-vocabulary language models").
     """
-    total: Tensor = _LinearCrossEntropy.apply(hidden, output.weight, output.bias, targets, label_smoothing)  # type: ignore[no-untyped-call]
+    total: Tensor = _LinearCrossEntropy.apply(hidden, output.weight, output.bias, targets, label_smoothing)
     return LossSum(total, targets.new_tensor(targets.numel()))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Projection and cross-entropy in one. The gradients are made on the way forward and only scaled on the way back."""
+    """Projection and cross-entropy in one. Gradients are made on the way forward and only scaled on the way back."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float) -> Tensor:
@@ -51,7 +51,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         rows = max(1, _LOGITS_AT_ONCE // words)
         total = hidden.new_zeros((), dtype=torch.float32)
         of_hidden, of_weight, of_bias = [], torch.zeros_like(weight), torch.zeros_like(bias)
-        for part, target in zip(hidden.to(dtype).split(rows), targets.unsqueeze(1).split(rows), strict=True):
+        for part, target in zip(
+            torch.split(hidden.to(dtype), rows), torch.split(targets.unsqueeze(1), rows), strict=True
+        ):
             log_probs = torch.addmm(bias.to(dtype), part, weights.t()).float().log_softmax(dim=1)  # (rows, V)
             total -= (1 - smoothing) * log_probs.gather(1, target).sum()
             if smoothing:

@@ -31,10 +31,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, *, step: int, steps: int
     Loshchilov and Hutter 2017, "SGDR: stochastic gradient descent with warm restarts", equation 5.
     """
     warm = max(1, round(warmup * steps))
-    if step < warm:
-        factor = (step + 1) / warm
-    else:
-        factor = 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+    cosine = 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+    factor = (step + 1) / warm if step < warm else cosine
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
     highest: float = max(group["lr"] for group in optimizer.param_groups)

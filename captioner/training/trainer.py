@@ -7,18 +7,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
 
 from captioner.config import Config, PhaseConfig
 from captioner.console import console, progress_bar, track
-from captioner.data.batching import EpochSampler
+from captioner.data.batching import EpochSampler, Loader
 from captioner.data.datasets import Example
 from captioner.errors import UsageError
 from captioner.metrics.report import Scorer
 from captioner.models.captioning import CaptioningModel
 from captioner.storage import new_folder
 from captioner.text.vocabulary import Vocabulary
-from captioner.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from captioner.training.checkpoint import (
+    Progress,
+    load_checkpoint,
+    random_state,
+    restore_random_state,
+    save_checkpoint,
+)
 from captioner.training.distributed import Ranks
 from captioner.training.feeding import Feeder
 from captioner.training.logging import RunLog, draw_curves, draw_samples
@@ -78,13 +83,17 @@ class Trainer:
         torch.manual_seed(self.settings.seed + self.ranks.rank)  # ranks drop different hidden units
         optimizer_state = self._resume(checkpoint) if checkpoint else None
         self.log = RunLog(self.output, size=self.progress.log_size) if self.ranks.is_first else None
+        before = self.progress.step
         try:
-            for self.progress.phase in range(self.progress.phase, len(self.settings.phases)):
+            while True:
                 self._run_phase(self.settings.phases[self.progress.phase], optimizer_state)
-                if self._reached_max_steps:
+                if self._reached_max_steps or self._in_last_phase:
                     break
                 optimizer_state = None
-                self.progress.epoch = self.progress.worse = 0
+                self.progress.phase += 1
+                self.progress.epoch = self.progress.batch = self.progress.worse = 0
+            if self.progress.step == before:
+                console.print("nothing was left to do")
         finally:
             if self.log:
                 self.log.close()
@@ -92,9 +101,9 @@ class Trainer:
     def _resume(self, checkpoint: Path) -> dict[str, object]:
         self.progress, optimizer_state, random_states = load_checkpoint(checkpoint)
         if len(random_states) == self.ranks.count:
-            torch.set_rng_state(random_states[self.ranks.rank])
+            restore_random_state(random_states[self.ranks.rank], self.ranks.device)
         self.saved = self.progress.step
-        self.say(f"going on from {checkpoint} (step {self.progress.step})")
+        console.print(f"going on from {checkpoint} (step {self.progress.step})")
         return optimizer_state
 
     def _run_phase(self, phase: PhaseConfig, optimizer_state: dict[str, object] | None) -> None:
@@ -118,15 +127,13 @@ class Trainer:
         while self.progress.epoch < phase.epochs and not self._enough():
             self._run_epoch(objective, train_loader)
 
-    def _run_epoch(self, objective: torch.nn.Module, loader: DataLoader[Batch]) -> None:
+    def _run_epoch(self, objective: torch.nn.Module, loader: Loader) -> None:
         before = sum(phase.epochs for phase in self.settings.phases[: self.progress.phase])
         self.sampler.epoch = before + self.progress.epoch
         self.sampler.first = self.progress.batch
         self.epoch_loss: LossSum | None = None
         self.epoch_captions, self.epoch_start = 0, time.monotonic()
         with progress_bar("batches") as self.bar:
-            if not self.ranks.is_first:
-                self.bar.disable = True
             self.task = self.bar.add_task(
                 f"epoch {self._epoch_name}", total=self.sampler.batches, completed=self.progress.batch, note=""
             )
@@ -159,8 +166,11 @@ class Trainer:
 
     @property
     def _is_last_epoch(self) -> bool:
-        last_phase = self.progress.phase == len(self.settings.phases) - 1
-        return last_phase and (self.progress.epoch == self.phase.epochs or self._enough())
+        return self._in_last_phase and (self.progress.epoch == self.phase.epochs or self._enough())
+
+    @property
+    def _in_last_phase(self) -> bool:
+        return self.progress.phase == len(self.settings.phases) - 1
 
     @property
     def _reached_max_steps(self) -> bool:
@@ -197,9 +207,8 @@ class Trainer:
         self.bar.update(self.task, completed=self.progress.batch, note=f"loss {loss.mean:.3f}")
         if self.settings.validate_every and self.progress.step % self.settings.validate_every == 0:
             self._validate()
-        if self.settings.checkpoint_every and self.progress.step % self.settings.checkpoint_every == 0:
-            self._checkpoint()
-        elif self.settings.checkpoint_every is None and self.validated == self.progress.step:
+        every = self.settings.checkpoint_every
+        if self.validated == self.progress.step if every is None else self.progress.step % every == 0:
             self._checkpoint()
         return self._enough()
 
@@ -221,6 +230,7 @@ class Trainer:
         self.progress.worse = 0 if better else self.progress.worse + 1
         if self.log:
             self._report(result, speed, better)
+        self.epoch_captions, self.epoch_start = 0, time.monotonic()  # a validation is no time of training
 
     def _report(self, result: Validation, speed: float, better: bool) -> None:
         """Say, write and draw what a validation found, and keep the model if it is the best so far."""
@@ -229,7 +239,7 @@ class Trainer:
         self.log.write(self.progress.step, dev_loss=result.loss, **scores)
         self.log.flush()
         loss = f"loss {self.epoch_loss.mean:.3f}  " if self.epoch_loss else ""
-        self.say(
+        console.print(
             f"step {self.progress.step}  {loss}dev loss {result.loss:.3f}  BLEU-4 {100 * scores['Bleu_4']:.1f}  "
             f"CIDEr-D {100 * scores['CIDEr']:.1f}  {speed:.0f} captions/s" + ("  (best)" if better else "")
         )
@@ -243,7 +253,7 @@ class Trainer:
         )
 
     def _checkpoint(self) -> None:
-        random_states = self.ranks.gather(torch.get_rng_state())
+        random_states = self.ranks.gather(random_state(self.ranks.device))
         self.saved = self.progress.step
         if self.log:
             self.progress.log_size = self.log.flush()
@@ -256,8 +266,3 @@ class Trainer:
                 keep=self.settings.keep_checkpoints,
             )
         self.ranks.wait()
-
-    def say(self, line: str) -> None:
-        """Print for people, once."""
-        if self.ranks.is_first:
-            console.print(line)

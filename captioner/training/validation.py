@@ -9,7 +9,7 @@ import torch
 
 from captioner.config import PrecisionName
 from captioner.devices import autocast
-from captioner.metrics.report import Scores, Scorer
+from captioner.metrics.report import Scorer, Scores
 from captioner.text.tokenizer import detokenize
 from captioner.text.vocabulary import Vocabulary
 from captioner.training.distributed import Ranks
@@ -42,7 +42,7 @@ def validate(
     ranks: Ranks,
     precision: PrecisionName,
 ) -> Validation:
-    """Caption this rank's share of the images (`image_ids`, in the order of `batches`), and score all ranks' together."""
+    """Caption this rank's share of the images (`image_ids`, in the order of `batches`), and score all together."""
     objective.eval()
     loss = LossSum(torch.zeros((), device=ranks.device), torch.zeros((), dtype=torch.int64, device=ranks.device))
     captions: list[str] = []

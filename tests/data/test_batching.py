@@ -5,7 +5,10 @@ import random
 import pytest
 import torch
 
-from captioner.data.batching import CaptionDataset, EpochSampler, collate, in_order, make_loader, spread
+from captioner.data.batching import CaptionDataset, EpochSampler, ImageSource, Loader, collate, in_order, spread
+from captioner.data.datasets import Example
+from captioner.data.transforms import build_transform
+from captioner.errors import ImageError
 
 
 def numbered(index, rng):
@@ -92,7 +95,7 @@ def test_a_sampler_resumes_at_a_batch():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_chance_does_not_depend_on_the_number_of_workers(workers):
     sampler = EpochSampler(7, 3, seed=0)
-    loader = make_loader(dataset(captions=9), sampler, workers=workers)
+    loader = Loader(dataset(captions=9), sampler, workers=workers)
     expected = [collate([dataset(captions=9)[key] for key in keys]) for keys in EpochSampler(7, 3, seed=0)]
     for got, want in zip(loader, expected, strict=True):
         assert all(torch.equal(one, other) for one, other in zip(got, want, strict=True))
@@ -100,7 +103,7 @@ def test_chance_does_not_depend_on_the_number_of_workers(workers):
 
 def test_reading_batches_leaves_torchs_own_chance_alone():
     before = torch.get_rng_state()
-    list(make_loader(dataset(), EpochSampler(7, 3, seed=0), workers=0))
+    list(Loader(dataset(), EpochSampler(7, 3, seed=0), workers=0))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -115,3 +118,11 @@ def test_spreading_leaves_nothing_out():
         runs = [list(range(count))[part] for part in spread(count, parts)]
         assert [thing for run in runs for thing in run] == list(range(count))
         assert max(map(len, runs)) - min(map(len, runs)) <= 1
+
+
+def test_an_image_that_cannot_be_read_is_named_from_a_worker_too(tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"")
+    source = ImageSource([Example(1, tmp_path / "broken.jpg", ("a dog",))], build_transform("squash", 8))
+    loader = Loader(CaptionDataset(source, [[[1, 4, 2]]], 5, 0), in_order(1, 1), workers=1)
+    with pytest.raises(ImageError, match=r"broken\.jpg"):
+        list(loader)
