@@ -59,7 +59,7 @@ class RecurrentDecoder(nn.Module):
 
     def start(self, memory: Memory) -> State:
         """Project the summary onto the initial state: parts times (B, L, H)."""
-        initial: Tensor = self.initial(self.dropout(memory.summary))  # (B, parts*L*H)
+        initial: Tensor = self.initial(memory.summary)  # (B, parts*L*H)
         state: State = initial.view(-1, self.parts, self.layers, self.hidden_size).unbind(
             dim=1
         )  # parts times (B, L, H)
