@@ -27,7 +27,7 @@ from captioner.config import (
     TrainingConfig,
     TrunkName,
 )
-from captioner.data.batching import CaptionDataset, EpochSampler, ImageSource, Load, make_loader
+from captioner.data.batching import CaptionDataset, EpochSampler, ImageSource, Load, Loader
 from captioner.data.datasets import Example
 from captioner.data.transforms import build_transform
 from captioner.devices import autocast, pick_device
@@ -123,7 +123,7 @@ def _training(
     objective = TeacherForcing(model).train()
     optimizer = make_optimizer(model, phase, weight_decay=defaults.weight_decay)
     dataset = CaptionDataset(load, captions, setting.captions, setting.seed)
-    loader = make_loader(dataset, EpochSampler(len(sources), len(sources), setting.seed), workers=0)
+    loader = Loader(dataset, EpochSampler(len(sources), len(sources), setting.seed), workers=0)
 
     def train_ours() -> list[float]:
         losses: list[float] = []

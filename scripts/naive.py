@@ -53,7 +53,7 @@ class NaiveCaptioner(nn.Module):
 
     def forward(self, images: Tensor, tokens: Tensor) -> Tensor:
         """Logits (N, T-1, V) of every place, padding and all."""
-        hidden, cell = self.initial(self.dropout(self.encode(images))).chunk(2, dim=1)
+        hidden, cell = self.initial(self.encode(images)).chunk(2, dim=1)
         outputs = []
         for place in range(tokens.shape[1] - 1):
             word = self.dropout(self.embedding(tokens[:, place]))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from captioner.errors import UsageError
+
+Thing = TypeVar("Thing")
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,10 @@ class Ranks:
     def is_first(self) -> bool:
         """Whether this is the one that prints and saves."""
         return self.rank == 0
+
+    def share(self, things: Sequence[Thing]) -> Sequence[Thing]:
+        """Give this rank's part of what is dealt out to all."""
+        return things[self.rank :: self.count]
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Add up over ranks."""

@@ -46,10 +46,10 @@ class Feeder:
         ranks: Ranks,
     ) -> None:
         self.config, self.encoder, self.ranks = config, encoder, ranks
-        self.train, self.dev = train, dev
+        self.train, self.dev = train, ranks.share(dev)
         self.transform = build_transform(config.encoder.transform, config.encoder.image_size)
         self.train_words = self._number(train, vocabulary)
-        self.dev_words = self._number(dev, vocabulary)
+        self.dev_words = self._number(self.dev, vocabulary)
 
     def train_loader(self, phase: PhaseConfig, sampler: EpochSampler) -> Loader:
         """Read the training split, augmented as the phase says."""
@@ -61,7 +61,7 @@ class Feeder:
         return self._loader(source, self.train_words, sampler, workers=self._workers)
 
     def dev_loader(self, phase: PhaseConfig) -> Loader:
-        """Read the dev split in order, never augmented."""
+        """Read this rank's share of the dev split in order, never augmented."""
         batches = in_order(len(self.dev), self.config.training.batch_size)
         if self._is_cached(phase):
             source: Load = self._features(self.dev, self.dev_words, f"dev-{self.ranks.rank}-of-{self.ranks.count}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from captioner.data.datasets import Example
 from captioner.data.images import read_image
 
 
@@ -37,6 +38,12 @@ class RunLog:
         if self._events:
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)
+
+    def validation(self, step: int, loss: float, figures: Mapping[str, float]) -> None:
+        """Note what a validation found, and draw the curves anew."""
+        self.write(step, dev_loss=loss, **figures)
+        self.flush()
+        draw_curves(self.folder)
 
     def flush(self) -> int:
         """Put everything on disk and say how many bytes that is."""
@@ -81,33 +88,34 @@ def draw_curves(folder: Path) -> None:
     figure.savefig(folder / "curves.png", dpi=110)
 
 
-def draw_samples(path: Path, samples: Sequence[tuple[Path, str, str]], *, columns: int = 4) -> None:
-    """Draw photographs (path, caption, a reference) in a grid, each with its caption below it."""
+def draw_samples(
+    path: Path, examples: Sequence[Example], captions: Mapping[int | str, str], *, columns: int = 4
+) -> None:
+    """Draw photographs in a grid, each with the model's caption (black) and one that a person wrote (grey)."""
     side, text, margin = 220, 84, 10
-    rows = -(-len(samples) // columns)
+    rows = -(-len(examples) // columns)
     sheet = Image.new("RGB", (columns * (side + margin) + margin, rows * (side + text + margin) + margin), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(13)
-    for index, (file, caption, reference) in enumerate(samples):
+    for index, example in enumerate(examples):
         left = margin + index % columns * (side + margin)
         top = margin + index // columns * (side + text + margin)
-        photo = ImageOps.contain(read_image(file, at_least=side), (side, side))
+        photo = ImageOps.contain(read_image(example.path, at_least=side), (side, side))
         sheet.paste(photo, (left + (side - photo.width) // 2, top + (side - photo.height) // 2))
-        below = _wrap(caption, font, side)
-        draw.multiline_text((left, top + side + 4), below, fill="black", font=font, spacing=2)
-        offset = 17 * (below.count("\n") + 1)
-        draw.multiline_text(
-            (left, top + side + 4 + offset), _wrap(reference, font, side), fill="gray", font=font, spacing=2
-        )
+        below = top + side + 4
+        for said, colour in ((captions[example.image_id], "black"), *((one, "gray") for one in example.captions[:1])):
+            lines = _wrap(said, font, side)
+            draw.multiline_text((left, below), "\n".join(lines), fill=colour, font=font, spacing=2)
+            below += 17 * len(lines)
     sheet.save(path)
 
 
-def _wrap(text: str, font: Any, width: int, lines: int = 3) -> str:
-    wrapped = [""]
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, limit: int = 3) -> list[str]:
+    lines = [""]
     for word in text.split():
-        longer = f"{wrapped[-1]} {word}".strip()
+        longer = f"{lines[-1]} {word}".strip()
         if font.getlength(longer) <= width:
-            wrapped[-1] = longer
+            lines[-1] = longer
         else:
-            wrapped.append(word)
-    return "\n".join(wrapped[:lines])
+            lines.append(word)
+    return lines[:limit]

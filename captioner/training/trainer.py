@@ -9,11 +9,10 @@ from pathlib import Path
 import torch
 
 from captioner.config import Config, PhaseConfig
-from captioner.console import console, progress_bar, track
+from captioner.console import console, progress_bar
 from captioner.data.batching import EpochSampler, Loader
 from captioner.data.datasets import Example
 from captioner.errors import UsageError
-from captioner.metrics.report import Scorer
 from captioner.models.captioning import CaptioningModel
 from captioner.storage import new_folder
 from captioner.text.vocabulary import Vocabulary
@@ -26,12 +25,12 @@ from captioner.training.checkpoint import (
 )
 from captioner.training.distributed import Ranks
 from captioner.training.feeding import Feeder
-from captioner.training.logging import RunLog, draw_curves, draw_samples
+from captioner.training.logging import RunLog, draw_samples
 from captioner.training.loop import fit, in_groups
 from captioner.training.losses import LossSum
 from captioner.training.objectives import TeacherForcing
 from captioner.training.optim import make_optimizer, set_learning_rate
-from captioner.training.validation import Search, Validation, validate
+from captioner.training.validation import Search, Validator
 from captioner.types import Batch
 
 SAMPLES = 12  # photographs in samples.png
@@ -57,13 +56,13 @@ class Trainer:
     ) -> None:
         self.settings = config.training
         self.config, self.output = config, config.output
-        self.model, self.vocabulary = model.to(ranks.device), vocabulary
-        self.search, self.write_model, self.ranks = search, write_model, ranks
-        self.train, self.dev = train, dev[ranks.rank :: ranks.count]
-        self.feeder = Feeder(config, self.model.encoder, vocabulary, train=train, dev=self.dev, ranks=ranks)
-        self.scorer = Scorer({example.image_id: example.captions for example in dev})
-        self.samples = dev[:SAMPLES]
+        self.model, self.write_model, self.ranks = model.to(ranks.device), write_model, ranks
+        self.train, self.samples = train, dev[:SAMPLES]
+        self.feeder = Feeder(config, model.encoder, vocabulary, train=train, dev=dev, ranks=ranks)
         self.objective = TeacherForcing(model, label_smoothing=self.settings.label_smoothing)
+        self.validator = Validator(
+            self.objective, dev, search=search, vocabulary=vocabulary, ranks=ranks, precision=self.settings.precision
+        )
         self.progress = Progress()
         self.validated = -1  # the last step that was
         self.saved = -1
@@ -214,43 +213,21 @@ class Trainer:
 
     def _validate(self) -> None:
         speed = self.epoch_captions / (time.monotonic() - self.epoch_start)
-        result = validate(
-            self.objective,
-            track(self.dev_loader, total=len(self.dev_loader), doing="validation", unit="batches"),
-            image_ids=[example.image_id for example in self.dev],
-            search=self.search,
-            vocabulary=self.vocabulary,
-            scorer=self.scorer,
-            ranks=self.ranks,
-            precision=self.settings.precision,
-        )
+        result = self.validator(self.dev_loader)
         self.validated = self.progress.step
         better = result.scores.cider > self.progress.best
         self.progress.best = max(result.scores.cider, self.progress.best)
         self.progress.worse = 0 if better else self.progress.worse + 1
         if self.log:
-            self._report(result, speed, better)
+            self.log.validation(self.progress.step, result.loss, result.scores.figures)
+            loss = f"loss {self.epoch_loss.mean:.3f}  " if self.epoch_loss else ""
+            best = "  (best)" if better else ""
+            console.print(f"step {self.progress.step}  {loss}{result}  {speed:.0f} captions/s{best}")
+            draw_samples(self.output / "samples.png", self.samples, result.captions)
+            if better:
+                with new_folder(self.output / "best") as folder:
+                    self.write_model(folder)
         self.epoch_captions, self.epoch_start = 0, time.monotonic()  # a validation is no time of training
-
-    def _report(self, result: Validation, speed: float, better: bool) -> None:
-        """Say, write and draw what a validation found, and keep the model if it is the best so far."""
-        assert self.log
-        scores = result.scores.figures
-        self.log.write(self.progress.step, dev_loss=result.loss, **scores)
-        self.log.flush()
-        loss = f"loss {self.epoch_loss.mean:.3f}  " if self.epoch_loss else ""
-        console.print(
-            f"step {self.progress.step}  {loss}dev loss {result.loss:.3f}  BLEU-4 {100 * scores['Bleu_4']:.1f}  "
-            f"CIDEr-D {100 * scores['CIDEr']:.1f}  {speed:.0f} captions/s" + ("  (best)" if better else "")
-        )
-        if better:
-            with new_folder(self.output / "best") as folder:
-                self.write_model(folder)
-        draw_curves(self.output)
-        draw_samples(
-            self.output / "samples.png",
-            [(example.path, result.captions[example.image_id], example.captions[0]) for example in self.samples],
-        )
 
     def _checkpoint(self) -> None:
         random_states = self.ranks.gather(random_state(self.ranks.device))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from captioner.config import PrecisionName
+from captioner.console import track
+from captioner.data.batching import Loader
+from captioner.data.datasets import Example
 from captioner.devices import autocast
 from captioner.metrics.report import Scorer, Scores
 from captioner.text.tokenizer import detokenize
@@ -15,7 +18,7 @@ from captioner.text.vocabulary import Vocabulary
 from captioner.training.distributed import Ranks
 from captioner.training.losses import LossSum
 from captioner.training.objectives import TeacherForcing
-from captioner.types import Batch, Hypothesis, Memory
+from captioner.types import Hypothesis, Memory
 
 Search = Callable[[Memory], list[Hypothesis]]
 """From what was seen to the best caption of each image."""
@@ -29,32 +32,46 @@ class Validation:
     scores: Scores
     captions: dict[int | str, str]
 
+    def __str__(self) -> str:
+        """Say it in a line."""
+        figures = self.scores.figures
+        return f"dev loss {self.loss:.3f}  BLEU-4 {100 * figures['Bleu_4']:.1f}  CIDEr-D {100 * figures['CIDEr']:.1f}"
 
-@torch.inference_mode()
-def validate(
-    objective: TeacherForcing,
-    batches: Iterable[Batch],
-    *,
-    image_ids: Sequence[int | str],
-    search: Search,
-    vocabulary: Vocabulary,
-    scorer: Scorer,
-    ranks: Ranks,
-    precision: PrecisionName,
-) -> Validation:
-    """Caption this rank's share of the images (`image_ids`, in the order of `batches`), and score all together."""
-    objective.eval()
-    loss = LossSum(torch.zeros((), device=ranks.device), torch.zeros((), dtype=torch.int64, device=ranks.device))
-    captions: list[str] = []
-    for batch in batches:
-        batch = batch.to(ranks.device)
-        with autocast(ranks.device, precision):
-            memory = objective.model.encode(batch.source)
-            loss += objective(batch._replace(source=memory.grid))  # the trunk has done its work
-            captions += [detokenize(vocabulary.decode(found.words)) for found in search(memory)]
-    objective.train()
-    loss = LossSum(ranks.sum(loss.total), ranks.sum(loss.count))
-    everything: dict[int | str, str] = {}
-    for share in ranks.gather(dict(zip(image_ids, captions, strict=True))):
-        everything.update(share)
-    return Validation(loss.mean, scorer.score(everything), everything)
+
+class Validator:
+    """Caption the images of dev and score what was said; each rank captions its share, and all are scored together."""
+
+    def __init__(
+        self,
+        objective: TeacherForcing,
+        dev: Sequence[Example],
+        *,
+        search: Search,
+        vocabulary: Vocabulary,
+        ranks: Ranks,
+        precision: PrecisionName,
+    ) -> None:
+        self.objective, self.search, self.vocabulary = objective, search, vocabulary
+        self.ranks, self.precision = ranks, precision
+        self.image_ids = [example.image_id for example in ranks.share(dev)]
+        self.scorer = Scorer({example.image_id: example.captions for example in dev})
+
+    @torch.inference_mode()
+    def __call__(self, loader: Loader) -> Validation:
+        """Validate on this rank's share of dev, as `loader` reads it, in order."""
+        self.objective.eval()
+        device = self.ranks.device
+        loss = LossSum(torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device))
+        captions: list[str] = []
+        for batch in track(loader, total=len(loader), doing="validation", unit="batches"):
+            batch = batch.to(device)
+            with autocast(device, self.precision):
+                memory = self.objective.model.encode(batch.source)
+                loss += self.objective(batch._replace(source=memory.grid))  # the trunk has done its work
+                captions += [detokenize(self.vocabulary.decode(found.words)) for found in self.search(memory)]
+        self.objective.train()
+        loss = LossSum(self.ranks.sum(loss.total), self.ranks.sum(loss.count))
+        everything: dict[int | str, str] = {}
+        for share in self.ranks.gather(dict(zip(self.image_ids, captions, strict=True))):
+            everything.update(share)
+        return Validation(loss.mean, self.scorer.score(everything), everything)

@@ -1,0 +1,222 @@
+"""The drawn data set: a fair test for a captioner, the same for everyone, and careful with other people's folders."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from captioner.data import shapes
+from captioner.data.shapes import COLOURS, draw_shapes
+from captioner.errors import CaptionerError, UsageError
+
+SIZES = {"train": 120, "dev": 30}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn") / "shapes"
+    draw_shapes(folder, **SIZES)
+    return folder
+
+
+def annotations(folder: Path, split: str) -> dict:
+    return json.loads((folder / f"captions_{split}.json").read_text("utf-8"))
+
+
+def captions(folder: Path, split: str) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for annotation in annotations(folder, split)["annotations"]:
+        found.setdefault(annotation["image_id"], []).append(annotation["caption"])
+    return found
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def changed_times(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("split", SIZES)
+def test_every_image_is_there_in_its_size_and_has_five_different_captions(drawn, split):
+    listed = annotations(drawn, split)["images"]
+    assert len(listed) == SIZES[split]
+    assert {image["file_name"] for image in listed} == {path.name for path in (drawn / split).iterdir()}
+    for image in listed:
+        with Image.open(drawn / split / image["file_name"]) as picture:
+            assert (picture.mode, picture.size) == ("RGB", (64, 64)) == ("RGB", (image["width"], image["height"]))
+    said = captions(drawn, split)
+    assert said.keys() == {image["id"] for image in listed}
+    assert all(len(set(five)) == len(five) == 5 for five in said.values())
+
+
+def test_no_id_is_given_twice_in_both_splits_together(drawn):
+    for kind in ("images", "annotations"):
+        counts = Counter(thing["id"] for split in SIZES for thing in annotations(drawn, split)[kind])
+        assert max(counts.values()) == 1
+
+
+def test_captions_have_6_to_12_words(drawn):
+    lengths = {len(text.split()) for split in SIZES for five in captions(drawn, split).values() for text in five}
+    assert min(lengths) >= 6
+    assert max(lengths) <= 12
+
+
+def test_one_caption_tells_the_scene_and_no_caption_belongs_to_two():
+    owners: dict[str, shapes.Scene] = {}
+    train, dev = shapes._scenes(1000, 200, shapes.random.Random(0))
+    for scene in set(train + dev):
+        for text in scene.captions():
+            assert owners.setdefault(text, scene) == scene
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("train", "dev"), [(50, 50), (1000, 200), (4000, 1000)])
+def test_no_dev_scene_is_drawn_in_train_but_all_its_words_are(train, dev, seed):
+    splits = list(shapes._scenes(train, dev, shapes.random.Random(seed)))
+    assert [len(scenes) for scenes in splits] == [train, dev]
+    assert not set(splits[0]) & set(splits[1])
+    words = [{word for scene in scenes for text in scene.captions() for word in text.split()} for scenes in splits]
+    assert words[1] <= words[0]
+
+
+def test_the_colour_that_is_told_is_the_colour_that_is_seen(drawn):
+    """The middle of the shape's half of the image has a pixel near the colour, however it moved."""
+    for image_id, five in captions(drawn, "train").items():
+        with Image.open(drawn / "train" / f"{image_id:06}.png") as picture:
+            seen = [colour for _, colour in picture.getcolors(64 * 64)]
+        for told in set(five[0].split()) & set(COLOURS):
+            aim = COLOURS[told]
+            assert min(sum(abs(a - b) for a, b in zip(aim, pixel, strict=True)) for pixel in seen) < 80
+
+
+@pytest.mark.parametrize("kind", shapes.KINDS)
+@pytest.mark.parametrize("colour", COLOURS)
+def test_each_shape_is_seen_where_its_caption_says(colour, kind):
+    blank = shapes.Shape("", colour, kind)
+    other = shapes.Shape("", "blue" if colour != "blue" else "red", "circle" if kind != "circle" else "star")
+    for where, axis in (("above", 1), ("left", 0)):
+        for seed in range(5):
+            picture = shapes._draw(shapes.Scene(where, (blank, other)), 64, shapes.random.Random(seed))
+            centres = [_centre(picture, COLOURS[shape.colour])[axis] for shape in (blank, other)]
+            assert centres[1] - centres[0] > 64 / 4
+
+
+def test_large_shapes_cover_more_than_small_ones():
+    for kind in shapes.KINDS:
+        areas = {
+            size: [
+                len(_pixels(shapes._draw(scene, 64, shapes.random.Random(seed)), COLOURS["red"]))
+                for scene in [shapes.Scene("middle", (shapes.Shape(size, "red", kind),))]
+                for seed in range(10)
+            ]
+            for size in ("small", "large")
+        }
+        assert min(areas["large"]) > 1.5 * max(areas["small"])
+
+
+def _pixels(picture: Image.Image, colour: tuple[int, int, int]) -> list[tuple[int, int]]:
+    width, height = picture.size
+    places = [(x, y) for x in range(width) for y in range(height)]
+    return [at for at in places if sum(abs(a - b) for a, b in zip(picture.getpixel(at), colour, strict=True)) < 80]
+
+
+def _centre(picture: Image.Image, colour: tuple[int, int, int]) -> tuple[float, float]:
+    places = _pixels(picture, colour)
+    return sum(x for x, _ in places) / len(places), sum(y for _, y in places) / len(places)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(drawn, tmp_path):
+    draw_shapes(tmp_path / "again", **SIZES)
+    draw_shapes(tmp_path / "other", **SIZES, seed=1)
+    assert contents(tmp_path / "again") == contents(drawn)
+    assert captions(tmp_path / "other", "train") != captions(drawn, "train")
+
+
+def test_a_finished_data_set_is_left_alone(tmp_path):
+    draw_shapes(tmp_path, train=10, dev=5)
+    before = changed_times(tmp_path)
+    draw_shapes(tmp_path, train=10, dev=5)
+    assert changed_times(tmp_path) == before
+
+
+def test_other_numbers_draw_it_anew_and_leave_nothing_of_the_old(tmp_path):
+    draw_shapes(tmp_path / "a", train=20, dev=9)
+    draw_shapes(tmp_path / "a", train=10, dev=5, size=32)
+    draw_shapes(tmp_path / "b", train=10, dev=5, size=32)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+@pytest.mark.parametrize("images", [0, 1, 10, 14])
+def test_a_drawing_broken_off_at_any_image_is_drawn_to_the_end(tmp_path, monkeypatch, images):
+    draw_shapes(tmp_path / "whole", train=10, dev=5)
+    real, left = shapes._draw, iter(range(images))
+
+    def breaks(*arguments):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(shapes, "_draw", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        draw_shapes(tmp_path / "broken", train=10, dev=5)
+    monkeypatch.setattr(shapes, "_draw", real)
+    draw_shapes(tmp_path / "broken", train=10, dev=5)
+    assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("lost", ["dev/000012.png", "captions_train.json", "shapes.json.part"])
+def test_a_lost_or_left_over_file_is_mended(tmp_path, lost):
+    draw_shapes(tmp_path / "whole", train=10, dev=5)
+    draw_shapes(tmp_path / "hurt", train=10, dev=5)
+    path = tmp_path / "hurt" / lost
+    path.unlink() if path.exists() else path.write_text("{")
+    draw_shapes(tmp_path / "hurt", train=10, dev=5)
+    assert contents(tmp_path / "hurt") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("foreign", ["holiday.jpg", "train/holiday.jpg", "train/000001.png", "captions_train.json"])
+def test_a_folder_with_other_peoples_files_is_refused_and_not_touched(tmp_path, foreign):
+    path = tmp_path / foreign
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"dear")
+    before = contents(tmp_path)
+    with pytest.raises(UsageError, match="was not drawn here; give a new or an empty folder"):
+        draw_shapes(tmp_path, train=10, dev=5)
+    assert contents(tmp_path) == before
+
+
+def test_a_foreign_file_among_ours_is_named_and_kept(tmp_path):
+    draw_shapes(tmp_path, train=10, dev=5)
+    (tmp_path / "train" / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"train/notes\.txt"):
+        draw_shapes(tmp_path, train=11, dev=5)
+    assert (tmp_path / "train" / "notes.txt").read_text() == "mine"
+
+
+def test_a_file_in_place_of_the_folder_is_told(tmp_path):
+    (tmp_path / "shapes").write_text("")
+    with pytest.raises(UsageError, match="is a file"):
+        draw_shapes(tmp_path / "shapes")
+
+
+def test_a_full_disk_is_told_with_the_folder_and_the_reason(tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shapes, "_write_split", full)
+    with pytest.raises(CaptionerError, match="No space left on device") as told:
+        draw_shapes(tmp_path / "shapes")
+    assert str(tmp_path / "shapes") in str(told.value)
+
+
+@pytest.mark.parametrize("numbers", [{"train": 0}, {"dev": 0}, {"size": 8}, {"size": 100_000}])
+def test_impossible_numbers_are_refused_before_anything_is_written(tmp_path, numbers):
+    with pytest.raises(UsageError, match=f"{next(iter(numbers))}={next(iter(numbers.values()))}"):
+        draw_shapes(tmp_path / "shapes", **numbers)
+    assert not (tmp_path / "shapes").exists()
