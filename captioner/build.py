@@ -60,6 +60,14 @@ def build_search(model: CaptioningModel, config: DecodingConfig) -> Search:
         state = model.start(memory)
         if config.beam == 1:
             return [[best] for best in greedy(step, state, bos=BOS, eos=EOS, max_length=config.max_length)]
-        return beam_search(step, state, bos=BOS, eos=EOS, max_length=config.max_length, beam=config.beam)
+        return beam_search(
+            step,
+            state,
+            bos=BOS,
+            eos=EOS,
+            max_length=config.max_length,
+            beam=config.beam,
+            length_alpha=config.length_alpha,
+        )
 
     return search

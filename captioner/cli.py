@@ -13,6 +13,8 @@ import typer
 
 from captioner.errors import CaptionerError, UsageError
 
+INTERRUPTED = 130  # the exit code that typer gives a Ctrl-C
+
 EXAMPLES = {
     "caption": "Example: captioner caption photo.jpg holiday/ 'archive/*.png' --output captions.json",
     "train": "Example: captioner train configs/shapes.yaml training.batch_size=32 --output runs/first",
@@ -77,10 +79,8 @@ def caption(
     as_json: JsonOption = False,
 ) -> None:
     """Caption images: print each path and its caption, tab between."""
-    from captioner.commands.caption import caption_files, check_output
+    from captioner.commands.caption import caption_files
 
-    if output:
-        check_output(output)
     failed = caption_files(
         paths,
         model=model,
@@ -186,10 +186,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except SystemExit as end:
         if end.code == UsageError.exit_code and arguments:
             typer.echo(EXAMPLES.get(arguments[0], EXAMPLES["caption"]), err=True)
+        if end.code == INTERRUPTED:
+            typer.echo("captioner: interrupted", err=True)
         raise
     except CaptionerError as error:
         typer.echo(f"captioner: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("captioner: interrupted", err=True)
-        sys.exit(130)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from captioner.errors import UsageError
 
-TrunkName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v2"]
+TrunkName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v2", "small_cnn"]
 TransformName = Literal["squash", "crop"]
 AugmentationName = Literal["random_crop", "mild_crop"]
 PrecisionName = Literal["auto", "fp32", "bf16"]
@@ -62,6 +62,7 @@ class DecodingConfig(Section):
 
     beam: Count = 3  # 1: greedy
     max_length: Count = 20  # words
+    length_alpha: Annotated[float, Field(ge=0, le=2)] = 0.7  # 0 ranks by probability, 1 by its mean per word
 
 
 class SourceConfig(Section):

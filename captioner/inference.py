@@ -15,13 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from captioner.build import build_model, build_search, load_weights
-from captioner.config import DecodingConfig, DeviceName, ModelConfig, PrecisionName
+from captioner.config import DeviceName, ModelConfig, PrecisionName
 from captioner.data.images import read_image
 from captioner.data.transforms import build_transform
 from captioner.devices import autocast, pick_device
 from captioner.errors import ImageError
 from captioner.model_folder import read_model, resolve, write_model
 from captioner.models.captioning import CaptioningModel
+from captioner.models.encoder import fold_batch_norms
 from captioner.storage import new_folder
 from captioner.text.tokenizer import detokenize
 from captioner.text.vocabulary import Vocabulary
@@ -56,6 +57,7 @@ class Captioner:
     ) -> None:
         self.device = pick_device(device)
         self.model = model.to(self.device).eval()
+        self._seer = CaptioningModel(fold_batch_norms(self.model.encoder), self.model.decoder)
         self.vocabulary = vocabulary
         self.config = config
         self.precision = precision
@@ -120,9 +122,9 @@ class Captioner:
 
         The next images are read while these are captioned, and no more than that are held in memory.
         """
-        defaults = self.config.decoding
-        decoding = DecodingConfig(beam=beam or defaults.beam, max_length=max_length or defaults.max_length)
-        search = build_search(self.model, decoding)
+        asked = {"beam": beam, "max_length": max_length}
+        given = {name: value for name, value in asked.items() if value is not None}
+        search = build_search(self._seer, self.config.decoding.model_copy(update=given))
         for batch in self._read_ahead(iter(images), batch_size):
             good = [image for image in batch if isinstance(image, Tensor)]
             captions = iter(self._caption_batch(torch.stack(good), search) if good else [])
@@ -132,7 +134,7 @@ class Captioner:
     @torch.inference_mode()
     def _caption_batch(self, images: Tensor, search: object) -> list[Caption]:
         with autocast(self.device, self.precision):
-            found = search(self.model.encode(images.to(self.device)))  # type: ignore[operator]
+            found = search(self._seer.encode(images.to(self.device)))  # type: ignore[operator]
         return [Caption(detokenize(self.vocabulary.decode(best.words)), best.log_prob) for best, *_ in found]
 
     def _read_ahead(self, images: Iterator[ImageLike], size: int) -> Iterator[list[Tensor | ImageError]]:

@@ -7,7 +7,6 @@ and the medians are told. Weights are random, which changes no speed.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import statistics
@@ -149,7 +148,6 @@ SIDES: tuple[Side, Side] = ("ours", "naive")
 
 def cost(work: Callable[[], object], setting: Setting) -> tuple[float, float | None]:
     """Do the work once; give its seconds, and on a GPU the most memory (MiB) that it took beyond what was taken."""
-    gc.collect()
     if setting.device.type == "cpu":
         start = time.process_time()
         work()

@@ -11,20 +11,8 @@ import typer
 from captioner.config import DeviceName, PrecisionName
 from captioner.console import console, track
 from captioner.data.images import find_images
-from captioner.errors import ImageError, UsageError
-from captioner.metrics.results import write_results
-
-
-def check_output(path: Path) -> None:
-    """Refuse a results file that could not be written, before any work is done.
-
-    Raises:
-        UsageError: its ending is neither .json nor .jsonl, or its folder is not there.
-    """
-    if path.suffix not in (".json", ".jsonl"):
-        raise UsageError(f"--output {path}: its ending says the format; name it .json (COCO results) or .jsonl")
-    if not path.parent.is_dir():
-        raise UsageError(f"--output {path}: there is no folder {path.parent}; create it first")
+from captioner.errors import ImageError
+from captioner.metrics.results import check_destination, write_results
 
 
 def caption_files(
@@ -44,6 +32,8 @@ def caption_files(
     Returns:
         How many images could not be read.
     """
+    if output:
+        check_destination(output)
     files = find_images(paths)
     from captioner.inference import Captioner  # imports torch, which a wrong path should not wait for
 

@@ -9,7 +9,7 @@ from captioner.console import console, track
 from captioner.data.datasets import load_examples, load_references
 from captioner.errors import CaptionerError, ImageError
 from captioner.metrics.report import Scorer, Scores
-from captioner.metrics.results import read_results, write_results
+from captioner.metrics.results import check_destination, read_results, write_results
 
 
 def score_results(results: Path, annotations: Path, *, split: str | None = None) -> Scores:
@@ -43,6 +43,8 @@ def evaluate_model(
         CaptionerError: no image could be read.
         UsageError: the annotations are broken, or images are missing.
     """
+    if results:
+        check_destination(results)
     examples = load_examples(annotations, images, split)
     from captioner.inference import Captioner  # imports torch, which a wrong path should not wait for
 

@@ -58,7 +58,7 @@ def train(config: Config, *, device: DeviceName = "auto", resume: str | None = N
         def write(folder: Path) -> None:
             write_model(folder, config=config.model, vocabulary=vocabulary, state=model.state_dict())
 
-        Trainer(
+        trainer = Trainer(
             config,
             model=model,
             vocabulary=vocabulary,
@@ -67,7 +67,13 @@ def train(config: Config, *, device: DeviceName = "auto", resume: str | None = N
             search=best,
             write_model=write,
             ranks=together,
-        ).run(checkpoint)
+        )
+        try:
+            trainer.run(checkpoint)
+        except KeyboardInterrupt:
+            saved = checkpoints(output)
+            console.print(f"go on from {saved[-1]} with --resume auto" if saved else "there is no checkpoint yet")
+            raise
         return output / "best"
 
 

@@ -1,6 +1,6 @@
 """A small COCO-style data set that the project draws itself, so that the whole pipeline runs with no download.
 
-Each image shows one coloured shape in a place, or two shapes and how they stand to each other, with five captions.
+Each image shows one coloured shape, its size and its place, or two shapes and how they stand; five captions say it.
 A dev scene is never drawn in train: only a model that puts words together afresh can caption it.
 Knows Pillow and COCO's annotation format, and nothing of models.
 """
@@ -33,18 +33,18 @@ COLOURS = {
     "blue": (38, 92, 206),
     "purple": (132, 52, 176),
 }
-RADII = {"small": 0.12, "large": 0.21, "": 0.18}  # of the circle; fractions of the image's side
+RADII = {"small": 0.14, "large": 0.22, "": 0.2}  # in sides of the image; the size of two together is not told
 KINDS = ("circle", "square", "triangle", "star")
 CENTRES: dict[str, tuple[Point, ...]] = {
-    "top left corner": ((0.25, 0.25),),
-    "top right corner": ((0.75, 0.25),),
-    "bottom left corner": ((0.25, 0.75),),
-    "bottom right corner": ((0.75, 0.75),),
+    "top left corner": ((0.28, 0.28),),
+    "top right corner": ((0.72, 0.28),),
+    "bottom left corner": ((0.28, 0.72),),
+    "bottom right corner": ((0.72, 0.72),),
     "middle": ((0.5, 0.5),),
     "above": ((0.5, 0.25), (0.5, 0.75)),
     "left": ((0.25, 0.5), (0.75, 0.5)),
 }
-JITTER: dict[str, Point] = {"above": (0.15, 0.03), "left": (0.03, 0.15)}  # how far a centre may move; others: 0.03
+JITTER: dict[str, Point] = {"above": (0.08, 0.03), "left": (0.03, 0.08)}  # how far a centre may move; others: 0.03
 PHRASINGS = {
     "place": (
         "a {a} in the {place}",
@@ -71,7 +71,7 @@ PHRASINGS = {
 
 SUPERSAMPLING = 4
 HELD_OUT = 6  # one scene in so many is kept for dev
-SINGLES = 5  # one image in so many shows a single shape
+SINGLES = 2  # one image in so many shows a single shape
 SPLITS = ("train", "dev")
 STAMP = "shapes.json"  # says with which arguments the folder was drawn, and whether to the end
 EXPECTED = (STAMP, "train", "dev", "captions_train.json", "captions_dev.json")  # and the images
@@ -81,7 +81,7 @@ OURS = re.compile(r"(shapes|captions_train|captions_dev)\.json(\.part)?|(train|d
 class Shape(NamedTuple):
     """One thing to draw, in the words of its captions."""
 
-    size: str
+    size: str  # a key of RADII
     colour: str
     kind: str
 
@@ -113,7 +113,7 @@ def draw_shapes(folder: Path, *, train: int = 1000, dev: int = 200, size: int = 
     """
     if train < 1 or dev < 1 or not 32 <= size <= 1024:
         raise UsageError(f"shapes: train={train}, dev={dev}, size={size}: give train and dev >= 1, size 32 to 1024")
-    stamp = {"version": 1, "train": train, "dev": dev, "size": size, "seed": seed}
+    stamp = {"version": 2, "train": train, "dev": dev, "size": size, "seed": seed}
     try:
         held = _held(folder)
         if _finished(folder, stamp, held):
@@ -161,12 +161,12 @@ def _scenes(train: int, dev: int, rng: random.Random) -> Iterator[list[Scene]]:
     """Choose the scenes of train, then those of dev: none is in both."""
     sized = [Shape(*words) for words in product(("small", "large"), COLOURS, KINDS)]
     plain = [Shape("", *words) for words in product(COLOURS, KINDS)]
-    singles = [Scene(where, (s,)) for where in CENTRES if len(CENTRES[where]) == 1 for s in sized]
-    pairs = [Scene(where, s) for where in CENTRES if len(CENTRES[where]) == 2 for s in permutations(plain, 2)]
+    singles = [Scene(place, (shape,)) for place in CENTRES if place not in PHRASINGS for shape in sized]
+    pairs = [Scene(relation, pair) for relation in ("above", "left") for pair in permutations(plain, 2)]
     rng.shuffle(singles)
     rng.shuffle(pairs)
     for count, held_out in ((train, False), (dev, True)):
-        chosen = []
+        chosen: list[Scene] = []
         for pool, share in ((singles, count // SINGLES), (pairs, count - count // SINGLES)):
             own = [scene for number, scene in enumerate(pool) if (number % HELD_OUT == 0) == held_out]
             chosen += islice(cycle(_new_words_first(own)), share)
@@ -177,7 +177,8 @@ def _scenes(train: int, dev: int, rng: random.Random) -> Iterator[list[Scene]]:
 def _new_words_first(scenes: list[Scene]) -> list[Scene]:
     """Move the scenes that say a word for the first time to the front, so that a few of them say every word."""
     said: set[str] = set()
-    new, rest = [], []
+    new: list[Scene] = []
+    rest: list[Scene] = []
     for scene in scenes:
         words = set(" ".join(scene.captions()).split())
         (rest if words <= said else new).append(scene)
@@ -188,7 +189,8 @@ def _new_words_first(scenes: list[Scene]) -> list[Scene]:
 def _write_split(folder: Path, split: str, scenes: list[Scene], *, first_id: int, size: int, seed: int) -> None:
     """Write the images of a split and their annotation file."""
     (folder / split).mkdir()
-    images, annotations = [], []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     for image_id, scene in enumerate(scenes, start=first_id):
         file_name = f"{image_id:06}.png"
         _draw(scene, size, random.Random(f"{seed}/{image_id}")).save(folder / split / file_name)

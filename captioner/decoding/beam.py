@@ -8,8 +8,13 @@ from torch import Tensor
 from captioner.types import Hypothesis, State, Step, select_state
 
 
-def beam_search(step: Step, state: State, *, bos: int, eos: int, max_length: int, beam: int) -> list[list[Hypothesis]]:
-    """Find up to `beam` captions for each row of `state`, the best first by log-probability per word (and <eos>).
+def beam_search(
+    step: Step, state: State, *, bos: int, eos: int, max_length: int, beam: int, length_alpha: float = 1.0
+) -> list[list[Hypothesis]]:
+    """Find up to `beam` captions for each row of `state`, the best first.
+
+    Captions are ranked by log-probability / words ** `length_alpha`, with <eos> counted as a word: 0 ranks by
+    probability alone, which favours short captions, and 1 by its mean per word, which favours long ones.
 
     Each image has `beam` places. At every step its best continuations take them; one that ends in <eos> is kept apart
     and gives up its place, so the search is over when every place is given up, or at `max_length` words, where all
@@ -32,8 +37,8 @@ def beam_search(step: Step, state: State, *, bos: int, eos: int, max_length: int
         candidates = torch.full((images, beam, top.shape[1]), -torch.inf, device=device)
         candidates[owner, slot] = scores.unsqueeze(1) + top
         best, place = candidates.flatten(1).topk(min(beam, beam * top.shape[1]), dim=1)  # (images, K)
-        rank = torch.arange(best.shape[1], device=device)
-        image, column = ((rank < places) & best.isfinite()).nonzero(as_tuple=True)  # (R',) the rows to come
+        order = torch.arange(best.shape[1], device=device)
+        image, column = ((order < places) & best.isfinite()).nonzero(as_tuple=True)  # (R',) the rows to come
         row = _row_of(owner, slot, images, beam)[
             image, place[image, column] // top.shape[1]
         ]  # (R',) where they come from
@@ -52,7 +57,11 @@ def beam_search(step: Step, state: State, *, bos: int, eos: int, max_length: int
     else:
         log_probs, _ = step(words, state)
         _keep(finished, owner, said, scores + log_probs[:, eos])
-    return [sorted(captions, key=_per_word, reverse=True) for captions in finished]
+
+    def rank(caption: Hypothesis) -> float:
+        return caption.log_prob / float((len(caption.words) + 1) ** length_alpha)
+
+    return [sorted(captions, key=rank, reverse=True) for captions in finished]
 
 
 def _row_of(owner: Tensor, slot: Tensor, images: int, beam: int) -> Tensor:
@@ -65,7 +74,3 @@ def _row_of(owner: Tensor, slot: Tensor, images: int, beam: int) -> Tensor:
 def _keep(finished: list[list[Hypothesis]], images: Tensor, said: Tensor, scores: Tensor) -> None:
     for image, words, score in zip(images.tolist(), said.tolist(), scores.tolist(), strict=True):
         finished[image].append(Hypothesis(words, score))
-
-
-def _per_word(caption: Hypothesis) -> float:
-    return caption.log_prob / (len(caption.words) + 1)

@@ -48,6 +48,17 @@ def read_results(path: str | Path) -> dict[ImageId, str]:
     return results
 
 
+def check_destination(path: Path) -> None:
+    """Refuse a file that could not be written, before any captioning is done.
+
+    Raises UsageError where its ending is neither .json nor .jsonl, or its folder is not there.
+    """
+    if path.suffix not in (".json", ".jsonl"):
+        raise UsageError(f"{path}: its ending says the format; name it .json (COCO results) or .jsonl (JSON lines)")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}; create it first")
+
+
 def write_results(path: str | Path, results: Mapping[ImageId, str]) -> None:
     """Write the captions in COCO's form. Who reads `path` meanwhile, or after a crash, finds the old file or the new.
 

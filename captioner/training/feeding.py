@@ -24,7 +24,7 @@ from captioner.data.datasets import Example
 from captioner.data.features import FeatureSource, cached_features, features_key
 from captioner.data.transforms import build_transform
 from captioner.devices import autocast
-from captioner.models.encoder import ImageEncoder
+from captioner.models.encoder import ImageEncoder, fold_batch_norms
 from captioner.text.tokenizer import tokenize
 from captioner.text.vocabulary import Vocabulary
 from captioner.training.distributed import Ranks
@@ -92,11 +92,12 @@ class Feeder:
 
         @torch.inference_mode()
         def compute() -> Iterator[Tensor]:
+            seer = fold_batch_norms(self.encoder)
             console.print(f"computing the features of {split}, once: {len(examples)} images")
             loader = self._loader(ImageSource(examples, self.transform), words, batches, workers=self._workers)
             for batch in track(loader, total=len(batches), doing=f"features of {split}", unit="batches"):
                 with autocast(self.ranks.device, self.config.training.precision):
-                    grid = self.encoder.features(batch.source.to(self.ranks.device))  # (B, P, C)
+                    grid = seer.features(batch.source.to(self.ranks.device))  # (B, P, C)
                 yield grid.mean(dim=1, keepdim=True)  # (B, 1, C): the decoder reads the summary alone
 
         with self.ranks.first_goes_first():

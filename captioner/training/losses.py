@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_LOGITS_AT_ONCE = 2**22  # 16 MiB of float32: stays in a CPU's cache, and fills a GPU
+_LOGITS_AT_ONCE = 2**23  # 32 MiB of float32: stays in a CPU's cache, and fills a GPU
 
 
 @dataclass(frozen=True)

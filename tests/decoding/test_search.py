@@ -97,10 +97,19 @@ def test_every_score_is_the_languages_own_score_of_that_caption(beam):
             assert caption.log_prob == pytest.approx(own_score(step, image, caption.words), abs=1e-4)
 
 
-def test_captions_come_best_first_by_log_probability_per_word():
-    for captions in beam_search(random_step(5), start(6), beam=4, **WORDS):
-        scores = [caption.log_prob / (len(caption.words) + 1) for caption in captions]
+@pytest.mark.parametrize("alpha", [0, 0.7, 1])
+def test_captions_come_best_first_by_log_probability_over_length(alpha):
+    for captions in beam_search(random_step(5), start(6), beam=4, length_alpha=alpha, **WORDS):
+        scores = [caption.log_prob / (len(caption.words) + 1) ** alpha for caption in captions]
         assert scores == sorted(scores, reverse=True)
+
+
+def test_a_smaller_alpha_never_prefers_the_longer_caption():
+    step = random_step(11)
+    short, long = (beam_search(step, start(8), beam=5, length_alpha=alpha, **WORDS) for alpha in (0, 1))
+    pairs = [(len(one[0].words), len(other[0].words)) for one, other in zip(short, long, strict=True)]
+    assert all(one <= other for one, other in pairs)
+    assert any(one < other for one, other in pairs)
 
 
 def test_an_image_gets_the_same_captions_alone_as_in_a_batch():

@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from captioner.errors import CaptionerError, UsageError
-from captioner.models.encoder import TRUNKS, ImageEncoder
+from captioner.models.encoder import TRUNKS, ImageEncoder, fold_batch_norms
 
 IMAGES = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -40,6 +40,20 @@ def test_cached_features_give_the_memory_that_the_images_gave():
     pooled = encoder(encoder.features(IMAGES).mean(dim=1, keepdim=True))
     torch.testing.assert_close(again.summary, seen.summary)
     torch.testing.assert_close(pooled.summary, seen.summary)
+
+
+@pytest.mark.parametrize("trunk", ["resnet18", "resnet50", "mobilenet_v2", "small_cnn"])
+def test_folding_batch_norms_changes_nothing_but_the_time(trunk):
+    torch.manual_seed(0)
+    encoder = ImageEncoder(trunk=trunk, train_batch_norm=True)
+    encoder.finetune("stem")
+    with torch.no_grad():
+        encoder.train()(IMAGES)  # so that the norms have something to fold
+        expected = encoder.eval()(IMAGES).summary
+        folded = fold_batch_norms(encoder)
+        torch.testing.assert_close(folded(IMAGES).summary, expected, rtol=1e-3, atol=1e-4)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in encoder.modules())
 
 
 @pytest.mark.parametrize("trunk", sorted(TRUNKS))

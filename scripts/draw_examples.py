@@ -1,0 +1,19 @@
+"""Draw the README's picture from examples/, and print its captions as a table: python scripts/draw_examples.py."""
+
+from pathlib import Path
+
+from captioner import Captioner
+from captioner.data.datasets import Example
+from captioner.data.images import find_images
+from captioner.training.logging import draw_samples
+
+ROOT = Path(__file__).parents[1]
+
+files = find_images([str(ROOT / "examples")])
+captions = [caption.text for caption in Captioner.from_pretrained().caption(files)]
+examples = [Example(file.name, file, ()) for file in files]
+draw_samples(
+    ROOT / "docs" / "examples.png", examples, dict(zip([file.name for file in files], captions, strict=True)), columns=5
+)
+for file, caption in zip(files, captions, strict=True):
+    print(f"| `examples/{file.name}` | {caption} |")
