@@ -24,8 +24,7 @@ Search = Callable[[Memory], list[list[Hypothesis]]]
 def build_model(config: ModelConfig, *, vocab_size: int) -> CaptioningModel:
     """Make the model, with random weights."""
     encoder, decoder = config.encoder, config.decoder
-    trains_batch_norm = encoder.batch_norm == "train" or (encoder.batch_norm == "auto" and encoder.weights == "none")
-    seeing = ImageEncoder(trunk=encoder.trunk, train_batch_norm=trains_batch_norm)
+    seeing = ImageEncoder(trunk=encoder.trunk, train_batch_norm=encoder.train_batch_norm)
     saying = RecurrentDecoder(
         vocab_size=vocab_size,
         memory_size=seeing.memory_size,

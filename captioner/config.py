@@ -44,6 +44,11 @@ class EncoderConfig(Section):
     transform: TransformName = "squash"  # squash: the whole picture, as a square · crop: the middle of it
     image_size: Count = 224
 
+    @property
+    def train_batch_norm(self) -> bool:
+        """Whether the batch norms of stages that learn gather statistics of their own."""
+        return self.batch_norm == "train" or (self.batch_norm == "auto" and self.weights == "none")
+
 
 class DecoderConfig(Section):
     """The recurrent network that writes the caption."""
@@ -144,8 +149,10 @@ class Config(ModelConfig):
 
     @property
     def model(self) -> ModelConfig:
-        """The part that is stored with the model."""
-        return ModelConfig(encoder=self.encoder, decoder=self.decoder, decoding=self.decoding)
+        """The part that is stored with the model, which no longer needs the weights it started from."""
+        trained = {"weights": "none", "batch_norm": "train" if self.encoder.train_batch_norm else "eval"}
+        encoder = self.encoder.model_copy(update=trained)
+        return ModelConfig(encoder=encoder, decoder=self.decoder, decoding=self.decoding)
 
 
 AnySection = TypeVar("AnySection", bound=Section)

@@ -103,5 +103,13 @@ def test_a_run_that_starts_from_a_model_takes_its_settings_and_lays_its_own_over
     assert config.encoder.trunk == "resnet18"
 
 
+def test_a_stored_model_names_no_file_that_it_started_from_and_keeps_how_its_batch_norms_are_treated():
+    for weights, batch_norm in (("/home/me/resnet18.pth", "eval"), ("none", "train")):
+        config = parse(Config, DATA | {"encoder": {"weights": weights}}, source="x.yaml")
+        assert config.model.encoder.weights == "none"
+        assert config.model.encoder.batch_norm == batch_norm
+        assert config.model.encoder.train_batch_norm == config.encoder.train_batch_norm
+
+
 def test_the_defaults_make_a_model():
     assert ModelConfig().decoder.cell == "lstm"

@@ -28,6 +28,5 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, output: Path | Non
 
 def _settings_of(folder: str) -> dict[str, Any]:
     about = read_config(resolve(folder))
-    about["encoder"]["batch_norm"] = about["encoder"].get("batch_norm", "auto")
     about.pop("vocabulary", None)
     return about

@@ -34,7 +34,7 @@ COLOURS = {
     "purple": (132, 52, 176),
 }
 RADII = {"small": 0.14, "large": 0.22, "": 0.2}  # in sides of the image; the size of two together is not told
-KINDS = ("circle", "square", "triangle", "star")
+KINDS = ("circle", "ring", "triangle", "cross")
 CENTRES: dict[str, tuple[Point, ...]] = {
     "top left corner": ((0.28, 0.28),),
     "top right corner": ((0.72, 0.28),),
@@ -215,24 +215,31 @@ def _draw(scene: Scene, size: int, rng: random.Random) -> Image.Image:
         radius = side * RADII[shape.size] * rng.uniform(0.92, 1.08)
         shade = rng.uniform(0.88, 1.08)
         red, green, blue = (min(255, round(value * shade)) for value in COLOURS[shape.colour])
-        _paint(canvas, shape.kind, (x, y), radius, rng.uniform(-0.14, 0.14), (red, green, blue))
+        _paint(canvas, shape.kind, (x, y), radius, rng.uniform(-0.02, 0.02), (red, green, blue))
     return image.reduce(SUPERSAMPLING)
 
 
 def _paint(canvas: ImageDraw.ImageDraw, kind: str, centre: Point, radius: float, tilt: float, fill: Colour) -> None:
-    """Fill one shape; polygons reach a little further than the circle, so that all look alike in size."""
+    """Draw one shape; those with corners reach a little further than the round ones, so that all look alike in size."""
     x, y = centre
-    if kind == "circle":
-        canvas.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
-        return
-    corners = {"triangle": 3, "square": 4, "star": 10}[kind]
-    first = math.pi / 4 if kind == "square" else 0.0  # the angle of the first corner, clockwise from the top
-    outline = []
-    for corner in range(corners):
-        reach = radius * (0.5 if kind == "star" and corner % 2 else 1.15)
-        angle = first + tilt + 2 * math.pi * corner / corners
-        outline.append((x + reach * math.sin(angle), y - reach * math.cos(angle)))
-    canvas.polygon(outline, fill=fill)
+    box = (x - radius, y - radius, x + radius, y + radius)
+    match kind:
+        case "circle":
+            canvas.ellipse(box, fill=fill)
+        case "ring":
+            canvas.ellipse(box, outline=fill, width=round(0.35 * radius))
+        case "triangle":
+            canvas.polygon([_at(centre, 1.15 * radius, tilt + corner / 3) for corner in range(3)], fill=fill)
+        case "cross":
+            for turn in (0, 1 / 4):
+                ends = [_at(centre, 1.1 * radius, tilt + turn + half) for half in (0, 1 / 2)]
+                canvas.line(ends, fill=fill, width=round(0.5 * radius))
+
+
+def _at(centre: Point, reach: float, turn: float) -> Point:
+    """Find the point that lies `reach` from the centre, `turn` of a full turn clockwise from the top."""
+    angle = 2 * math.pi * turn
+    return centre[0] + reach * math.sin(angle), centre[1] - reach * math.cos(angle)
 
 
 def _write_json(path: Path, content: object) -> None:

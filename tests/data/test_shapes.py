@@ -98,7 +98,7 @@ def test_the_colour_that_is_told_is_the_colour_that_is_seen(drawn):
 @pytest.mark.parametrize("colour", COLOURS)
 def test_each_shape_is_seen_where_its_caption_says(colour, kind):
     blank = shapes.Shape("", colour, kind)
-    other = shapes.Shape("", "blue" if colour != "blue" else "red", "circle" if kind != "circle" else "star")
+    other = shapes.Shape("", "blue" if colour != "blue" else "red", "circle" if kind != "circle" else "ring")
     for where, axis in (("above", 1), ("left", 0)):
         for seed in range(3):
             picture = shapes._draw(shapes.Scene(where, (blank, other)), 64, shapes.random.Random(seed))
