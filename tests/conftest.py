@@ -12,7 +12,7 @@ from captioner.config import Config, DecoderConfig, EncoderConfig, ModelConfig, 
 from captioner.data.datasets import load_references
 from captioner.data.shapes import draw_shapes
 from captioner.text.tokenizer import tokenize
-from captioner.text.vocabulary import Vocabulary
+from captioner.text.vocabulary import EOS, Vocabulary
 
 torch.set_num_threads(1)  # tiny tensors gain nothing from more, and results do not hang on the machine
 
@@ -68,6 +68,8 @@ def tiny_model(shapes, tmp_path_factory):
         encoder=EncoderConfig(trunk="resnet18", weights="none", image_size=32),
         decoder=DecoderConfig(embed_size=16, hidden_size=16),
     )
+    model = build_model(config, vocab_size=len(vocabulary))
+    model.decoder.output.bias.data[EOS] = -3  # or it would say nothing at all
     folder = tmp_path_factory.mktemp("run") / "best"
-    Captioner(build_model(config, vocab_size=len(vocabulary)), vocabulary, config, device="cpu").save_pretrained(folder)
+    Captioner(model, vocabulary, config, device="cpu").save_pretrained(folder)
     return folder

@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+from captioner.config import AugmentationName, TransformName
 from captioner.data.images import read_image
-from captioner.data.transforms import RandomResizedCrop, TransformName, build_transform
+from captioner.data.transforms import RandomResizedCrop, build_transform
 
-NAMES = get_args(TransformName)
+NAMES = get_args(TransformName) + get_args(AugmentationName)
 SIZES = [(64, 48), (1, 1), (20000, 1), (1, 20000), (3, 1000)]
 
 
