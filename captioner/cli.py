@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -121,7 +122,8 @@ def train(
     from captioner.commands.train import train as run
 
     best = run(loaded, device=device.value, resume=resume)
-    typer.echo(best)
+    if os.environ.get("RANK", "0") == "0":  # under torchrun, the first rank speaks for all
+        typer.echo(best)
 
 
 @app.command(epilog=EXAMPLES["evaluate"])
