@@ -60,9 +60,8 @@ class RecurrentDecoder(nn.Module):
     def start(self, memory: Memory) -> State:
         """Project the summary onto the initial state: parts times (B, L, H)."""
         initial: Tensor = self.initial(memory.summary)  # (B, parts*L*H)
-        state: State = initial.view(-1, self.parts, self.layers, self.hidden_size).unbind(
-            dim=1
-        )  # parts times (B, L, H)
+        parts = initial.view(-1, self.parts, self.layers, self.hidden_size)  # (B, parts, L, H)
+        state: State = parts.unbind(dim=1)
         return state
 
     def forward(self, inputs: Tensor, mask: Tensor, state: State) -> Tensor:

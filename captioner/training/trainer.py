@@ -148,18 +148,18 @@ class Trainer:
             )
         if self.progress.batch == self.sampler.batches:
             self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
-            at_end = self.settings.validate_every is None
-            if at_end:
+            if self.settings.validate_every is None:
                 self._validate()
-            if self.settings.checkpoint_every is None and at_end:
-                self._checkpoint()
+                if self.settings.checkpoint_every is None:
+                    self._checkpoint()
         if self._reached_max_steps or self._is_last_epoch:
             self._finish()
 
     def _finish(self) -> None:
         """Leave a validated model and a checkpoint of the last step behind, wherever the run ends."""
-        if self.validated != self.progress.step and self.saved != self.progress.step:
+        if self.validated != self.progress.step:
             self._validate()
+            self.saved = -1  # a checkpoint of this step does not know of the validation
         if self.saved != self.progress.step:
             self._checkpoint()
 

@@ -93,6 +93,15 @@ def test_max_steps_stops_a_run_wherever_it_is_and_leaves_a_model(tiny, tmp_path)
     assert (best / "model.safetensors").exists()
 
 
+def test_a_run_that_stops_on_a_checkpoint_leaves_a_validated_model_all_the_same(tiny, tmp_path):
+    settings = {"max_steps": 2, "checkpoint_every": 1}
+    best = train(tiny(training=settings), device="cpu")
+    assert (best / "model.safetensors").exists()
+    log = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    train(tiny(training=settings), device="cpu", resume="auto")
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == log
+
+
 def test_only_the_newest_checkpoints_are_kept(tiny, tmp_path):
     train(tiny(training={"checkpoint_every": 1, "keep_checkpoints": 3}), device="cpu")
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-4", "checkpoint-5", "checkpoint-6"]
