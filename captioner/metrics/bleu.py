@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from captioner.metrics.ngrams import ORDERS, count_ngrams, orders
 
 BLEU_VERSION = "coco-1"
+
+Number = TypeVar("Number", float, NDArray[np.float64])
 
 # COCO adds these to numerator and denominator of every ratio, which shows when a caption set is tiny or empty.
 _TINY = 1e-15
@@ -28,21 +34,39 @@ class Bleu:
 
     def score(self, candidates: Sequence[Sequence[str]]) -> tuple[float, float, float, float]:
         """Give BLEU-1, 2, 3, 4 as fractions for one tokenised caption per image, in the references' order."""
-        matches = [0] * ORDERS
-        totals = [0] * ORDERS
-        length = reference_length = 0
+        rows = self.statistics(candidates)
+        return bleu([sum(column) for column in zip(*rows, strict=True)] or [0.0] * (2 + 2 * ORDERS))
+
+    def statistics(self, candidates: Sequence[Sequence[str]]) -> list[tuple[int, ...]]:
+        """Count, for each image, what `bleu` makes a score of: the sums over any images give the BLEU of those images.
+
+        A row holds ten counts: words, words of the closest reference, matched n-grams and all n-grams for n = 1 to 4.
+        """
+        rows = []
         for words, lengths, limits in zip(candidates, self._lengths, self._limits, strict=True):
-            length += len(words)
-            reference_length += min(lengths, key=lambda n: (abs(n - len(words)), n))
-            for n in range(ORDERS):
-                totals[n] += max(0, len(words) - n)
+            closest = min(lengths, key=lambda n: (abs(n - len(words)), n))
+            matches = [0] * ORDERS
             counts = count_ngrams(words)
             for n, (ngram, count) in zip(orders(counts), counts.items(), strict=True):
                 matches[n] += min(count, limits.get(ngram, 0))
-        precisions = [(match + _TINY) / (total + _SMALL) for match, total in zip(matches, totals, strict=True)]
-        penalty = _brevity_penalty(length, reference_length)
-        one, two, three, four = (penalty * math.prod(precisions[:n]) ** (1 / n) for n in range(1, ORDERS + 1))
-        return one, two, three, four
+            totals = [max(0, len(words) - n) for n in range(ORDERS)]
+            rows.append((len(words), closest, *matches, *totals))
+        return rows
+
+
+def bleu(sums: Sequence[Number]) -> tuple[Number, Number, Number, Number]:
+    """Give BLEU-1, 2, 3, 4 as fractions from the sums of the ten columns of `Bleu.statistics`.
+
+    Each sum may be an array, with a place for each of many samples of images: so are the fractions then.
+    """
+    length, reference_length, *counts = sums
+    precisions = [
+        (match + _TINY) / (total + _SMALL) for match, total in zip(counts[:ORDERS], counts[ORDERS:], strict=True)
+    ]
+    ratio = (length + _TINY) / (reference_length + _SMALL)
+    penalty = np.exp(np.minimum(0, 1 - 1 / ratio))
+    one, two, three, four = (penalty * math.prod(precisions[:n]) ** (1 / n) for n in range(1, ORDERS + 1))
+    return one, two, three, four
 
 
 def _most_in_one(captions: Sequence[Sequence[str]]) -> dict[str, int]:
@@ -53,8 +77,3 @@ def _most_in_one(captions: Sequence[Sequence[str]]) -> dict[str, int]:
             if count > most.get(ngram, 0):
                 most[ngram] = count
     return most
-
-
-def _brevity_penalty(length: int, reference_length: int) -> float:
-    ratio = (length + _TINY) / (reference_length + _SMALL)
-    return math.exp(1 - 1 / ratio) if ratio < 1 else 1.0

@@ -1,8 +1,9 @@
-"""CIDEr-D of a set of captions (Vedantam et al. 2015), to the last digit as COCO's own evaluation computes it.
+"""CIDEr and CIDEr-D of a set of captions (Vedantam et al. 2015), CIDEr-D to the last digit as COCO's evaluation has it.
 
 Words in, numbers out. A caption is a vector of tf-idf weights of its n-grams; rare n-grams count more. An image's score
-is ten times the mean cosine between candidate and references, clipped and damped where the lengths differ. How rare an
-n-gram is comes from the references of the scored images alone, so a score depends on which images are in the set.
+is ten times the mean cosine between candidate and references; CIDEr-D clips it, and damps it where the lengths differ.
+How rare an n-gram is comes from the references of the scored images alone, so a score depends on which images are in
+the set. COCO's tool computes CIDEr-D under the name CIDEr.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ class _Vector(NamedTuple):
     length: int
 
 
-class CiderD:
-    """Scores candidates against one set of references, whose n-grams are counted once."""
+class Cider:
+    """Scores candidates against one set of references, whose n-grams are counted once (equations 2 and 3)."""
 
     def __init__(self, references: Sequence[Sequence[Sequence[str]]]) -> None:
         """Take the tokenised references of each image: images x references x words. Each image has at least one."""
@@ -41,7 +42,7 @@ class CiderD:
         self._images = [[self._vector(caption) for caption in image] for image in counts]
 
     def score(self, candidates: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
-        """Give the mean CIDEr-D (0 to 10) and that of each image, for one tokenised caption per image, in order."""
+        """Give the mean score (0 to 10) and that of each image, for one tokenised caption per image, in order."""
         scores = []
         for words, references in zip(candidates, self._images, strict=True):
             candidate = self._vector(count_ngrams(words))
@@ -60,14 +61,25 @@ class CiderD:
         return _Vector(counts, [math.sqrt(square) for square in squares], length=totals[1])
 
     def _similarity(self, candidate: _Vector, reference: _Vector) -> float:
-        """Give the mean over the orders of the clipped cosine, damped by the difference in length."""
+        """Give the mean over the orders of the cosine between two captions."""
         dots = [0.0] * ORDERS
         # In the candidate's order: that of a set changes from run to run, and with it the sum's last digit.
         shared = [ngram for ngram in candidate.counts if ngram in reference.counts]
         for n, ngram in zip(orders(shared), shared, strict=True):
-            count = reference.counts[ngram]
-            # The D of CIDEr-D: repeating an n-gram earns no more than the reference holds of it.
-            dots[n] += min(candidate.counts[ngram], count) * count * self._idf[ngram] ** 2
+            dots[n] += self._product(candidate.counts[ngram], reference.counts[ngram]) * self._idf[ngram] ** 2
         norms = zip(dots, candidate.norms, reference.norms, strict=True)
-        cosine = sum(dot / (mine * its) for dot, mine, its in norms if mine and its) / ORDERS
-        return cosine * math.exp(-((candidate.length - reference.length) ** 2) / (2 * SIGMA**2))
+        return sum(dot / (mine * its) for dot, mine, its in norms if mine and its) / ORDERS
+
+    def _product(self, count: int, reference_count: int) -> int:
+        return count * reference_count
+
+
+class CiderD(Cider):
+    """CIDEr that cannot be raised by repeating words or by captions longer than the references (section 4)."""
+
+    def _similarity(self, candidate: _Vector, reference: _Vector) -> float:
+        damping = math.exp(-((candidate.length - reference.length) ** 2) / (2 * SIGMA**2))
+        return damping * super()._similarity(candidate, reference)
+
+    def _product(self, count: int, reference_count: int) -> int:
+        return min(count, reference_count) * reference_count

@@ -2,9 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 
-from captioner.metrics.bleu import Bleu
+from captioner.metrics.bleu import Bleu, bleu
 
 
 def words(caption):
@@ -49,6 +50,31 @@ def test_a_candidate_without_words_scores_nothing():
     assert Bleu([[["a", "dog"]]]).score([[]]) == (0, 0, 0, 0)
 
 
+def test_a_row_of_statistics_holds_lengths_matches_and_totals():
+    # "the cat sat on a mat": see above; the closest reference has seven words
+    references = [[words("the cat sat on the big mat"), words("a cat")]]
+    assert Bleu(references).statistics([words("the cat sat on a mat")]) == [(6, 7, 6, 3, 2, 1, 6, 5, 4, 3)]
+
+
+def test_the_rows_of_some_images_sum_to_the_bleu_of_those_images(random_captions):
+    references, candidates = random_captions(20, shortest=4)
+    rows = Bleu(references).statistics(candidates)
+    some = [3, 5, 5, 11]
+    expected = Bleu([references[i] for i in some]).score([candidates[i] for i in some])
+    assert bleu([sum(column) for column in zip(*(rows[i] for i in some), strict=True)]) == expected
+
+
+def test_sums_of_many_samples_give_the_bleu_of_each(random_captions):
+    references, candidates = random_captions(20, shortest=0)
+    rows = np.array(Bleu(references).statistics(candidates), dtype=float)
+    of_each = [bleu(row) for row in rows.tolist()]
+    assert list(zip(*bleu(rows.T), strict=True)) == [pytest.approx(scores, abs=1e-12) for scores in of_each]
+
+
+def test_no_images_score_nothing():
+    assert Bleu([]).score([]) == (0, 0, 0, 0)
+
+
 def test_a_candidate_too_many_is_an_error():
     with pytest.raises(ValueError, match="zip"):
         Bleu([[["a"]]]).score([["a"], ["b"]])
@@ -65,8 +91,10 @@ def test_it_equals_nltk_on_captions_of_four_words_and_more(random_captions):
 def test_it_equals_cocos_tool(random_captions, as_coco, shortest):
     coco = pytest.importorskip("pycocoevalcap.bleu.bleu")
     references, candidates = random_captions(1000, shortest=shortest)
-    expected, _ = coco.Bleu(4).compute_score(as_coco(references), as_coco([[c] for c in candidates]), verbose=0)
+    expected, each = coco.Bleu(4).compute_score(as_coco(references), as_coco([[c] for c in candidates]), verbose=0)
     assert Bleu(references).score(candidates) == pytest.approx(expected, abs=1e-9)
+    of_images = zip(*map(bleu, Bleu(references).statistics(candidates)), strict=True)
+    assert list(of_images) == [pytest.approx(scores, abs=1e-9) for scores in each]
 
 
 @pytest.mark.parametrize("candidate", ["", "dog", "a dog", "zebra", "a dog runs off"])

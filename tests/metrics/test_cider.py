@@ -1,12 +1,13 @@
-"""CIDEr-D is COCO's CIDEr-D."""
+"""CIDEr-D is COCO's CIDEr-D, and CIDEr the formula of the paper."""
 
 import math
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
-from captioner.metrics.cider import CiderD
+from captioner.metrics.cider import Cider, CiderD
 
 
 def words(caption):
@@ -90,3 +91,47 @@ def test_it_equals_cocos_tool(random_captions, as_coco, shortest):
     references, candidates = random_captions(1000, shortest=shortest)
     mean, each = coco.Cider().compute_score(as_coco(references), as_coco([[c] for c in candidates]))
     assert CiderD(references).score(candidates) == (pytest.approx(mean, abs=1e-9), pytest.approx(list(each), abs=1e-9))
+
+
+def plain_cider(references, candidates):
+    """Equations 2 and 3 of Vedantam et al. (2015), word for word; an n-gram of no reference weighs as if one had it."""
+
+    def ngrams(caption, n):
+        return [tuple(caption[i : i + n]) for i in range(len(caption) - n + 1)]
+
+    def tf_idf(caption, n):
+        counts = Counter(ngrams(caption, n))
+        total = sum(counts.values())
+        weights = {}
+        for ngram, count in counts.items():
+            images = sum(any(ngram in ngrams(other, n) for other in captions) for captions in references)
+            weights[ngram] = count / total * math.log(len(references) / max(1, images))
+        return weights
+
+    def cosine(one, two):
+        norms = math.hypot(*one.values()) * math.hypot(*two.values())
+        return sum(weight * two.get(ngram, 0) for ngram, weight in one.items()) / norms if norms else 0
+
+    return [
+        10
+        / 4
+        * sum(cosine(tf_idf(caption, n), tf_idf(other, n)) for n in (1, 2, 3, 4) for other in captions)
+        / len(captions)
+        for caption, captions in zip(candidates, references, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("shortest", [0, 4])
+def test_plain_cider_is_the_formula_of_the_paper(random_captions, shortest):
+    references, candidates = random_captions(20, shortest=shortest)
+    expected = plain_cider(references, candidates)
+    mean, each = Cider(references).score(candidates)
+    assert each == pytest.approx(expected, abs=1e-9)
+    assert mean == pytest.approx(sum(expected) / 20, abs=1e-9)
+
+
+def test_plain_cider_lets_repetition_pay_where_cider_d_does_not():
+    references = [[["dog", "runs", "fast"]], [["cat"]]]
+    once, twice = [["dog", "a", "b"], ["cat"]], [["dog", "dog", "b"], ["cat"]]
+    gains = [metric.score(twice)[1][0] / metric.score(once)[1][0] for metric in (Cider(references), CiderD(references))]
+    assert gains[0] == pytest.approx(2 * gains[1])

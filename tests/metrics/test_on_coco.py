@@ -1,0 +1,84 @@
+"""On COCO's 5,000 validation images the metrics equal COCO's tools, or differ as much as is said here."""
+
+import json
+import shutil
+import time
+from collections import defaultdict
+
+import pytest
+
+from captioner.metrics.bleu import Bleu
+from captioner.metrics.cider import Cider, CiderD
+from captioner.metrics.java import JavaMeteor
+from captioner.metrics.meteor import Meteor
+from captioner.metrics.rouge import RougeL
+from captioner.text.tokenizer import tokenize
+
+pytestmark = pytest.mark.data
+
+
+@pytest.fixture(scope="module")
+def captions(research_data):
+    """The tokenised captions of each image."""
+    annotations = json.loads((research_data / "coco" / "captions_val2017.json").read_text(encoding="utf-8"))
+    images = defaultdict(list)
+    for annotation in annotations["annotations"]:
+        images[annotation["image_id"]].append(tokenize(annotation["caption"]))
+    return list(images.values())
+
+
+@pytest.fixture(scope="module")
+def shifted(captions):
+    """References, and as each image's candidate the first caption of the image before: mostly wrong."""
+    firsts = [image[0] for image in captions]
+    return captions, [firsts[-1], *firsts[:-1]]
+
+
+@pytest.fixture(scope="module")
+def human(captions):
+    """Each image's first caption is the candidate, the others are the references: mostly right."""
+    return [image[1:] for image in captions], [image[0] for image in captions]
+
+
+@pytest.mark.parametrize(
+    ("ours", "module", "name"), [(RougeL, "rouge.rouge", "Rouge"), (CiderD, "cider.cider", "Cider")]
+)
+def test_rouge_and_cider_d_equal_cocos_tool(ours, module, name, shifted, as_coco):
+    coco = getattr(pytest.importorskip(f"pycocoevalcap.{module}"), name)()
+    references, candidates = shifted
+    mean, each = coco.compute_score(as_coco(references), as_coco([[c] for c in candidates]))
+    assert ours(references).score(candidates) == (pytest.approx(mean, abs=1e-9), pytest.approx(list(each), abs=1e-9))
+
+
+def test_bleu_equals_cocos_tool(shifted, as_coco):
+    coco = pytest.importorskip("pycocoevalcap.bleu.bleu")
+    references, candidates = shifted
+    expected, _ = coco.Bleu(4).compute_score(as_coco(references), as_coco([[c] for c in candidates]), verbose=0)
+    assert Bleu(references).score(candidates) == pytest.approx(expected, abs=1e-9)
+
+
+# Java's METEOR also matches paraphrases ("man" and "person", "near" and "next to"), and always synonyms.
+MOST_BELOW = {"exact+stem": 0.0135, "exact+stem+wordnet": 0.0055}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("captions_of", ["shifted", "human"])
+def test_meteor_is_a_little_below_javas(captions_of, request):
+    pytest.importorskip("pycocoevalcap.meteor.meteor")
+    if shutil.which("java") is None:
+        pytest.skip("there is no Java")
+    references, candidates = request.getfixturevalue(captions_of)
+    metric = Meteor(references)
+    score, _ = metric.score(candidates)
+    java, _ = JavaMeteor(references).score(candidates)
+    print(f"\n{captions_of} captions: {metric.stages} {score:.4f}, Java {java:.4f}, difference {score - java:+.4f}")
+    assert 0 < java - score < MOST_BELOW[metric.stages]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", [Bleu, RougeL, CiderD, Cider, Meteor])
+def test_the_processor_time_of_each_metric_is_printed(metric, shifted):
+    references, candidates = shifted
+    start = time.process_time()
+    metric(references).score(candidates)
+    print(f"\n{metric.__name__}: {time.process_time() - start:.2f} s for {len(candidates)} captions")
