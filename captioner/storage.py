@@ -1,4 +1,4 @@
-"""Folders that are whole or not there at all, and that notice when a byte of theirs has changed."""
+"""Files and folders that are whole or not there at all; folders also notice when a byte of theirs has changed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,36 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from captioner.errors import CaptionerError
 
 CHECKSUMS = "checksums.json"
 _UNFINISHED, _REPLACED = ".tmp", ".old"
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[TextIO]:
+    """Give a file to write text into, which takes the name `path` when the block ends well, in place of what had it.
+
+    Who reads `path` meanwhile, or after a crash, finds the old file or the new.
+
+    Raises:
+        CaptionerError: its folder is missing or read-only, or the disk is full; nothing is left behind.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise CaptionerError(f"{path} cannot be written: {reason}; check its folder and free space") from error
+    finally:
+        with contextlib.suppress(OSError):  # gone already when all went well
+            unfinished.unlink()
 
 
 @contextmanager
@@ -77,7 +102,8 @@ def verify(folder: Path) -> None:
 
 
 def _seal(folder: Path) -> None:
-    sums = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
+    files = [file for file in sorted(folder.iterdir()) if file.suffix != ".md" and file.name != CHECKSUMS]
+    sums = {file.name: _sha256(file) for file in files}  # without the model card, which people edit
     (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2), encoding="utf-8")
     for file in [*folder.iterdir(), folder]:
         descriptor = os.open(file, os.O_RDONLY)

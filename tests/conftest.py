@@ -8,6 +8,7 @@ import torch
 
 from captioner import Captioner
 from captioner.build import build_model
+from captioner.cli import main
 from captioner.config import Config, DecoderConfig, EncoderConfig, ModelConfig, parse
 from captioner.data.datasets import load_references
 from captioner.data.shapes import draw_shapes
@@ -71,5 +72,26 @@ def tiny_model(shapes, tmp_path_factory):
     model = build_model(config, vocab_size=len(vocabulary))
     model.decoder.output.bias.data[EOS] = -3  # or it would say nothing at all
     folder = tmp_path_factory.mktemp("run") / "best"
-    Captioner(model, vocabulary, config, device="cpu").save_pretrained(folder)
+    Captioner([model], vocabulary, config, device="cpu").save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def photo(shapes):
+    """One image of the small data set."""
+    return sorted((shapes / "dev").iterdir())[0]
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command line; give its exit code, what it printed on stdout, and on stderr."""
+
+    def call(*arguments):
+        code = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code or 0
+        return (code, *capsys.readouterr())
+
+    return call

@@ -78,11 +78,17 @@ def collate(items: Sequence[Item]) -> Batch:
     pairs = [(caption, index) for index, (_, captions) in enumerate(items) for caption in captions]
     pairs.sort(key=lambda pair: len(pair[0]), reverse=True)
     captions, owner = zip(*pairs, strict=True)
+    tokens, mask = pad(captions)
+    return Batch(torch.stack([source for source, _ in items]), tokens, mask, torch.tensor(owner))
+
+
+def pad(captions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Give tokens (N, T), each caption filled up to the longest with <pad>, and the mask (N, T) of the real ones."""
     lengths = torch.tensor([len(caption) for caption in captions])
     tokens = torch.full((len(captions), int(lengths.max())), PAD)  # (N, T)
     mask = torch.arange(tokens.shape[1]) < lengths.unsqueeze(1)  # (N, T)
     tokens[mask] = torch.tensor([word for caption in captions for word in caption])
-    return Batch(torch.stack([source for source, _ in items]), tokens, mask, torch.tensor(owner))
+    return tokens, mask
 
 
 def spread(count: int, parts: int) -> list[slice]:

@@ -6,12 +6,11 @@ A name that ends in .jsonl means JSON lines: one such object a line.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from captioner.errors import CaptionerError, UsageError
+from captioner.errors import UsageError
+from captioner.storage import new_file
 
 ImageId = int | str
 """COCO numbers its images; other data sets name them. 42 and "42" are two different images."""
@@ -60,26 +59,36 @@ def check_destination(path: Path) -> None:
 
 
 def write_results(path: str | Path, results: Mapping[ImageId, str]) -> None:
-    """Write the captions in COCO's form. Who reads `path` meanwhile, or after a crash, finds the old file or the new.
-
-    Raises CaptionerError where the file cannot be written, and leaves nothing behind.
-    """
+    """Write the captions in COCO's form, whole or not at all. Raises CaptionerError where that cannot be done."""
     path = Path(path)
     lines = [json.dumps({"image_id": image, "caption": caption}) for image, caption in results.items()]
     text = "".join(f"{line}\n" for line in lines) if path.suffix == ".jsonl" else "[" + ",\n".join(lines) + "]\n"
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise CaptionerError(f"{path}: cannot write the results: {reason}; check its folder and free space") from error
-    finally:
-        with suppress(OSError):  # gone already when all went well
-            beside.unlink()
+    with new_file(path) as file:
+        file.write(text)
+
+
+def check_images(known: Collection[ImageId], results: Mapping[ImageId, str], *, allow_partial: bool = False) -> None:
+    """Refuse results that are not of the annotated images, by name; or only unknown images, where `allow_partial`.
+
+    Raises UsageError, also where there is no result at all.
+    """
+    there = set(known)
+    missing = [repr(image) for image in known if image not in results]
+    unknown = [repr(image) for image in results if image not in there]
+    problems = []
+    if missing and not (allow_partial and results):
+        problems.append(f"no caption for {listed(missing, 'image')}")
+    if unknown:
+        problems.append(f"{listed(unknown, 'image')} not in the annotations")
+    if not problems:
+        return
+    if {image.strip("'") for image in missing} & {image.strip("'") for image in unknown}:
+        way_out = "image ids are numbers on one side and text on the other, write them alike"
+    elif unknown:
+        way_out = "caption the annotated images, or name the annotations and the split of these"
+    else:
+        way_out = "caption them" + (" too, or allow a subset with --allow-partial" if results else "")
+    raise UsageError(f"the results do not fit the annotations: {', '.join(problems)}; {way_out}")
 
 
 def listed(things: Sequence[object], noun: str) -> str:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from captioner.errors import CaptionerError, UsageError
-from captioner.metrics.results import read_results, write_results
+from captioner.metrics.results import check_images, read_results, write_results
 
 RESULTS = {42: "a dog runs", "beach.jpg": 'a "café"\u2028 at night'}
 
@@ -94,3 +94,30 @@ def test_every_wrong_result_is_counted_and_the_first_are_named(tmp_path):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"r\.json.*No such file"):
         read_results(tmp_path / "r.json")
+
+
+def test_results_of_the_annotated_images_are_accepted():
+    check_images([7, "cat"], {"cat": "a cat", 7: "a dog"})
+
+
+def test_unknown_images_are_counted_and_named_even_in_a_subset():
+    for allow_partial in (False, True):
+        with pytest.raises(UsageError, match=r"2 images \(8, 'bird'\) not in the annotations; "):
+            check_images([7, "cat"], {7: "a", "cat": "a", 8: "a", "bird": "a"}, allow_partial=allow_partial)
+
+
+def test_missing_images_are_refused_unless_a_subset_is_allowed():
+    with pytest.raises(UsageError, match=r"no caption for 1 image \('cat'\); .*--allow-partial"):
+        check_images([7, "cat"], {7: "a"})
+    check_images([7, "cat"], {7: "a"}, allow_partial=True)
+
+
+def test_no_result_at_all_is_no_subset():
+    with pytest.raises(UsageError, match=r"no caption for 2 images \(7, 'cat'\); caption them$"):
+        check_images([7, "cat"], {}, allow_partial=True)
+
+
+@pytest.mark.parametrize("allow_partial", [False, True])
+def test_ids_that_are_text_on_one_side_only_are_explained(allow_partial):
+    with pytest.raises(UsageError, match="numbers on one side and text on the other"):
+        check_images([42], {"42": "a dog"}, allow_partial=allow_partial)

@@ -1,0 +1,30 @@
+"""What comes out: captions with their words, and how sure the model is of them. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Heat = tuple[tuple[float, ...], ...]
+"""Rows x columns: the log-probability that a word loses with that part of the image hidden; below 0 it gains."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a caption, and how sure the model was of it among all words it could have said there."""
+
+    text: str
+    log_prob: float  # natural logarithm
+    confidence: float | None = None  # that a person would say it of this image, 0 to 1; none: never calibrated
+    heat: Heat | None = None
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What the model says of an image."""
+
+    text: str
+    words: tuple[Word, ...]
+    log_prob: float  # natural logarithm of the whole caption's probability, its end included
+    confidence: float | None = None  # mean of its words'; none: never calibrated
+    silent: bool = False  # its confidence is below what was asked for: better not shown
+    others: tuple[Caption, ...] = ()  # further captions, the best first, where more than one is asked for

@@ -1,0 +1,138 @@
+"""Captions with their photographs → one HTML file, to be looked at in a browser, mailed or kept.
+
+What comes from outside (captions, file names, titles) stands in JSON blocks only, and the script shows it as text. The
+page's Content-Security-Policy forbids the browser every request, and every script but the page's own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import math
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from importlib.resources import files
+from itertools import islice
+from pathlib import Path
+
+from PIL import ImageOps
+
+from captioner.captions import Word
+from captioner.data.images import read_image
+from captioner.errors import ImageError
+from captioner.report.entries import Entry, Figure
+from captioner.storage import new_file
+
+LONGEST, QUALITY = 320, 40
+"""A thumbnail's longer side in pixels, and its WebP quality."""
+
+THREADS, AHEAD = 4, 64
+"""Thumbnails are made by so many threads (Pillow lets go of the interpreter's lock), so many images ahead."""
+
+
+def write_report(
+    path: Path,
+    entries: Iterable[Entry],
+    *,
+    title: str,
+    about: Mapping[str, str],
+    figures: Sequence[Figure] = (),
+    facts: Mapping[str, str] | None = None,
+) -> None:
+    """Write the page, whole or not at all. Entries are taken as they come, and written as they are taken.
+
+    `about` says what was done (model, data, decoding, signature), `facts` what else was counted; both are text. The
+    page opens with the first of the scores, the best images first; without scores, with the confidence. An image that
+    cannot be read costs its thumbnail only: a grey box says why.
+
+    Raises:
+        CaptionerError: the file cannot be written; nothing is left behind, and what was there before is kept.
+    """
+    shown = [[figure.name, *map(_number, (figure.value, figure.low, figure.high))] for figure in figures]
+    report = {"title": title, "about": dict(about), "figures": shown, "facts": dict(facts or {})}
+    head, tail = _frame()
+    with new_file(path) as file, ThreadPoolExecutor(THREADS) as pool:
+        file.write(head.replace("{{ report }}", _json(report)))
+        for number, line in enumerate(_lines(entries, pool)):
+            file.write(f",\n{line}" if number else line)
+        file.write(tail)
+
+
+def _frame() -> tuple[str, str]:
+    """Give the page before its entries and after them."""
+    part = files(__package__)
+    script = "\n".join((part / name).read_text(encoding="utf-8") for name in ("card.js", "charts.js", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = (part / "page.html").read_text(encoding="utf-8")
+    page = page.replace("{{ style }}", (part / "page.css").read_text(encoding="utf-8"))
+    page = page.replace("{{ script }}", script).replace("{{ digest }}", digest)
+    head, tail = page.split("{{ entries }}")
+    return head, tail
+
+
+def _lines(entries: Iterable[Entry], pool: Executor) -> Iterator[str]:
+    waiting = iter(entries)
+    while some := list(islice(waiting, AHEAD)):  # pool.map alone would take them all at once
+        yield from pool.map(_line, some)
+
+
+def _line(entry: Entry) -> str:
+    measures = {name: _number(100 * score, 2) for name, score in entry.scores.items()}
+    caption = entry.caption
+    if caption.confidence is not None:
+        measures["confidence"] = _number(100 * caption.confidence, 2)
+    measures["log-probability"] = _number(caption.log_prob)
+    return _json(
+        {
+            "name": entry.name,
+            "lot": zlib.crc32(entry.name.encode(errors="surrogatepass")),  # its place in the random order of any report
+            **_thumbnail(entry.path, cropped=entry.cropped),
+            "words": [[word.text, _number(_shade(word)), *_heat(word)] for word in caption.words],
+            "measures": measures,
+            "others": [[other.text, _number(other.log_prob)] for other in caption.others],
+            "references": list(entry.references),
+        }
+    )
+
+
+def _shade(word: Word) -> float:
+    """Its confidence; of a model that was never calibrated, its probability."""
+    return math.exp(word.log_prob) if word.confidence is None else word.confidence
+
+
+def _thumbnail(path: Path, *, cropped: bool) -> dict[str, str | int]:
+    """Give the photo in small, in its own shape; or why it cannot be read."""
+    try:
+        picture = read_image(path, at_least=LONGEST)
+    except ImageError as error:
+        return {"problem": error.reason}
+    if cropped:
+        picture = ImageOps.fit(picture, (min(picture.size),) * 2, bleed=1 / 16)  # 7/8 of the short side
+    picture.thumbnail((LONGEST, LONGEST))
+    file = io.BytesIO()
+    picture.save(file, "WEBP", quality=QUALITY, method=2)
+    return {"photo": base64.b64encode(file.getvalue()).decode(), "width": picture.width, "height": picture.height}
+
+
+def _heat(word: Word) -> tuple[()] | tuple[int, str]:
+    """Give the columns, and a signed byte for each part, row by row: 127 is the most that any part costs the word.
+
+    Or a log-probability of 1, if that is more: a word that hangs on nothing is not made to look as if it did.
+    """
+    if not word.heat:
+        return ()
+    most = max(1.0, *(abs(lost) for row in word.heat for lost in row))
+    cells = [round(127 * lost / most) for row in word.heat for lost in row]
+    return len(word.heat[0]), base64.b64encode(bytes(cell & 0xFF for cell in cells)).decode()
+
+
+def _number(value: float | None, digits: int = 3) -> float | None:
+    return round(value, digits) if value is not None and math.isfinite(value) else None  # JSON knows no NaN
+
+
+def _json(value: object) -> str:
+    """Give ASCII that no HTML parser takes for the end of a script, or for a comment."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

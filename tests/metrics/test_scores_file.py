@@ -1,0 +1,50 @@
+"""scores.json keeps the scores of every results file of its folder."""
+
+import json
+
+import pytest
+
+from captioner.errors import CaptionerError, UsageError
+from captioner.metrics.scorer import Scorer
+from captioner.metrics.scores_file import check_scores_file, write_scores
+
+
+@pytest.fixture(scope="module")
+def scores():
+    return Scorer({1: ["a dog runs"]}).score({1: "a dog"})
+
+
+def test_scores_stand_under_the_name_of_their_results(tmp_path, scores):
+    for name in ("one.json", "two.jsonl", "one.json"):
+        write_scores(tmp_path / name, scores)
+    known = json.loads((tmp_path / "scores.json").read_text())
+    expected = json.loads(json.dumps(scores.as_dict()))
+    assert known == {"one.json": expected, "two.jsonl": expected}
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
+
+
+@pytest.mark.parametrize("content", ['{"one.json": {"Bleu', "[]", '{"Bleu_1": 0.5}', b"\xff"])
+def test_a_file_that_is_something_else_is_named_and_kept(tmp_path, scores, content):
+    path = tmp_path / "scores.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    before = path.read_bytes()
+    for call in (check_scores_file, lambda results: write_scores(results, scores)):
+        with pytest.raises(UsageError, match=r"scores\.json: .*move it away"):
+            call(tmp_path / "one.json")
+    assert path.read_bytes() == before
+
+
+def test_no_file_is_as_good_as_a_sound_one(tmp_path, scores):
+    check_scores_file(tmp_path / "one.json")
+    write_scores(tmp_path / "one.json", scores)
+    check_scores_file(tmp_path / "one.json")
+
+
+def test_results_may_not_have_its_name(tmp_path):
+    with pytest.raises(UsageError, match="name the results otherwise"):
+        check_scores_file(tmp_path / "scores.json")
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path, scores):
+    with pytest.raises(CaptionerError, match=r"nowhere.*No such file"):
+        write_scores(tmp_path / "nowhere" / "one.json", scores)

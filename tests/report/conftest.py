@@ -1,0 +1,22 @@
+"""A few entries to make pages of."""
+
+import pytest
+from PIL import Image
+
+from captioner.captions import Caption, Word
+from captioner.report.entries import Entry
+
+
+@pytest.fixture
+def entry(tmp_path):
+    """Make an entry with a small photo: `entry("a dog runs", references=[...])`."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+
+    def make(text, name="dog.png", size=(40, 30), *, words=None, log_prob=-3.0, confidence=None, others=(), **fields):
+        Image.new("RGB", size, "green").save(folder / name)
+        words = tuple(words or (Word(word, -1.0, 0.5) for word in text.split()))
+        further = tuple(Caption(other, (), score) for other, score in others)
+        return Entry(name, folder / name, Caption(text, words, log_prob, confidence, others=further), **fields)
+
+    return make

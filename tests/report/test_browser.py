@@ -1,0 +1,207 @@
+"""What the report does in a browser. Needs Playwright's Python package and a Chromium; skips, and says so, without."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from captioner.captions import Word
+from captioner.report.entries import Figure
+from captioner.report.page import write_report
+
+pytestmark = pytest.mark.slow
+
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+MANY = 1000
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="Playwright is not installed: pip install playwright"
+    )
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip(f"no browser: none of {', '.join(names)} is on the path")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=program, args=["--no-sandbox"])  # CI runs as root
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(chromium, tmp_path):
+    """Write a report and open it; what it asked for and complained about is checked when the test is over."""
+    path = tmp_path / "report.html"
+    requests, complaints, contexts = [], [], []
+
+    def open_page(*entries, width=1280, height=800, **extra):
+        write_report(path, entries, title=f"Dogs {HOSTILE}", about={"model": HOSTILE}, **extra)
+        contexts.append(chromium.new_context(viewport={"width": width, "height": height}, has_touch=True))
+        page = contexts[-1].new_page()
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: complaints.append(dialog.message))
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert requests == [path.as_uri()]
+    assert complaints == []
+
+
+@pytest.fixture
+def three(entry):
+    heat = [[0.0, 1.0], [0.0, -1.0]]
+    return [
+        entry("a dog runs", "1.png", scores={"CIDEr-D": 0.9}, references=["two dogs run"]),
+        entry("a cat sits", "2.png", scores={"CIDEr-D": 0.1}, references=["a dog sits"]),
+        entry("", "3.png", words=[Word("birds", -1.0, 0.25, heat)], scores={"CIDEr-D": 0.5}, references=["a bird"]),
+    ]
+
+
+def names(page):
+    return page.locator(".card .name").all_text_contents()
+
+
+def test_words_leave_the_images_they_are_said_of(opened, three):
+    page = opened(*three)
+    found = {}
+    for where in ("caption", "references", "either", "missed", "invented", "name"):
+        page.select_option("[name=where]", where)
+        page.fill("[name=query]", "2" if where == "name" else "dog")
+        found[where] = sorted(names(page))
+    assert found == {
+        "caption": ["1.png"],
+        "references": ["1.png", "2.png"],
+        "either": ["1.png", "2.png"],
+        "missed": ["2.png"],
+        "invented": [],
+        "name": ["2.png"],
+    }
+    page.click("text=Show all")
+    assert page.text_content("#count") == "3 images"
+
+
+def test_the_order_is_by_score_or_by_name(opened, three):
+    page = opened(*three)
+    assert names(page) == ["1.png", "3.png", "2.png"]
+    page.check("[value=worst]")
+    assert names(page) == ["2.png", "3.png", "1.png"]
+    page.check("[value=name]")
+    assert names(page) == ["1.png", "2.png", "3.png"]
+    page.check("[value=random]")
+    assert sorted(names(page)) == ["1.png", "2.png", "3.png"]
+
+
+def test_a_bin_of_the_histogram_leaves_its_images_and_gives_them_back(opened, three):
+    page = opened(*three)
+    bins = page.locator("#bins button")
+    bins.last.click()
+    assert names(page) == ["1.png"]
+    bins.last.click()
+    assert len(names(page)) == 3
+    bins.first.focus()
+    page.keyboard.press("Enter")
+    assert names(page) == ["2.png"]
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    assert names(page) == []
+    assert page.text_content("#count") == "0 of 3 images"
+
+
+def test_dragging_over_bins_and_typing_a_range_filter_alike(opened, three):
+    page = opened(*three)
+    first, last = (page.locator("#bins button").nth(index).bounding_box() for index in (5, -1))
+    page.mouse.move(first["x"] + 2, first["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(last["x"] + 2, last["y"] + 20, steps=30)
+    page.mouse.up()
+    assert names(page) == ["1.png", "3.png"]
+    page.fill("[name=low]", "")
+    page.fill("[name=high]", "50")  # below 50
+    assert names(page) == ["2.png"]
+
+
+@pytest.mark.parametrize("way", ["hover", "tap", "keys"])
+def test_pointing_at_a_word_shows_how_sure_it_is_and_what_it_hangs_on(opened, three, way):
+    page = opened(three[2])
+    word, canvas = page.locator(".caption .word"), page.locator(".photo canvas")
+    assert canvas.is_hidden()
+    if way == "keys":
+        page.focus("[name=high]")
+        page.keyboard.press("Tab")
+    else:
+        getattr(word, way)()
+    assert canvas.is_visible()
+    assert page.text_content(".readout") == "birds  25 %"
+    read = "c => Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)"
+    pixels = canvas.evaluate(read)
+    red_green_blue_alpha = [pixels[4 * cell : 4 * cell + 4] for cell in range(4)]
+    (_, hot, _, cold) = red_green_blue_alpha
+    assert [pixel[3] > 0 for pixel in red_green_blue_alpha] == [False, True, False, True]
+    assert hot[0] > hot[2]
+    assert cold[2] > cold[0]
+
+
+def test_hostile_text_is_shown_as_text(opened, entry):
+    page = opened(replace(entry("", words=[Word(HOSTILE, -1.0, 0.5)], references=[HOSTILE]), name=HOSTILE))
+    assert names(page) == [HOSTILE]
+    assert page.locator(".caption .word").text_content() == HOSTILE
+    assert page.text_content("h1") == f"Dogs {HOSTILE}"
+
+
+def test_without_references_it_opens_with_the_confidence(opened, entry):
+    page = opened(entry("a dog", "1.png", confidence=0.2), entry("a cat", "2.png", confidence=0.7))
+    assert names(page) == ["2.png", "1.png"]
+    assert page.locator("[name=measure] option").all_text_contents() == ["confidence", "log-probability"]
+    assert page.locator("#figures").is_hidden()
+    assert page.locator("[name=where] option").all_text_contents() == ["in the caption", "in the file name"]
+
+
+def test_what_is_no_number_is_shown_as_a_dash_and_comes_last(opened, entry):
+    unsaid = entry("a dog", "1.png", scores={"CIDEr-D": float("nan")}, log_prob=float("-inf"))
+    page = opened(unsaid, entry("a cat", "2.png", scores={"CIDEr-D": 0.0}), figures=[Figure("CIDEr-D", float("nan"))])
+    for order in ("best", "worst"):
+        page.check(f"[value={order}]")
+        assert names(page) == ["2.png", "1.png"]
+    assert page.locator(".card").last.locator("dd").all_text_contents() == ["–", "–"]
+    assert page.text_content("#figures b") == "–"
+    page.fill("[name=low]", "0")
+    assert names(page) == ["2.png"]
+
+
+def test_no_image_at_all_is_said(opened):
+    assert opened().text_content("#count") == "0 images"
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 1280])
+def test_nothing_is_wider_than_the_screen(opened, entry, width):
+    long = "x" * 200
+    figures = [Figure("CIDEr-D", 139.2, 136.4, 142.1)]
+    page = opened(
+        replace(entry(f"{long} dog", references=[long], scores={"CIDEr-D": 0.5}), name=long),
+        width=width,
+        figures=figures,
+        facts={long: long},
+    )
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_a_thousand_images_are_shown_as_they_are_scrolled_to(opened, entry):
+    one = entry("a dog runs")
+    Image.effect_noise((80, 60), 50).resize((640, 480)).save(one.path)  # takes as many bytes as a photo does
+    page = opened(*(replace(one, name=str(number)) for number in range(MANY)))
+    milliseconds = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
+    megabytes = page.evaluate("document.documentElement.outerHTML.length") / 1e6
+    print(f"\n{MANY:,} images, {megabytes:.1f} MB: opened in {milliseconds / 1000:.2f} s")
+    assert page.text_content("#count") == "1,000 images"
+    before = len(names(page))
+    assert before < 100
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    page.locator(".card").nth(before).wait_for()

@@ -1,0 +1,197 @@
+"""The report is one file that needs nothing else, shows everything as text, and is written whole or not at all."""
+
+import base64
+import hashlib
+import io
+import json
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from captioner.captions import Word
+from captioner.errors import CaptionerError
+from captioner.report import page
+from captioner.report.entries import Figure
+from captioner.report.page import write_report
+
+HOSTILE = "</script><img src=x onerror=alert(1)><!-- {{ entries }} {{ script }}"
+
+
+class Elements(HTMLParser):
+    """Reads a page as a browser does: every tag with its attributes, and the text of every script by its id."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.scripts = [], {}
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        tag, attributes = self.tags[-1] if self.tags else (None, {})
+        if tag == "script":
+            self.scripts.setdefault(attributes.get("id"), data)  # what comes later stands after its end
+
+    def entries(self):
+        return json.loads(self.scripts["entries"])
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Write a report and read it again."""
+
+    def write(*entries, title="Dogs", about=None, **extra):
+        path = tmp_path / "report.html"
+        write_report(path, iter(entries), title=title, about=about or {"model": "m"}, **extra)
+        return Elements(path.read_text(encoding="utf-8"))
+
+    return write
+
+
+def test_the_page_asks_for_nothing(written, entry):
+    elements = written(entry("a dog"))
+    addresses = [
+        value for _, attributes in elements.tags for name in ("src", "href") if (value := attributes.get(name))
+    ]
+    assert addresses == ["data:,"]  # the icon, which a browser would ask for if it were not named
+    parts = "".join((page.files("captioner.report") / name).read_text() for name in ("page.css", "page.html"))
+    assert not re.search(r"https?:|url\(|@import", parts)
+
+
+def test_the_page_forbids_every_request_and_every_script_but_its_own(written, entry):
+    elements = written(entry("a dog"))
+    policy = next(attributes["content"] for tag, attributes in elements.tags if "http-equiv" in attributes)
+    digest = base64.b64encode(hashlib.sha256(elements.scripts[None].encode()).digest()).decode()
+    assert policy.startswith("default-src 'none'")
+    assert f"script-src 'sha256-{digest}'" in policy
+
+
+def test_what_comes_from_outside_stays_data(written, entry):
+    quiet = written(entry("a dog", references=["a dog"], others=[("a cat", -4.0)]))
+    dangerous = replace(entry(HOSTILE, references=[HOSTILE], others=[(HOSTILE, -4.0)]), name=HOSTILE)
+    loud = written(dangerous, title=HOSTILE, about={HOSTILE: HOSTILE})
+    assert [tag for tag, _ in loud.tags] == [tag for tag, _ in quiet.tags]
+    assert loud.scripts[None] == quiet.scripts[None]
+    [shown] = loud.entries()
+    assert (shown["name"], shown["references"], shown["others"]) == (HOSTILE, [HOSTILE], [[HOSTILE, -4.0]])
+    assert json.loads(loud.scripts["report"])["title"] == HOSTILE
+
+
+def test_every_photo_is_embedded_small_and_in_its_own_shape(written, entry):
+    elements = written(entry("wide", "wide.png", (1000, 500)), entry("tall", "tall.png", (30, 60)))
+    for shown, size in zip(elements.entries(), [(page.LONGEST, page.LONGEST // 2), (30, 60)], strict=True):
+        with Image.open(io.BytesIO(base64.b64decode(shown["photo"]))) as picture:
+            assert (picture.format, picture.size) == ("WEBP", size)
+        assert (shown["width"], shown["height"]) == size
+
+
+def test_the_place_of_an_image_is_not_told(written, entry, tmp_path):
+    assert str(tmp_path) not in written(entry("a dog")).scripts["entries"]
+
+
+def test_an_image_that_cannot_be_read_costs_only_itself(written, entry):
+    good, broken, gone = entry("a dog", "1.png"), entry("a cat", "2.png"), entry("a cow", "3.png")
+    broken.path.write_bytes(b"<html>")
+    gone.path.unlink()
+    shown = written(broken, good, gone).entries()
+    assert ["photo" in one for one in shown] == [False, True, False]
+    assert [one["problem"] for one in shown if "problem" in one] == [
+        "not an image (looks like an HTML page)",
+        "no such file",
+    ]
+    assert [one["words"][1][0] for one in shown] == ["cat", "dog", "cow"]
+
+
+def test_a_heat_map_is_a_signed_byte_for_each_part(written, entry):
+    hot = Word("dog", -1.0, 0.5, heat=((4.0, 2.0, 0.0), (-2.0, -4.0, 1.0)))
+    [[_, _, columns, heat]] = written(entry("", words=[hot])).entries()[0]["words"]
+    cells = [byte - 256 if byte > 127 else byte for byte in base64.b64decode(heat)]
+    assert columns == 3
+    assert cells == [127, 64, 0, -64, -127, 32]
+
+
+def test_a_word_that_hangs_on_nothing_much_glows_only_faintly(written, entry):
+    cold = Word("a", -1.0, 0.5, heat=((0.1, -0.1),))
+    [[*_, heat]] = written(entry("", words=[cold])).entries()[0]["words"]
+    assert list(base64.b64decode(heat)) == [13, 256 - 13]
+
+
+def test_without_a_calibrated_confidence_words_are_shaded_by_probability(written, entry):
+    [[_, shade]] = written(entry("", words=[Word("dog", math.log(0.25))])).entries()[0]["words"]
+    assert shade == 0.25
+
+
+def test_a_cropped_photo_shows_what_the_model_saw(written, entry):
+    one = entry("wide", "wide.png", (160, 80), cropped=True)
+    shown = written(one).entries()[0]
+    assert shown["width"] == shown["height"] == 80
+
+
+def test_scores_and_confidence_are_shown_times_100_and_what_is_no_number_is_left_out(written, entry):
+    shown = written(
+        entry("a dog", scores={"CIDEr-D": 1.234}, confidence=0.25, log_prob=-math.inf),
+        figures=[Figure("CIDEr-D", 39.2, 36.4, 42.1), Figure("BLEU-4", 17.1)],
+    )
+    assert shown.entries()[0]["measures"] == {"CIDEr-D": 123.4, "confidence": 25.0, "log-probability": None}
+    assert json.loads(shown.scripts["report"])["figures"] == [
+        ["CIDEr-D", 39.2, 36.4, 42.1],
+        ["BLEU-4", 17.1, None, None],
+    ]
+
+
+def test_more_entries_than_are_made_ahead_keep_their_order(written, entry):
+    one = entry("a dog")
+    names = [str(number) for number in range(page.AHEAD + 3)]
+    assert [shown["name"] for shown in written(*(replace(one, name=name) for name in names)).entries()] == names
+
+
+def test_entries_are_written_as_they_come(written, entry):
+    one, taken = entry("a dog"), []
+
+    def come():
+        for number in range(3 * page.AHEAD):
+            taken.append(number)
+            yield one
+
+    lines = page._lines(come(), page.ThreadPoolExecutor(1))
+    next(lines)
+    assert len(taken) == page.AHEAD
+
+
+def test_the_random_order_is_the_same_in_every_report(written, entry):
+    def lots(*names):
+        return {shown["name"]: shown["lot"] for shown in written(*(entry("a dog", name) for name in names)).entries()}
+
+    one, other = lots("1.png", "2.png"), lots("2.png", "3.png")
+    assert one["2.png"] == other["2.png"]
+    assert one["1.png"] != one["2.png"]
+
+
+def test_no_entries_are_a_page_too(written):
+    assert written().entries() == []
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_report_that_fails_leaves_what_was_there(tmp_path, entry, failure):
+    path = tmp_path / "report.html"
+    path.write_text("the old one")
+
+    def failing():
+        yield entry("a dog")
+        raise failure
+
+    with pytest.raises(CaptionerError if isinstance(failure, OSError) else KeyboardInterrupt):
+        write_report(path, failing(), title="t", about={})
+    assert path.read_text() == "the old one"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["photos", "report.html"]
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    path = tmp_path / "nowhere" / "report.html"
+    with pytest.raises(CaptionerError, match=f"{path} cannot be written: No such file or directory; check"):
+        write_report(path, [], title="t", about={})
