@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from captioner.errors import UsageError
 
@@ -27,6 +27,8 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0)]
+Whole = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
@@ -63,11 +65,48 @@ class DecoderConfig(Section):
 
 
 class DecodingConfig(Section):
-    """How captions are searched for; kept in the model folder as its defaults."""
+    """How captions are found; kept in the model folder as its defaults."""
 
-    beam: Count = 3  # 1: greedy
+    method: Literal["beam", "sample"] = "beam"
+    captions: Count = 1  # of each image, the best first
     max_length: Count = 20  # words
-    length_alpha: Annotated[float, Field(ge=0, le=2)] = 0.7  # 0 ranks by probability, 1 by its mean per word
+    min_length: Whole = 0
+    min_confidence: Fraction = 0.0  # stay silent below it
+    # beam search
+    beam: Count = 3  # 1: greedy; widened where `captions` or `groups` ask for more
+    length_norm: Literal["none", "average", "wu"] = (
+        "wu"  # rank by probability, by its mean per word, or between the two
+    )
+    length_alpha: Annotated[float, Field(ge=0, le=2)] = 0.9  # of wu: 0 is none, larger favours longer captions
+    groups: Count = 1  # diverse beam search: each avoids the words that those before it chose
+    diversity: Annotated[float, Field(ge=0)] = 0.5  # by so much log-probability
+    # sampling
+    temperature: Rate = 1.0  # below 1 sharper, above 1 flatter
+    top_k: Count | None = None  # draw from so many of the likeliest words
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0  # draw from the fewest words that together have this probability
+    seed: int = 0
+    # rules, obeyed by beam search and sampling alike
+    prefix: str = ""  # captions start with this
+    require: tuple[str, ...] = ()  # words that every caption holds
+    forbid: tuple[str, ...] = ()  # words that none holds
+    no_repeat_ngram: Count | None = None  # no run of so many words twice
+    no_double_words: bool = False  # no word twice in a row
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> DecodingConfig:
+        if self.min_length > self.max_length:
+            raise ValueError(f"min_length ({self.min_length}) is above max_length ({self.max_length})")
+        if both := sorted(set(self.require) & set(self.forbid)):
+            raise ValueError(f"'{both[0]}' is both required and forbidden")
+        return self
+
+
+class ConfidenceConfig(Section):
+    """What `captioner calibrate` found out: a word of probability p is right with confidence p ** (1 / temperature)."""
+
+    temperature: Rate
+    error: Fraction  # expected calibration error of captions, on images that the temperature was not fitted on
+    images: Count
 
 
 class SourceConfig(Section):
@@ -127,7 +166,7 @@ class TrainingConfig(Section):
     gradient_clip: Rate = 5.0  # largest norm
     cache_features: bool = True  # where the trunk is frozen and nothing is augmented
     precision: PrecisionName = "auto"
-    workers: Annotated[int, Field(ge=0)] | None = None  # that read images; none: as many as there are cores
+    workers: Whole | None = None  # that read images; none: as many as there are cores
     seed: int = 0
 
 
@@ -137,6 +176,7 @@ class ModelConfig(Section):
     encoder: EncoderConfig = EncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
     decoding: DecodingConfig = DecodingConfig()
+    confidence: ConfidenceConfig | None = None
 
 
 class Config(ModelConfig):
@@ -246,6 +286,8 @@ def _explain(section: type[Section], details: Any) -> str:
             return f"{key} is {value!r}: choose one of {choices}"
         case "missing":
             return f"{key} is missing"
+        case "value_error":
+            return f"{key}: {context['error']}" if key else str(context["error"])
         case _:
             return f"{key} is {value!r}: {details['msg'][0].lower()}{details['msg'][1:]}"
 

@@ -96,11 +96,32 @@ class Decoder(Protocol):
         ...
 
 
+class Speaker(Protocol):
+    """A model, or several that speak as one: all that captioning needs of it."""
+
+    def begin(self, source: Tensor) -> State:
+        """Look at images (B, 3, height, width) and give the state before the first word."""
+        ...
+
+    def step(self, words: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read one word (N,) and give the log-probabilities of the next, (N, V), with the new state."""
+        ...
+
+    def read(self, batch: Batch, state: State) -> Tensor:
+        """Read whole captions and give the log-probability of each of their M words, (M,)."""
+        ...
+
+
 class Hypothesis(NamedTuple):
     """One caption that a search has found."""
 
     words: list[int]  # without <bos> and <eos>
-    log_prob: float  # of the words and the <eos>, natural logarithm, summed
+    log_probs: list[float]  # natural logarithm, of each word and of the <eos>
+
+    @property
+    def log_prob(self) -> float:
+        """Of the whole caption."""
+        return sum(self.log_probs)
 
 
 def select_state(state: State, index: Tensor) -> State:

@@ -36,6 +36,7 @@ class Name(StrEnum):
     TRAIN_JPEG = "train-jpeg"
     CAPTION_JPEG = "caption-jpeg"
     DECODE = "decode"
+    REQUIRE = "require"
 
 
 class Device(StrEnum):
@@ -61,6 +62,7 @@ class Result:
     unit: str
     ours: float
     naive: float
+    against: str  # what `naive` is
     ratio: float  # the median of the rounds' ratios, each of two runs side by side
     lowest_ratio: float
     highest_ratio: float
@@ -70,14 +72,14 @@ class Result:
     def line(self) -> str:
         """Write it as a row of the table."""
         row = f"{self.benchmark:<13} {self.ours:>9.1f} {self.naive:>9.1f}  {self.ratio:>6.2f}"
-        row += f"  ({self.lowest_ratio:.2f} to {self.highest_ratio:.2f})  {self.unit}"
+        row += f"  ({self.lowest_ratio:.2f} to {self.highest_ratio:.2f})  {self.unit}, against {self.against}"
         return row if self.ours_mib is None else f"{row}  peak MiB {self.ours_mib:.0f}, naive {self.naive_mib:.0f}"
 
 
 @app.command(epilog="Example: python scripts/benchmark.py --only train-cached --only decode --rounds 7")
 def benchmark(
     only: Annotated[
-        list[Name] | None, typer.Option(help="Measure this; may be given again.", show_default="all four")
+        list[Name] | None, typer.Option(help="Measure this; may be given again.", show_default="all")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Turns that each side takes, after one to warm up.")] = 5,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.CPU,
@@ -134,6 +136,7 @@ def measure(contest: Contest, setting: Setting, *, rounds: int) -> Result:
         contest.unit,
         ours,
         naive,
+        contest.against,
         statistics.median(ratios),
         min(ratios),
         max(ratios),

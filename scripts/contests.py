@@ -1,4 +1,4 @@
-"""What `scripts/benchmark.py` measures: four jobs, each done by our code and the naive one, from the same weights."""
+"""What `scripts/benchmark.py` measures: jobs that are each done by our code and another way, from the same weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from captioner.build import build_model, build_search
+from captioner.build import build_model
 from captioner.config import (
     DecoderConfig,
     DecodingConfig,
@@ -35,6 +35,7 @@ from captioner.errors import ImageError
 from captioner.inference import Captioner
 from captioner.models.captioning import CaptioningModel
 from captioner.models.decoder import RecurrentDecoder
+from captioner.search import Search, build_search
 from captioner.text.vocabulary import BOS, EOS, SPECIALS, Vocabulary
 from captioner.training.distributed import Ranks
 from captioner.training.loop import fit, in_groups
@@ -52,6 +53,7 @@ class Contest:
     items: int  # done in a round
     ours: Callable[[], Sequence[object]]
     naive: Callable[[], Sequence[object]]
+    against: str = "a naive loop"  # what the other way is
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Setting:
     cached_images: int = 64  # in a batch that trains on features
     jpeg_images: int = 16  # in a batch that begins at JPEG files, also for captioning
     decoded_images: int = 64
-    beam: int = 3
+    beam: int = 3  # ranked by the mean log-probability of a word, as the naive one does
     max_length: int = 20
 
     @property
@@ -81,8 +83,13 @@ class Setting:
         return ModelConfig(
             encoder=EncoderConfig(trunk=self.trunk, weights="none", image_size=self.image_size, batch_norm="eval"),
             decoder=DecoderConfig(embed_size=self.width, hidden_size=self.width, dropout=self.dropout),
-            decoding=DecodingConfig(beam=self.beam, max_length=self.max_length),
+            decoding=DecodingConfig(beam=self.beam, max_length=self.max_length, length_norm="average"),
         )
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """As many words as the model knows."""
+        return Vocabulary([*SPECIALS, *(f"word{number}" for number in range(len(SPECIALS), self.words))])
 
     def model(self) -> CaptioningModel:
         """Make it, with the random weights that belong to the seed."""
@@ -165,9 +172,8 @@ def caption_jpeg(setting: Setting) -> Contest:
     theirs = NaiveCaptioner(model).eval()
     _end_after_ten_words(model.decoder, theirs.encode(pictures))
     theirs = NaiveCaptioner(model).eval()
-    vocabulary = Vocabulary([*SPECIALS, *(f"word{number}" for number in range(len(SPECIALS), setting.words))])
     device: DeviceName = "cuda" if setting.device.type == "cuda" else "cpu"
-    captioner = Captioner(model, vocabulary, setting.config, device=device, precision=setting.precision)
+    captioner = Captioner([model], setting.vocabulary, setting.config, device=device, precision=setting.precision)
 
     def caption_ours() -> list[str]:
         return [
@@ -181,7 +187,7 @@ def caption_jpeg(setting: Setting) -> Contest:
             picture = naive.read(file, setting.image_size).to(setting.device)
             with autocast(setting.device, setting.precision):
                 words = theirs.caption(picture, beam=setting.beam, max_length=setting.max_length)
-            captions.append(" ".join(vocabulary.words[word] for word in words))
+            captions.append(" ".join(setting.vocabulary.words[word] for word in words))
         return captions
 
     return Contest("caption-jpeg", "images", len(files), caption_ours, caption_naive)
@@ -193,12 +199,12 @@ def decode(setting: Setting) -> Contest:
     features = torch.randn(setting.decoded_images, model.encoder.memory_size).relu().to(setting.device)
     _end_after_ten_words(model.decoder, features)
     theirs = NaiveCaptioner(model).eval()
-    search = build_search(model, setting.config.decoding)
+    search = build_search(model.step, setting.config.decoding, setting.vocabulary)
 
     @torch.inference_mode()
     def decode_ours() -> list[list[int]]:
         with autocast(setting.device, setting.precision):
-            return [best.words for best, *_ in search(model.encode(features.unsqueeze(1)))]
+            return [best.words for best, *_ in search(model.begin(features.unsqueeze(1)), ())]
 
     def decode_naive() -> list[list[int]]:
         with autocast(setting.device, setting.precision):
@@ -207,11 +213,32 @@ def decode(setting: Setting) -> Contest:
     return Contest("decode", "images", len(features), decode_ours, decode_naive)
 
 
+def require(setting: Setting) -> Contest:
+    """Search captions that must hold two words; the other way is the same search without them."""
+    model = setting.model().eval()
+    features = torch.randn(setting.decoded_images, model.encoder.memory_size).relu().to(setting.device)
+    _end_after_ten_words(model.decoder, features)
+    wanted = setting.config.decoding.model_copy(update={"require": tuple(setting.vocabulary.words[-2:])})
+    plain, requiring = (
+        build_search(model.step, decoding, setting.vocabulary) for decoding in (setting.config.decoding, wanted)
+    )
+
+    @torch.inference_mode()
+    def decode(search: Search) -> list[list[int]]:
+        with autocast(setting.device, setting.precision):
+            return [best.words for best, *_ in search(model.begin(features.unsqueeze(1)), ())]
+
+    return Contest(
+        "require", "images", len(features), lambda: decode(requiring), lambda: decode(plain), "the search without"
+    )
+
+
 CONTESTS: dict[str, Callable[[Setting], Contest]] = {
     "train-cached": train_cached,
     "train-jpeg": train_jpeg,
     "caption-jpeg": caption_jpeg,
     "decode": decode,
+    "require": require,
 }
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from captioner.models.decoder import RecurrentDecoder
 from captioner.models.encoder import ImageEncoder
-from captioner.types import Batch, Memory, State
+from captioner.types import Batch, Memory, State, select_state
 
 
 class CaptioningModel(nn.Module):
@@ -28,8 +28,7 @@ class CaptioningModel(nn.Module):
 
         An image is encoded once, and its state handed to each of its captions.
         """
-        state = self.decoder.start(self.encoder(batch.source))  # (B, L, H)
-        state = tuple(part[batch.owner] for part in state)  # (N, L, H)
+        state = select_state(self.begin(batch.source), batch.owner)  # (N, L, H)
         hidden: Tensor = self.decoder(batch.inputs, batch.target_mask, state)
         return hidden
 
@@ -38,11 +37,32 @@ class CaptioningModel(nn.Module):
         memory: Memory = self.encoder(source)
         return memory
 
-    def start(self, memory: Memory) -> State:
+    def begin(self, source: Tensor) -> State:
         """State before the first word: (B, L, H) in each part."""
+        return self.start(self.encode(source))
+
+    def start(self, memory: Memory) -> State:
+        """State before the first word, of what was seen already."""
         return self.decoder.start(memory)
 
     def step(self, words: Tensor, state: State) -> tuple[Tensor, State]:
         """Log-probabilities (N, V) of the word after `words` (N,), and the new state: what a search needs."""
         hidden, state = self.decoder.step(words, state)
-        return self.decoder.output(hidden).float().log_softmax(dim=-1), state
+        return self._log_probs(hidden), state
+
+    def read(self, batch: Batch, state: State) -> Tensor:
+        """Log-probabilities (M,) of the words of given captions, in the order of `batch.targets[batch.target_mask]`.
+
+        `state` (B, L, H) is that before the first word of each image; `batch.source` is not looked at.
+        """
+        hidden = self.decoder(batch.inputs, batch.target_mask, select_state(state, batch.owner))  # (M, H)
+        words = batch.targets[batch.target_mask]
+        chunks = zip(torch.split(hidden, _CHUNK), torch.split(words, _CHUNK), strict=True)
+        return torch.cat([self._log_probs(part).gather(1, said.unsqueeze(1)).squeeze(1) for part, said in chunks])
+
+    def _log_probs(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.decoder.output(hidden)
+        return logits.float().log_softmax(dim=-1)
+
+
+_CHUNK = 1024  # words projected onto the vocabulary at a time, so that memory does not grow with the captions

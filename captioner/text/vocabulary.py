@@ -47,6 +47,10 @@ class Vocabulary:
         """
         return [BOS, *(self._ids.get(word, UNK) for word in words[:max_length]), EOS]
 
+    def id_of(self, word: str) -> int:
+        """Give the id of a word that is in the vocabulary; raises KeyError for any other."""
+        return self._ids[word]
+
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Give the words of ids up to the first <eos>, leaving out the specials."""
         words = []

@@ -5,33 +5,23 @@ import math
 
 import pytest
 import torch
+from languages import BOS, EOS, A, B, C, language, own_score, random_step, start
 
 from captioner.decoding.beam import beam_search
-from captioner.decoding.constraints import forbid
-from captioner.decoding.greedy import greedy
+from captioner.decoding.normalisation import average, none, wu
+from captioner.decoding.sampling import greedy
+from captioner.types import select_state
 
-BOS, EOS, A, B, C = range(5)
 WORDS = {"bos": BOS, "eos": EOS, "max_length": 3}
-
-
-def language(table):
-    """A step that knows only the last word; its state counts the words said, to show that rows stay together."""
-    probabilities = torch.zeros(5, 5)
-    for word, following in table.items():
-        for other, probability in following.items():
-            probabilities[word, other] = probability
-
-    def step(words, state):
-        return probabilities[words].log(), (state[0] + words.unsqueeze(1),)
-
-    return step
-
-
 TEMPTING = language({BOS: {A: 0.6, B: 0.4}, A: {A: 0.4, C: 0.3, EOS: 0.3}, B: {C: 1.0}, C: {EOS: 1.0}})
 
 
 def state_of(images):
     return (torch.zeros(images, 1),)
+
+
+def texts(found):
+    return [[caption.words for caption in captions] for captions in found]
 
 
 def test_greedy_takes_the_tempting_road_and_beam_the_better_one():
@@ -40,32 +30,8 @@ def test_greedy_takes_the_tempting_road_and_beam_the_better_one():
     assert tempted.words == [A, A, A]
     assert tempted.log_prob == pytest.approx(math.log(0.6 * 0.4 * 0.4 * 0.3))
     assert best.words == [B, C]
+    assert best.log_probs == pytest.approx([math.log(0.4), 0, 0])
     assert best.log_prob == pytest.approx(math.log(0.4))
-
-
-def random_step(seed, vocabulary=5):
-    """A language whose next word hangs on all the words before it, through a state."""
-    generator = torch.Generator().manual_seed(seed)
-    table = torch.randn(997, vocabulary, generator=generator)
-
-    def step(words, state):
-        history = (state[0] * 31 + words.unsqueeze(1) + 1) % 997
-        return table[history.squeeze(1)].log_softmax(dim=1), (history,)
-
-    return step
-
-
-def start(images):
-    return (torch.arange(images).unsqueeze(1) * 7,)
-
-
-def own_score(step, image, words):
-    """What the language itself says of a caption."""
-    state, total, previous = (start(image + 1)[0][image:],), 0.0, BOS
-    for word in [*words, EOS]:
-        log_probs, state = step(torch.tensor([previous]), state)
-        total, previous = total + float(log_probs[0, word]), word
-    return total
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -74,50 +40,83 @@ def test_a_beam_of_one_is_greedy(seed):
     narrow = beam_search(step, start(4), beam=1, **WORDS)
     for [from_beam], from_greedy in zip(narrow, greedy(step, start(4), **WORDS), strict=True):
         assert from_beam.words == from_greedy.words
-        assert from_beam.log_prob == pytest.approx(from_greedy.log_prob)
+        assert from_beam.log_probs == pytest.approx(from_greedy.log_probs)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_a_wide_beam_is_exhaustive_search(seed):
-    step = forbid(random_step(seed), [BOS])
+@pytest.mark.parametrize("normalisation", [none, average, wu(0.9)])
+@pytest.mark.parametrize("seed", range(10))
+def test_a_wide_beam_is_exhaustive_search(seed, normalisation):
+    step = random_step(seed)
     possible = [words for length in range(4) for words in itertools.product([A, B, C], repeat=length)]
-    found = beam_search(step, start(2), beam=len(possible), **WORDS)
+    found = beam_search(step, start(2), beam=len(possible), normalisation=normalisation, **WORDS)
     for image, captions in enumerate(found):
-        expected = max(possible, key=lambda words: own_score(step, image, words) / (len(words) + 1))
-        assert captions[0].words == list(expected)
-        assert len(captions) == len(possible)
+        ranked = sorted(possible, key=lambda words: -own_score(step, image, words) / normalisation(len(words) + 1))
+        assert [caption.words for caption in captions] == [list(words) for words in ranked]
 
 
+@pytest.mark.parametrize("groups", [1, 5])
 @pytest.mark.parametrize("beam", [1, 2, 3, 5])
-def test_every_score_is_the_languages_own_score_of_that_caption(beam):
+def test_every_score_is_the_languages_own_score_of_that_caption(beam, groups):
     step = random_step(3)
-    for image, captions in enumerate(beam_search(step, start(6), beam=beam, **WORDS)):
-        assert len(captions) == beam
+    found = beam_search(step, start(6), beam=beam * groups, groups=groups, diversity=0.7, **WORDS)
+    for image, captions in enumerate(found):
+        assert len(captions) == beam * groups
         for caption in captions:
             assert caption.log_prob == pytest.approx(own_score(step, image, caption.words), abs=1e-4)
+            assert len(caption.log_probs) == len(caption.words) + 1
 
 
-@pytest.mark.parametrize("alpha", [0, 0.7, 1])
-def test_captions_come_best_first_by_log_probability_over_length(alpha):
-    for captions in beam_search(random_step(5), start(6), beam=4, length_alpha=alpha, **WORDS):
-        scores = [caption.log_prob / (len(caption.words) + 1) ** alpha for caption in captions]
-        assert scores == sorted(scores, reverse=True)
+@pytest.mark.parametrize("normalisation", [none, average, wu(0.5)])
+def test_captions_come_best_first_by_log_probability_over_the_normalisation(normalisation):
+    for captions in beam_search(random_step(5), start(6), beam=4, normalisation=normalisation, **WORDS):
+        ranks = [caption.log_prob / normalisation(len(caption.words) + 1) for caption in captions]
+        assert ranks == sorted(ranks, reverse=True)
 
 
-def test_a_smaller_alpha_never_prefers_the_longer_caption():
+def test_the_normalisations_are_those_of_the_papers():
+    assert [none(1), none(9)] == [1, 1]
+    assert average(9) == 9
+    assert wu(0.6)(7) == pytest.approx(2**0.6)  # Wu et al. 2016, equation 14
+    assert wu(0)(7) == none(7)
+
+
+def test_no_normalisation_never_prefers_the_longer_caption():
     step = random_step(11)
-    short, long = (beam_search(step, start(8), beam=5, length_alpha=alpha, **WORDS) for alpha in (0, 1))
+    short, long = (beam_search(step, start(8), beam=5, normalisation=kind, **WORDS) for kind in (none, average))
     pairs = [(len(one[0].words), len(other[0].words)) for one, other in zip(short, long, strict=True)]
     assert all(one <= other for one, other in pairs)
     assert any(one < other for one, other in pairs)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("normalisation", [none, average, wu(0.7)])
+@pytest.mark.parametrize("captions", [1, 2, 4])
+def test_stopping_early_changes_no_result(captions, normalisation, groups):
+    settings = {"bos": BOS, "eos": EOS, "max_length": 8, "beam": 6, "groups": groups, "normalisation": normalisation}
+    for seed in range(15):
+        step = random_step(seed, spread=1.5)
+        everything = beam_search(step, start(3), **settings)
+        assert beam_search(step, start(3), captions=captions, **settings) == [found[:captions] for found in everything]
+
+
+def test_a_search_stops_once_nothing_better_can_come():
+    steps = []
+
+    def counting(words, state):
+        steps.append(len(words))
+        return language({BOS: {A: 0.1, EOS: 0.9}, A: {A: 0.9, EOS: 0.1}})(words, state)
+
+    [[best]] = beam_search(counting, state_of(1), beam=2, captions=1, normalisation=none, **WORDS)
+    assert best.words == []
+    assert len(steps) == 1
 
 
 def test_an_image_gets_the_same_captions_alone_as_in_a_batch():
     step = random_step(7)
     together = beam_search(step, start(5), beam=3, **WORDS)
     for image in range(5):
-        [alone] = beam_search(step, (start(5)[0][image : image + 1],), beam=3, **WORDS)
-        assert [caption.words for caption in alone] == [caption.words for caption in together[image]]
+        alone = beam_search(step, select_state(start(5), torch.tensor([image])), beam=3, **WORDS)
+        assert texts(alone) == texts(together[image : image + 1])
 
 
 def test_no_caption_is_longer_than_allowed():
@@ -126,14 +125,8 @@ def test_no_caption_is_longer_than_allowed():
     assert caption.words == greedy(endless, state_of(1), **WORDS)[0].words == [A, A, A]
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_forbidden_words_are_never_said(seed):
-    step = forbid(random_step(seed), [BOS, B])
-    said = [caption for captions in beam_search(step, start(8), beam=3, **WORDS) for caption in captions]
-    assert not any({BOS, B} & set(caption.words) for caption in [*said, *greedy(step, start(8), **WORDS)])
-
-
-def test_only_living_beams_are_stepped():
+@pytest.mark.parametrize("search", ["greedy", "beam"])
+def test_only_living_captions_are_stepped(search):
     rows = []
     step = random_step(1)
 
@@ -141,7 +134,37 @@ def test_only_living_beams_are_stepped():
         rows.append(len(words))
         return step(words, state)
 
-    beam_search(counting, start(4), beam=3, **WORDS)
+    if search == "beam":
+        beam_search(counting, start(4), beam=3, **WORDS)
+    else:
+        greedy(counting, start(4), **WORDS)
     assert rows[0] == 4  # one row for each image before the first word
     assert all(count <= 12 for count in rows)
-    assert rows[-1] < 12
+    assert rows[-1] < max(rows)
+
+
+def test_groups_that_do_not_mind_each_other_find_what_one_of_them_finds():
+    step = random_step(2)
+    one = beam_search(step, start(4), beam=2, **WORDS)
+    three = beam_search(step, start(4), beam=6, groups=3, diversity=0.0, **WORDS)
+    assert [sorted(found * 3) for found in texts(one)] == [sorted(found) for found in texts(three)]
+
+
+def test_a_group_avoids_the_words_that_groups_before_it_chose():
+    # a .5, b .3, c .2: the second group sees a as .5 e^-1 = .18 and takes b; the third sees b as .11 too, and takes c.
+    step = language({BOS: {A: 0.5, B: 0.3, C: 0.2}, A: {EOS: 1.0}, B: {EOS: 1.0}, C: {EOS: 1.0}})
+    [found] = beam_search(step, state_of(1), beam=3, groups=3, diversity=1.0, **WORDS)
+    assert [caption.words for caption in found] == [[A], [B], [C]]
+    assert [caption.log_prob for caption in found] == pytest.approx([math.log(0.5), math.log(0.3), math.log(0.2)])
+
+
+def test_diversity_gives_more_different_captions():
+    step = random_step(4, vocabulary=30, spread=2.0)
+    settings = {"bos": BOS, "eos": EOS, "max_length": 8, "beam": 6}
+    plain, diverse = (beam_search(step, start(20), groups=6, diversity=strength, **settings) for strength in (0.0, 2.0))
+
+    def distinct(found):
+        return sum(len({tuple(words) for words in captions}) for captions in texts(found))
+
+    assert distinct(plain) == 20
+    assert distinct(diverse) > 80

@@ -56,6 +56,13 @@ def test_both_sides_find_the_same_captions_of_features(beam, setting):
     assert len(contest.ours()) == contest.items == 40
 
 
+def test_required_words_are_in_every_caption_of_that_contest(setting):
+    contest = CONTESTS["require"](setting)
+    wanted = {setting.words - 2, setting.words - 1}
+    assert all(wanted <= set(words) for words in contest.ours())
+    assert not any(wanted <= set(words) for words in contest.naive())
+
+
 @pytest.mark.parametrize("max_length", [4, 20])
 def test_both_sides_find_the_same_captions_of_pictures(max_length, setting):
     contest = CONTESTS["caption-jpeg"](Setting(**{**vars(setting), "max_length": max_length}))

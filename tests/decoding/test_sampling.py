@@ -1,0 +1,70 @@
+"""Drawing captions: how often each word comes, what is cut away, and that equal draws give equal captions."""
+
+import pytest
+import torch
+from languages import BOS, EOS, A, B, C, language, own_score, random_step, start
+
+from captioner.decoding.constraints import forbid, obey
+from captioner.decoding.sampling import greedy, sample
+
+ONE_WORD = language({BOS: {A: 0.6, B: 0.3, C: 0.1}, A: {EOS: 1.0}, B: {EOS: 1.0}, C: {EOS: 1.0}})
+
+
+def draws(rows, length=1, seed=0):
+    return torch.rand(rows, length, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def shares(rows=20_000, **settings):
+    """How often each of the three words is drawn."""
+    state = (torch.zeros(rows, 1),)
+    said = [caption.words[0] for caption in sample(ONE_WORD, state, bos=BOS, eos=EOS, draws=draws(rows), **settings)]
+    return [said.count(word) / rows for word in (A, B, C)]
+
+
+def test_words_are_drawn_as_often_as_they_are_probable():
+    assert shares() == pytest.approx([0.6, 0.3, 0.1], abs=0.015)
+
+
+def test_a_temperature_sharpens_or_flattens():
+    powers = torch.tensor([0.6, 0.3, 0.1]) ** 2  # temperature 1/2
+    assert shares(temperature=0.5) == pytest.approx((powers / powers.sum()).tolist(), abs=0.015)
+    assert shares(temperature=100.0) == pytest.approx([1 / 3] * 3, abs=0.015)
+
+
+def test_top_k_keeps_the_likeliest_words():
+    assert shares(top_k=2) == pytest.approx([2 / 3, 1 / 3, 0], abs=0.015)
+    assert shares(top_k=99) == shares()
+
+
+def test_top_p_keeps_the_fewest_words_that_together_reach_it():
+    assert shares(top_p=0.5) == [1, 0, 0]  # .6 is enough
+    assert shares(top_p=0.7) == pytest.approx([2 / 3, 1 / 3, 0], abs=0.015)
+    assert shares(top_p=0.95) == pytest.approx([0.6, 0.3, 0.1], abs=0.015)
+
+
+def test_one_word_to_choose_from_is_greedy():
+    step = random_step(3)
+    drawn = sample(step, start(6), bos=BOS, eos=EOS, draws=draws(6, 5), top_k=1)
+    assert drawn == greedy(step, start(6), bos=BOS, eos=EOS, max_length=5)
+
+
+def test_equal_draws_give_equal_captions_whatever_stands_beside_them():
+    step, numbers = random_step(3), draws(6, 5)
+    together = sample(step, start(6), bos=BOS, eos=EOS, draws=numbers)
+    for row in range(6):
+        [alone] = sample(step, (start(6)[0][row : row + 1],), bos=BOS, eos=EOS, draws=numbers[row : row + 1])
+        assert alone == together[row]
+
+
+def test_log_probabilities_are_the_languages_own_whatever_is_drawn_from():
+    step = random_step(8)
+    found = sample(step, start(6), bos=BOS, eos=EOS, draws=draws(6, 5), temperature=3.0, top_k=2, top_p=0.9)
+    for image, caption in enumerate(found):
+        assert caption.log_prob == pytest.approx(own_score(step, image, caption.words), abs=1e-4)
+
+
+@pytest.mark.parametrize("number", [0.0, 1 - 1e-16])
+def test_a_word_of_no_probability_is_never_drawn_even_at_the_edges(number):
+    step, state = obey(ONE_WORD, (torch.zeros(1, 1),), [forbid([A, C])], eos=EOS)
+    [caption] = sample(step, state, bos=BOS, eos=EOS, draws=torch.full((1, 3), number, dtype=torch.float64))
+    assert caption.words == [B]
