@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from captioner.inference import Caption, Captioner
+    from captioner.captions import Caption
+    from captioner.inference import Captioner
 
     __version__: str
 

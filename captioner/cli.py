@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from captioner.errors import CaptionerError, UsageError
+from captioner.options import (
+    BatchOption,
+    Device,
+    DeviceOption,
+    ExplainOption,
+    ImagesOption,
+    JavaOption,
+    JsonOption,
+    ModelOption,
+    ModelsOption,
+    PartialOption,
+    Precision,
+    PrecisionOption,
+    ReferencesOption,
+    ReportOption,
+    SplitOption,
+    with_decoding,
+)
 
 INTERRUPTED = 130  # the exit code that typer gives a Ctrl-C
 
@@ -20,6 +36,9 @@ EXAMPLES = {
     "caption": "Example: captioner caption photo.jpg holiday/ 'archive/*.png' --output captions.json",
     "train": "Example: captioner train configs/shapes.yaml training.batch_size=32 --output runs/first",
     "evaluate": "Example: captioner evaluate --annotations captions_val2017.json --images val2017",
+    "compare": "Example: captioner compare greedy.json beam.json --annotations captions_val2017.json",
+    "score": "Example: captioner score photo.jpg --caption 'a dog runs' --caption 'a cat sleeps'",
+    "calibrate": "Example: captioner calibrate --model runs/first/best --annotations captions_val2017.json",
 }
 
 app = typer.Typer(
@@ -33,50 +52,22 @@ app = typer.Typer(
 )
 
 
-class Device(StrEnum):
-    """Where to compute."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-    MPS = "mps"
-
-
-class Precision(StrEnum):
-    """How precisely."""
-
-    AUTO = "auto"
-    FP32 = "fp32"
-    BF16 = "bf16"
-
-
-ModelOption = Annotated[
-    Path | None, typer.Option("--model", metavar="FOLDER", help="Model folder.", show_default="the bundled model")
-]
-BeamOption = Annotated[
-    int | None, typer.Option(min=1, max=100, help="Beams of the search; 1 is greedy.", show_default="the model's, 3")
-]
-LengthOption = Annotated[int | None, typer.Option(min=1, help="Words at most.", show_default="the model's, 20")]
-BatchOption = Annotated[int, typer.Option(min=1, help="Images at a time.")]
-DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
-PrecisionOption = Annotated[Precision, typer.Option(help="auto: bfloat16 where the hardware gains from it.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
-
-
 @app.command(epilog=EXAMPLES["caption"])
+@with_decoding
 def caption(
     paths: Annotated[
         list[str], typer.Argument(metavar="PATH...", help="Image files, folders and globs.", show_default=False)
     ],
-    model: ModelOption = None,
-    beam: BeamOption = None,
-    max_length: LengthOption = None,
+    decoding: dict[str, object],
+    model: ModelsOption = None,
     batch_size: BatchOption = 16,
     device: DeviceOption = Device.AUTO,
     precision: PrecisionOption = Precision.AUTO,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write COCO results (.json) or JSON lines (.jsonl).")
     ] = None,
+    report: ReportOption = None,
+    explain: ExplainOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Caption images: print each path and its caption, tab between."""
@@ -84,13 +75,14 @@ def caption(
 
     failed = caption_files(
         paths,
-        model=model,
-        beam=beam,
-        max_length=max_length,
+        models=model or [],
+        decoding=decoding,
         batch_size=batch_size,
         device=device.value,
         precision=precision.value,
         output=output,
+        report=report,
+        explain=explain,
         as_json=as_json,
     )
     if failed:
@@ -127,18 +119,12 @@ def train(
 
 
 @app.command(epilog=EXAMPLES["evaluate"])
+@with_decoding
 def evaluate(
-    annotations: Annotated[
-        Path,
-        typer.Option(
-            metavar="FILE", help="References: COCO, Karpathy, Flickr8k or captions.jsonl.", show_default=False
-        ),
-    ],
-    model: ModelOption = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Where the images are.", show_default="found beside the annotations"),
-    ] = None,
+    annotations: ReferencesOption,
+    decoding: dict[str, object],
+    model: ModelsOption = None,
+    images: ImagesOption = None,
     results: Annotated[
         Path | None,
         typer.Option(
@@ -147,37 +133,151 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="A Karpathy split, or a file that lists image names.", show_default=False)
+    split: SplitOption = None,
+    allow_partial: PartialOption = False,
+    seen: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Annotations of training, to tell new captions.", show_default=False),
     ] = None,
-    beam: BeamOption = None,
-    max_length: LengthOption = None,
+    seen_split: Annotated[str | None, typer.Option(help="Which split of --seen.", show_default=False)] = None,
+    java: JavaOption = None,
+    report: ReportOption = None,
+    explain: ExplainOption = False,
     batch_size: BatchOption = 16,
     device: DeviceOption = Device.AUTO,
     precision: PrecisionOption = Precision.AUTO,
     as_json: JsonOption = False,
 ) -> None:
-    """Score captions with BLEU-1 to 4 and CIDEr-D: a model's, or those of a results file."""
+    """Score captions with COCO's metrics: a model's, or those of a results file. Notes the scores beside it."""
     from captioner.commands import evaluate as command
 
     if model is None and images is None and results is not None:
-        scores, failed = command.score_results(results, annotations, split=split), False
-    else:
-        scores, failed = command.evaluate_model(
-            model,
+        command.score_results(
+            results,
+            annotations,
+            split=split,
+            seen=seen,
+            seen_split=seen_split,
+            java=[metric.value for metric in java or []],
+            allow_partial=allow_partial,
+            as_json=as_json,
+        )
+        return
+    failed = command.evaluate_model(
+        model or [],
+        annotations,
+        decoding=decoding,
+        images=images,
+        split=split,
+        seen=seen,
+        seen_split=seen_split,
+        java=[metric.value for metric in java or []],
+        results=results,
+        report=report,
+        explain=explain,
+        batch_size=batch_size,
+        device=device.value,
+        precision=precision.value,
+        as_json=as_json,
+    )
+    if failed:
+        raise typer.Exit(3)
+
+
+@app.command(epilog=EXAMPLES["compare"])
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A.json", help="One results file.", show_default=False)],
+    b: Annotated[Path, typer.Argument(metavar="B.json", help="Another, of the same images.", show_default=False)],
+    annotations: ReferencesOption,
+    split: SplitOption = None,
+    allow_partial: PartialOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which of two results files is better, by how much, how sure that is, and on which images most."""
+    from captioner.commands.compare import compare_results
+
+    compare_results(a, b, annotations, split=split, allow_partial=allow_partial, as_json=as_json)
+
+
+@app.command(epilog=EXAMPLES["score"])
+def score(
+    image: Annotated[
+        str | None, typer.Argument(metavar="[IMAGE]", help="One image, to rank captions of.", show_default=False)
+    ] = None,
+    caption: Annotated[
+        list[str] | None, typer.Option(help="A caption of it; may be given again.", show_default=False)
+    ] = None,
+    captions: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="More captions of it, one a line.", show_default=False)
+    ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Instead: a data set, to find its least likely captions.", show_default=False
+        ),
+    ] = None,
+    images: ImagesOption = None,
+    split: SplitOption = None,
+    worst: Annotated[int, typer.Option(min=1, help="With --annotations: how many to show.")] = 20,
+    model: ModelsOption = None,
+    device: DeviceOption = Device.AUTO,
+    precision: PrecisionOption = Precision.AUTO,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how probable captions are: mean log-probability of a word, of the caption, image, caption.
+
+    Of one image, the likeliest first. Of a data set, the least likely first: where annotations may be wrong.
+    """
+    from captioner.commands import score as command
+
+    if image is not None and annotations is None:
+        given = [*(caption or []), *(command.read_captions(captions) if captions else [])]
+        command.score_captions(
+            image, given, models=model or [], device=device.value, precision=precision.value, as_json=as_json
+        )
+    elif annotations is not None and image is None:
+        failed = command.score_annotations(
             annotations,
             images=images,
             split=split,
-            results=results,
-            beam=beam,
-            max_length=max_length,
-            batch_size=batch_size,
+            worst=worst,
+            models=model or [],
             device=device.value,
             precision=precision.value,
+            as_json=as_json,
         )
-    typer.echo(json.dumps(scores.as_dict()) if as_json else scores.table())
-    if failed:
-        raise typer.Exit(3)
+        if failed:
+            raise typer.Exit(3)
+    else:
+        raise UsageError("name one image with its captions, or a data set with --annotations")
+
+
+@app.command(epilog=EXAMPLES["calibrate"])
+def calibrate(
+    annotations: Annotated[
+        Path, typer.Option(metavar="FILE", help="Captions of images it has not learnt from.", show_default=False)
+    ],
+    model: ModelOption = None,
+    images: ImagesOption = None,
+    split: SplitOption = None,
+    batch_size: BatchOption = 16,
+    device: DeviceOption = Device.AUTO,
+    precision: PrecisionOption = Precision.AUTO,
+) -> None:
+    """Fit how sure a model's captions may be, say how far that can be believed, and keep it in the model folder."""
+    from captioner.commands.calibrate import calibrate as run
+
+    found, before = run(
+        model,
+        annotations,
+        images=images,
+        split=split,
+        batch_size=batch_size,
+        device=device.value,
+        precision=precision.value,
+    )
+    typer.echo(f"temperature {found.temperature:.3f}, fitted on {found.images} images")
+    typer.echo(f"expected calibration error {found.error:.3f} on images it was not fitted on; {before:.3f} without")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

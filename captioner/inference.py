@@ -3,44 +3,42 @@
 from __future__ import annotations
 
 import itertools
-import random
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Self
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from captioner.build import build_model, build_search, load_weights
-from captioner.config import DeviceName, ModelConfig, PrecisionName
-from captioner.data.images import read_image
+from captioner.build import build_model, load_weights
+from captioner.captions import Caption, Heat, Word
+from captioner.config import DecodingConfig, DeviceName, ModelConfig, PrecisionName, parse, to_json
+from captioner.data.batching import pad
+from captioner.data.reading import ImageLike, read_ahead
 from captioner.data.transforms import build_transform
 from captioner.devices import autocast, pick_device
-from captioner.errors import ImageError
+from captioner.errors import ImageError, UsageError
+from captioner.metrics.calibration import confidence
 from captioner.model_folder import read_model, resolve, write_model
 from captioner.models.captioning import CaptioningModel
 from captioner.models.encoder import fold_batch_norms
+from captioner.models.ensemble import Ensemble
+from captioner.occlusion import occlusion
+from captioner.search import Search, build_search, key_of
 from captioner.storage import new_folder
-from captioner.text.tokenizer import detokenize
+from captioner.text.tokenizer import detokenize, tokenize
 from captioner.text.vocabulary import Vocabulary
+from captioner.types import Batch, Hypothesis, Speaker
 
-ImageLike = str | Path | bytes | Image.Image | Tensor
-"""A file, its bytes, a Pillow image, or a tensor (3, height, width): uint8, or floats from 0 to 1."""
-
-
-@dataclass(frozen=True)
-class Caption:
-    """What the model says of an image, and the natural logarithm of how probable it finds that."""
-
-    text: str
-    log_prob: float
+Decoding = DecodingConfig | Mapping[str, object]
+"""How to find captions: all settings, or those that differ from the model's own, as in {"beam": 5}."""
 
 
 class Captioner:
-    """A trained model, ready to caption images.
+    """A trained model, or several that speak as one, ready to caption images.
 
     >>> Captioner.from_pretrained().caption("photo.jpg").text  # doctest: +SKIP
     'a dog is running through the grass'
@@ -48,63 +46,84 @@ class Captioner:
 
     def __init__(
         self,
-        model: CaptioningModel,
+        models: Sequence[CaptioningModel],
         vocabulary: Vocabulary,
         config: ModelConfig,
         *,
         device: DeviceName = "auto",
         precision: PrecisionName = "auto",
     ) -> None:
+        """Take models that share vocabulary and preprocessing; `config` is the first one's."""
         self.device = pick_device(device)
-        self.model = model.to(self.device).eval()
-        self._seer = CaptioningModel(fold_batch_norms(self.model.encoder), self.model.decoder)
+        self.models = [model.to(self.device).eval() for model in models]
+        folded = [CaptioningModel(fold_batch_norms(model.encoder), model.decoder) for model in self.models]
+        self.speaker: Speaker = folded[0] if len(folded) == 1 else Ensemble(folded)
         self.vocabulary = vocabulary
         self.config = config
         self.precision = precision
-        self._transform = build_transform(config.encoder.transform, config.encoder.image_size)
+        self.transform = build_transform(config.encoder.transform, config.encoder.image_size)
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path | None = None, *, device: DeviceName = "auto", precision: PrecisionName = "auto"
+        cls, *folders: str | Path, device: DeviceName = "auto", precision: PrecisionName = "auto"
     ) -> Self:
-        """Load a model folder; without one, the model that comes with the package.
+        """Load a model folder; without one, the model that comes with the package; of several, an ensemble.
+
+        An ensemble says at each word the mean of its models' probabilities; decoding defaults are the first one's.
 
         Raises:
-            CaptionerError: the folder is not a model's, or one of its files is missing or has changed.
+            CaptionerError: a folder is not a model's, or one of its files is missing or has changed.
+            UsageError: the folders' vocabularies or preprocessing differ.
         """
-        path = resolve(folder)
-        config, vocabulary, state = read_model(path)
-        model = build_model(config, vocab_size=len(vocabulary))
-        load_weights(model, state, source=str(path))
-        return cls(model, vocabulary, config, device=device, precision=precision)
+        paths = [resolve(folder) for folder in folders or (None,)]
+        models: list[CaptioningModel] = []
+        for path in paths:
+            config, vocabulary, state = read_model(path)
+            if not models:
+                first, words = config, vocabulary
+            _check_alike(paths[0], first, words, path, config, vocabulary)
+            models.append(build_model(config, vocab_size=len(vocabulary)))
+            load_weights(models[-1], state, source=str(path))
+        if len(paths) > 1:
+            first = first.model_copy(update={"confidence": None})  # one model's says nothing of several
+        return cls(models, words, first, device=device, precision=precision)
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
-        """Save the model so that `from_pretrained` finds it; `half` stores it in half precision."""
+        """Save the model so that `from_pretrained` finds it; `half` stores it in half precision.
+
+        Raises:
+            UsageError: it is an ensemble, which has no folder of its own.
+        """
+        if len(self.models) > 1:
+            raise UsageError("an ensemble has no folder of its own: keep its models' folders")
+        state = self.models[0].state_dict()
         with new_folder(Path(folder)) as place:
-            write_model(place, config=self.config, vocabulary=self.vocabulary, state=self.model.state_dict(), half=half)
+            write_model(place, config=self.config, vocabulary=self.vocabulary, state=state, half=half)
 
     def caption(
         self,
         images: ImageLike | Iterable[ImageLike],
         *,
-        beam: int | None = None,
-        max_length: int | None = None,
+        decoding: Decoding | None = None,
+        explain: bool = False,
         batch_size: int = 16,
     ) -> Caption | list[Caption]:
         """Caption one image, or many: one gives a `Caption`, many a list of them in the same order.
 
         Args:
             images: a path, bytes, a Pillow image or a tensor (3, height, width); or several, also as (B, 3, h, w).
-            beam: captions kept at each step of the search; 1 is greedy search. The model folder's own if not given.
-            max_length: words at most. The model folder's own if not given.
+            decoding: how captions are found, as in {"beam": 5}; what is not given is the model folder's own.
+            explain: also find out which part of the image each word hangs on; 50 times the work.
             batch_size: images at a time.
 
         Raises:
             ImageError: an image cannot be read. `stream` goes on after such an image.
+            UsageError: `decoding` holds a mistake.
         """
         one = isinstance(images, (str, Path, bytes, Image.Image)) or (isinstance(images, Tensor) and images.dim() == 3)
+        many: Iterable[ImageLike] = [images] if one else images  # type: ignore[list-item, assignment]
         captions = []
-        for result in self.stream([images] if one else images, beam=beam, max_length=max_length, batch_size=batch_size):  # type: ignore[list-item, arg-type]
+        for result in self.stream(many, decoding=decoding, explain=explain, batch_size=batch_size):
             if isinstance(result, ImageError):
                 raise result
             captions.append(result)
@@ -114,51 +133,115 @@ class Captioner:
         self,
         images: Iterable[ImageLike],
         *,
-        beam: int | None = None,
-        max_length: int | None = None,
+        decoding: Decoding | None = None,
+        explain: bool = False,
         batch_size: int = 16,
     ) -> Iterator[Caption | ImageError]:
         """Caption images as they come, in their order; one that cannot be read gives its `ImageError` instead.
 
         The next images are read while these are captioned, and no more than that are held in memory.
         """
-        asked = {"beam": beam, "max_length": max_length}
-        given = {name: value for name, value in asked.items() if value is not None}
-        search = build_search(self._seer, self.config.decoding.model_copy(update=given))
-        for batch in self._read_ahead(iter(images), batch_size):
+        settings = self.decoding(decoding)
+        search = build_search(self.speaker.step, settings, self.vocabulary)
+        for batch in read_ahead(iter(images), self.transform, size=batch_size):
             good = [image for image in batch if isinstance(image, Tensor)]
-            captions = iter(self._caption_batch(torch.stack(good), search) if good else [])
+            captions = iter(self._caption_batch(torch.stack(good), search, settings, explain=explain) if good else [])
             for image in batch:
                 yield image if isinstance(image, ImageError) else next(captions)
 
+    def score(
+        self, images: Iterable[ImageLike], captions: Iterable[Sequence[str]], *, batch_size: int = 16
+    ) -> Iterator[list[Caption] | ImageError]:
+        """Say how probable the model finds given captions, image by image, in their order.
+
+        A word that the model does not know counts as <unk>, for which it has a probability too, and is told as that.
+        """
+        given = iter(captions)
+        for batch in read_ahead(iter(images), self.transform, size=batch_size):
+            good = [image for image in batch if isinstance(image, Tensor)]
+            texts = list(itertools.islice(given, len(batch)))
+            wanted = [text for image, text in zip(batch, texts, strict=True) if isinstance(image, Tensor)]
+            scored = iter(self._score_batch(torch.stack(good), wanted) if good else [])
+            for image in batch:
+                yield image if isinstance(image, ImageError) else next(scored)
+
+    def decoding(self, asked: Decoding | None = None) -> DecodingConfig:
+        """Lay what is asked for over the model folder's own settings.
+
+        Raises:
+            UsageError: lists every mistake.
+        """
+        if isinstance(asked, DecodingConfig):
+            settings = asked
+        else:
+            values = {**to_json(self.config.decoding), **(asked or {})}
+            settings = parse(DecodingConfig, values, source="decoding")
+        if settings.min_confidence and self.config.confidence is None:
+            raise UsageError(
+                "min_confidence needs a calibrated model, and one model: run captioner calibrate on its folder"
+            )
+        return settings
+
     @torch.inference_mode()
-    def _caption_batch(self, images: Tensor, search: object) -> list[Caption]:
+    def _caption_batch(
+        self, images: Tensor, search: Search, settings: DecodingConfig, *, explain: bool
+    ) -> list[Caption]:
+        images = images.to(self.device)
+        keys = [key_of(image) for image in images] if settings.method == "sample" else []
         with autocast(self.device, self.precision):
-            found = search(self._seer.encode(images.to(self.device)))  # type: ignore[operator]
-        return [Caption(detokenize(self.vocabulary.decode(best.words)), best.log_prob) for best, *_ in found]
+            found = search(self.speaker.begin(images), keys)
+            heats = occlusion(self.speaker, images, [best.words for best, *_ in found]) if explain else None
+        captions = []
+        for number, (best, *others) in enumerate(found):
+            caption = self._told(best, settings, heats[number] if heats else None)
+            captions.append(replace(caption, others=tuple(self._told(other, settings) for other in others)))
+        return captions
 
-    def _read_ahead(self, images: Iterator[ImageLike], size: int) -> Iterator[list[Tensor | ImageError]]:
-        """Read and transform batches in threads (Pillow works beside Python), one batch ahead."""
-        with ThreadPoolExecutor(thread_name_prefix="read-image") as pool:
-            pending = [pool.submit(self._prepare, image) for image in itertools.islice(images, size)]
-            while pending:
-                following = [pool.submit(self._prepare, image) for image in itertools.islice(images, size)]
-                yield [task.result() for task in pending]
-                pending = following
+    def _told(
+        self, found: Hypothesis, settings: DecodingConfig | None = None, heat: Sequence[Heat] | None = None
+    ) -> Caption:
+        """From ids to words, with how sure the model is."""
+        texts = [self.vocabulary.words[word] for word in found.words]
+        calibrated = self.config.confidence
+        words = tuple(
+            Word(
+                text,
+                log_prob,
+                confidence(log_prob, calibrated.temperature) if calibrated else None,
+                heat[place] if heat else None,
+            )
+            for place, (text, log_prob) in enumerate(zip(texts, found.log_probs, strict=False))  # without the end
+        )
+        sure = fmean(word.confidence or 0.0 for word in words) if words and calibrated else None
+        silent = settings is not None and settings.min_confidence > 0 and (sure or 0.0) < settings.min_confidence
+        return Caption(detokenize(texts), words, found.log_prob, sure, silent)
 
-    def _prepare(self, image: ImageLike) -> Tensor | ImageError:
-        try:
-            if isinstance(image, Tensor):
-                image = _to_pillow(image)
-            upright = read_image(image, at_least=self._transform.at_least)
-            return self._transform(upright, random.Random(0))  # no preset for captioning draws from it
-        except ImageError as error:
-            return error
+    @torch.inference_mode()
+    def _score_batch(self, images: Tensor, texts: Sequence[Sequence[str]]) -> list[list[Caption]]:
+        images = images.to(self.device)
+        captions = [[self.vocabulary.encode(tokenize(text)) for text in given] for given in texts]
+        flat = [words for given in captions for words in given]
+        if not flat:
+            return [[] for _ in captions]
+        tokens, mask = pad(flat)  # (N, T)
+        owner = torch.tensor([number for number, given in enumerate(captions) for _ in given])
+        batch = Batch(images, tokens.to(self.device), mask.to(self.device), owner.to(self.device))
+        with autocast(self.device, self.precision):
+            log_probs = self.speaker.read(batch, self.speaker.begin(images))
+        each = iter(torch.split(log_probs.cpu(), [len(words) - 1 for words in flat]))
+        return [[self._told(Hypothesis(words[1:-1], next(each).tolist())) for words in given] for given in captions]
 
 
-def _to_pillow(image: Tensor) -> Image.Image:
-    if image.dim() != 3 or image.shape[0] != 3:
-        raise ImageError("tensor", f"has shape {tuple(image.shape)}: expected (3, height, width)")
-    if image.is_floating_point():
-        image = (image.clamp(0, 1) * 255).round()
-    return Image.fromarray(image.to("cpu", torch.uint8).permute(1, 2, 0).numpy())
+def _check_alike(
+    folder: Path, config: ModelConfig, vocabulary: Vocabulary, other: Path, its: ModelConfig, words: Vocabulary
+) -> None:
+    """Refuse an ensemble of models that would read other words or see other images."""
+    if words != vocabulary:
+        raise UsageError(
+            f"{other} and {folder} do not share a vocabulary ({len(words)} and {len(vocabulary)} words): "
+            "train them on the same captions, or one with init from the other"
+        )
+    for setting in ("transform", "image_size"):
+        mine, theirs = (getattr(which.encoder, setting) for which in (config, its))
+        if mine != theirs:
+            raise UsageError(f"{other} has encoder.{setting} {theirs}, {folder} has {mine}: an ensemble needs one")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioner.config import ModelConfig, parse, to_json
 from captioner.errors import CaptionerError
-from captioner.storage import verify
+from captioner.storage import new_folder, verify
 from captioner.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:  # torch is imported where tensors are, so that a wrong folder is named at once
@@ -41,11 +42,28 @@ def write_model(
     """Write a model's files into an existing folder; `half` stores its weights in half precision."""
     from safetensors.torch import save_file
 
-    about = {"format_version": FORMAT_VERSION, "vocabulary": vocabulary.digest, **to_json(config)}
-    (folder / _CONFIG).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    _write_config(folder, config, vocabulary.digest)
     vocabulary.save(folder / _VOCABULARY)
     tensors = {name: _stored(tensor, half=half) for name, tensor in state.items()}
     save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+
+
+def _write_config(folder: Path, config: ModelConfig, digest: str) -> None:
+    about = {"format_version": FORMAT_VERSION, "vocabulary": digest, **to_json(config)}
+    (folder / _CONFIG).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def write_config(folder: Path, config: ModelConfig) -> None:
+    """Change the settings of a model folder: its weights, its vocabulary and whatever else lies there are kept.
+
+    Raises:
+        CaptionerError: the folder cannot be written; it is then as it was.
+    """
+    digest = read_config(folder)["vocabulary"]
+    with new_folder(folder) as place:
+        for file in folder.iterdir():
+            shutil.copy2(file, place)
+        _write_config(place, config, digest)
 
 
 def _stored(tensor: Tensor, *, half: bool) -> Tensor:

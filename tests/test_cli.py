@@ -9,29 +9,8 @@ import pytest
 from PIL import Image
 
 from captioner import Captioner
-from captioner.cli import main
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command line; give its exit code, what it printed on stdout, and on stderr."""
-
-    def call(*arguments):
-        code = 0
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = end.code or 0
-        return (code, *capsys.readouterr())
-
-    return call
-
-
-@pytest.fixture
-def photo(shapes):
-    return sorted((shapes / "dev").iterdir())[0]
 
 
 @pytest.fixture
@@ -86,12 +65,12 @@ def test_json_prints_one_object_per_line(run, tiny_model, photo):
     lines = [json.loads(line) for line in out.splitlines()]
     assert code == 0
     assert len(lines) == 8  # the photo named twice is captioned once
-    assert lines[0].keys() == {"image", "caption", "log_prob"}
-    caption = Captioner.from_pretrained(tiny_model, device="cpu").caption(photo, beam=1)
+    caption = Captioner.from_pretrained(tiny_model, device="cpu").caption(photo, decoding={"beam": 1})
     assert lines[0] == {
         "image": str(photo),
         "caption": caption.text,
         "log_prob": pytest.approx(caption.log_prob, abs=1e-4),
+        "words": [{"word": word.text, "log_prob": pytest.approx(word.log_prob, abs=1e-4)} for word in caption.words],
     }
 
 
@@ -116,6 +95,17 @@ def test_output_is_a_results_file_by_its_ending(run, tiny_model, photo, tmp_path
         (["frobnicate"], "frobnicate"),
         (["train", "nothing.yaml"], "nothing.yaml"),
         (["train", str(ROOT / "configs" / "shapes.yaml"), "decoder.cell=lsmt"], "'lstm', 'gru', 'rnn'"),
+        (["caption", "x.jpg", "--report", "page.pdf"], ".html"),
+        (["caption", "x.jpg", "--report", "no/such/folder/page.html"], "create it first"),
+        (["caption", "x.jpg", "--explain"], "--report or --json"),
+        (["caption", "x.jpg", "--top-p", "0"], "--top-p"),
+        (["score"], "name one image"),
+        (["score", "x.jpg", "--annotations", "y.json"], "name one image"),
+        (["score", "nothing.jpg", "--caption", "a dog"], "nothing.jpg"),
+        (["score", "x.jpg", "--captions", "nothing.txt"], "nothing.txt"),
+        (["calibrate"], "--annotations"),
+        (["calibrate", "--annotations", "nothing.json"], "nothing.json"),
+        (["compare", "nothing.json", "nothing.json", "--annotations", "nothing.json"], "nothing.json"),
         (["evaluate"], "--annotations"),
         (["evaluate", "--annotations", "nothing.json", "--results", "nothing.json"], "nothing.json"),
     ],
@@ -134,7 +124,7 @@ def test_usage_errors_end_with_an_example(run):
     assert run("evaluate")[2].splitlines()[-1].startswith("Example: captioner evaluate")
 
 
-@pytest.mark.parametrize("command", ["caption", "train", "evaluate"])
+@pytest.mark.parametrize("command", ["caption", "train", "evaluate", "compare", "score", "calibrate"])
 def test_help_ends_with_an_example(run, command):
     code, out, _ = run(command, "--help")
     assert code == 0
@@ -155,7 +145,7 @@ def test_evaluating_a_model_writes_results_that_score_the_same(run, tiny_model, 
     )
     assert code == 0
     scores = json.loads(out)
-    assert scores.keys() == {"Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "CIDEr", "signature"}
+    assert scores["Bleu_4"] >= 0
     assert {entry["image_id"] for entry in json.loads(results.read_text())} == {
         image["id"] for image in json.loads(annotations.read_text())["images"]
     }
@@ -171,7 +161,7 @@ def test_perfect_results_score_one_and_the_table_names_what_was_measured(run, sh
     assert code == 0
     assert "100.0" in out
     assert "images:8" in out
-    assert "references:40" in out
+    assert "refs:5" in out
 
 
 def test_results_that_miss_an_image_are_refused_by_name(run, shapes, tmp_path):

@@ -1,11 +1,17 @@
 """Photographs in, captions out, whatever form they come in."""
 
+import math
+from statistics import fmean
+
 import pytest
 import torch
 from PIL import Image
 
 from captioner import Caption, Captioner
-from captioner.errors import CaptionerError, ImageError
+from captioner.build import build_model
+from captioner.config import ConfidenceConfig
+from captioner.data.images import read_image
+from captioner.errors import CaptionerError, ImageError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -13,17 +19,12 @@ def captioner(tiny_model):
     return Captioner.from_pretrained(tiny_model, device="cpu")
 
 
-@pytest.fixture
-def photo(shapes):
-    return sorted((shapes / "dev").iterdir())[0]
-
-
 def test_one_image_gives_a_caption_and_many_give_a_list(captioner, photo):
     caption = captioner.caption(photo)
     assert isinstance(caption, Caption)
     assert caption.text
     assert caption.log_prob < 0
-    assert captioner.caption([photo, photo]) == [caption, caption]
+    assert [one.text for one in captioner.caption([photo, photo])] == [caption.text, caption.text]
     assert captioner.caption([]) == []
 
 
@@ -35,17 +36,172 @@ def test_path_text_bytes_pillow_and_tensor_of_one_image_give_one_caption(caption
     assert captioner.caption(torch.stack([pixels, pixels])) == captioner.caption([photo, photo])
 
 
-def test_captions_do_not_depend_on_the_batch_size(captioner, shapes):
+DECODINGS = {
+    "greedy": {"beam": 1},
+    "beam": {"beam": 3},
+    "n best": {"captions": 4},
+    "diverse": {"beam": 4, "groups": 2, "captions": 4},
+    "sample": {"method": "sample", "captions": 3, "top_p": 0.9},
+    "rules": {"require": ["red"], "forbid": ["blue"], "no_repeat_ngram": 2, "prefix": "a", "min_length": 4},
+}
+
+
+@pytest.mark.parametrize("decoding", DECODINGS.values(), ids=DECODINGS)
+def test_captions_do_not_depend_on_the_batch_size(captioner, shapes, decoding):
     photos = sorted((shapes / "train").iterdir())[:7]
-    for beam in (1, 3):
-        one, many = (captioner.caption(photos, beam=beam, batch_size=size) for size in (1, 4))
-        assert [caption.text for caption in one] == [caption.text for caption in many]
-        torch.testing.assert_close(*([caption.log_prob for caption in captions] for captions in (one, many)))
+    one, many = (captioner.caption(photos, decoding=decoding, batch_size=size) for size in (1, 4))
+    for alone, together in zip(one, many, strict=True):
+        assert [each.text for each in (alone, *alone.others)] == [each.text for each in (together, *together.others)]
+        assert alone.log_prob == pytest.approx(together.log_prob, abs=1e-4)
+
+
+@pytest.mark.parametrize("decoding", DECODINGS.values(), ids=DECODINGS)
+def test_every_log_probability_is_the_models_own_score_of_that_caption(captioner, photo, decoding):
+    best = captioner.caption(photo, decoding=decoding)
+    captions = [best, *best.others]
+    assert len(captions) == decoding.get("captions", 1)
+    [scored] = captioner.score([photo], [[caption.text for caption in captions]])
+    for caption, own in zip(captions, scored, strict=True):
+        assert caption.log_prob == pytest.approx(own.log_prob, abs=1e-4)
+        assert [word.text for word in caption.words] == [word.text for word in own.words]
+        assert [word.log_prob for word in caption.words] == pytest.approx(
+            [word.log_prob for word in own.words], abs=1e-4
+        )
+
+
+def test_rules_are_obeyed(captioner, shapes):
+    photos = sorted((shapes / "train").iterdir())[:7]
+    for caption in captioner.caption(photos, decoding=DECODINGS["rules"]):
+        words = caption.text.split()
+        assert words[0] == "a"
+        assert "red" in words
+        assert "blue" not in words
+        assert len(words) >= 4
+
+
+def test_a_seed_draws_the_same_captions_again_and_another_one_others(captioner, shapes):
+    photos = sorted((shapes / "train").iterdir())[:4]
+    first, again, other = (
+        [caption.text for caption in captioner.caption(photos, decoding={"method": "sample", "seed": seed})]
+        for seed in (1, 1, 2)
+    )
+    assert first == again != other
+
+
+def test_a_photo_draws_the_same_caption_in_any_company(captioner, shapes):
+    photos = sorted((shapes / "train").iterdir())[:4]
+    together = captioner.caption(photos, decoding={"method": "sample"})
+    assert [captioner.caption(photo, decoding={"method": "sample"}).text for photo in photos] == [
+        caption.text for caption in together
+    ]
+
+
+@pytest.mark.parametrize(
+    ("decoding", "message"),
+    [
+        ({"beem": 3}, "did you mean 'beam'"),
+        ({"length_norm": "wo"}, "'none', 'average', 'wu'"),
+        ({"min_length": 9, "max_length": 5}, r"min_length \(9\) is above max_length \(5\)"),
+        ({"require": ["rad"]}, "does not know the word 'rad'; it knows"),
+        ({"require": ["red circle"]}, "'red circle' is not one word"),
+        ({"require": ["red"], "forbid": ["red"]}, "both required and forbidden"),
+        ({"prefix": "a red circle", "forbid": ["red"]}, "'red' is forbidden"),
+        ({"prefix": "a red circle", "require": ["blue"], "max_length": 3}, "no room"),
+        ({"min_confidence": 0.5}, "captioner calibrate"),
+    ],
+)
+def test_what_cannot_be_decoded_so_is_explained(captioner, photo, decoding, message):
+    with pytest.raises(UsageError, match=message):
+        captioner.caption(photo, decoding=decoding)
+
+
+def test_forbidding_a_word_that_the_model_never_says_is_no_mistake(captioner, photo):
+    assert captioner.caption(photo, decoding={"forbid": ["zeppelin"]}) == captioner.caption(photo)
+
+
+@pytest.fixture(scope="module")
+def other_model(tiny_model, tmp_path_factory):
+    """A model of the same vocabulary, with other weights."""
+    torch.manual_seed(4)
+    loaded = Captioner.from_pretrained(tiny_model, device="cpu")
+    model = build_model(loaded.config, vocab_size=len(loaded.vocabulary))
+    folder = tmp_path_factory.mktemp("other") / "best"
+    Captioner([model], loaded.vocabulary, loaded.config, device="cpu").save_pretrained(folder)
+    return folder
+
+
+def test_an_ensemble_says_the_mean_of_its_models_probabilities(tiny_model, other_model, photo):
+    both = Captioner.from_pretrained(tiny_model, other_model, device="cpu")
+    caption = both.caption(photo)
+    single = [Captioner.from_pretrained(folder, device="cpu") for folder in (tiny_model, other_model)]
+    scored = [next(one.score([photo], [[caption.text]]))[0].words for one in single]
+    for word, first, second in zip(caption.words, *scored, strict=True):
+        mean = (math.exp(first.log_prob) + math.exp(second.log_prob)) / 2
+        assert math.exp(word.log_prob) == pytest.approx(mean, rel=1e-4)
+
+
+def test_a_model_twice_is_that_model(tiny_model, captioner, photo):
+    twice = Captioner.from_pretrained(tiny_model, tiny_model, device="cpu").caption(photo)
+    assert twice.text == captioner.caption(photo).text
+    assert twice.log_prob == pytest.approx(captioner.caption(photo).log_prob, abs=1e-4)
+
+
+def test_an_ensemble_of_models_that_see_or_read_differently_is_refused(tiny_model, captioner, tmp_path):
+    larger = captioner.config.model_copy(
+        update={"encoder": captioner.config.encoder.model_copy(update={"image_size": 64})}
+    )
+    Captioner(captioner.models, captioner.vocabulary, larger, device="cpu").save_pretrained(tmp_path / "larger")
+    with pytest.raises(UsageError, match="image_size 64"):
+        Captioner.from_pretrained(tiny_model, tmp_path / "larger", device="cpu")
+    with pytest.raises(UsageError, match="do not share a vocabulary"):
+        Captioner.from_pretrained(tiny_model, "bundled", device="cpu")
+
+
+def test_a_calibrated_model_says_how_sure_it_is_and_stays_silent_where_it_is_not(captioner, photo):
+    calibrated = captioner.config.model_copy(
+        update={"confidence": ConfidenceConfig(temperature=2.0, error=0.1, images=9)}
+    )
+    sure = Captioner(captioner.models, captioner.vocabulary, calibrated, device="cpu")
+    caption = sure.caption(photo)
+    assert caption.confidence == pytest.approx(fmean(math.exp(word.log_prob / 2) for word in caption.words))
+    assert captioner.caption(photo).confidence is None
+    for wanted in (caption.confidence - 0.01, caption.confidence + 0.01):
+        assert sure.caption(photo, decoding={"min_confidence": wanted}).silent == (wanted > caption.confidence)
+
+
+def test_explaining_gives_every_word_a_map_of_what_hiding_a_part_costs_it(captioner, photo):
+    caption = captioner.caption(photo, explain=True, decoding={"max_length": 4})
+    pixels = read_image(photo).resize((32, 32), Image.Resampling.BILINEAR)
+    pixels = torch.tensor(list(pixels.tobytes()), dtype=torch.uint8).view(32, 32, 3).permute(2, 0, 1)
+    row, column = 2, 5
+    hidden = pixels.clone()
+    hidden[:, round(1.5 * 32 / 7) : round(3.5 * 32 / 7), round(4.5 * 32 / 7) : round(6.5 * 32 / 7)] = torch.tensor(
+        [124, 116, 104], dtype=torch.uint8
+    ).view(3, 1, 1)
+    whole, without = (
+        [word.log_prob for word in next(captioner.score([image], [[caption.text]]))[0].words]
+        for image in (pixels, hidden)
+    )
+    lost = [before - after for before, after in zip(whole, without, strict=True)]
+    assert [word.heat[row][column] for word in caption.words] == pytest.approx(lost, abs=1e-4)
+    assert {(len(word.heat), len(word.heat[0])) for word in caption.words} == {(7, 7)}
+
+
+def test_a_word_that_the_model_does_not_know_is_scored_as_unknown(captioner, photo):
+    [[caption]] = captioner.score([photo], [["a zeppelin"]])
+    assert [word.text for word in caption.words] == ["a", "<unk>"]
+
+
+def test_an_image_without_captions_and_a_broken_one_cost_the_others_nothing(captioner, photo):
+    none, broken, [scored] = captioner.score([photo, b"<html>", photo], [[], ["a red circle"], ["a red circle"]])
+    assert none == []
+    assert isinstance(broken, ImageError)
+    assert scored.text == "a red circle"
 
 
 def test_a_broken_image_costs_only_itself(captioner, photo):
     first, broken, last = captioner.stream([photo, b"<html>", photo])
-    assert first == last == captioner.caption(photo)
+    assert first.text == last.text == captioner.caption(photo).text
     assert isinstance(broken, ImageError)
     with pytest.raises(ImageError):
         captioner.caption([photo, b"<html>"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from captioner.build import build_model, build_search, load_weights
+from captioner.build import build_model, load_weights
 from captioner.config import Config, DataConfig, DeviceName, to_json
 from captioner.console import console
 from captioner.data.datasets import Example, load_examples
@@ -18,12 +18,13 @@ from captioner.devices import pick_device
 from captioner.errors import UsageError
 from captioner.model_folder import read_model, resolve, write_model
 from captioner.models.captioning import CaptioningModel
+from captioner.search import build_search
 from captioner.text.tokenizer import tokenize
 from captioner.text.vocabulary import Vocabulary
 from captioner.training.checkpoint import checkpoints, find_checkpoint
 from captioner.training.distributed import Ranks, ranks
 from captioner.training.trainer import Trainer
-from captioner.types import Hypothesis, Memory
+from captioner.types import Hypothesis, State
 
 
 def train(config: Config, *, device: DeviceName = "auto", resume: str | None = None) -> Path:
@@ -50,10 +51,11 @@ def train(config: Config, *, device: DeviceName = "auto", resume: str | None = N
             output.mkdir(parents=True, exist_ok=True)
             (output / "config.yaml").write_text(yaml.safe_dump(to_json(config), sort_keys=False), encoding="utf-8")
             _introduce(config, together, model, vocabulary, train_examples, dev_examples)
-        search = build_search(model, config.decoding.model_copy(update={"beam": config.training.validation_beam}))
+        as_validated = {"method": "beam", "captions": 1, "beam": config.training.validation_beam}
+        search = build_search(model.step, config.decoding.model_copy(update=as_validated), vocabulary)
 
-        def best(memory: Memory) -> list[Hypothesis]:
-            return [found[0] for found in search(memory)]
+        def best(state: State) -> list[Hypothesis]:
+            return [found[0] for found in search(state, ())]
 
         def write(folder: Path) -> None:
             write_model(folder, config=config.model, vocabulary=vocabulary, state=model.state_dict())

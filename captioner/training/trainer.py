@@ -215,8 +215,8 @@ class Trainer:
         speed = self.epoch_captions / (time.monotonic() - self.epoch_start)
         result = self.validator(self.dev_loader)
         self.validated = self.progress.step
-        better = result.scores.cider > self.progress.best
-        self.progress.best = max(result.scores.cider, self.progress.best)
+        better = result.scores.figures["CIDEr"] > self.progress.best
+        self.progress.best = max(result.scores.figures["CIDEr"], self.progress.best)
         self.progress.worse = 0 if better else self.progress.worse + 1
         if self.log:
             self.log.validation(self.progress.step, result.loss, result.scores.figures)

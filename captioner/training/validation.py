@@ -12,16 +12,16 @@ from captioner.console import track
 from captioner.data.batching import Loader
 from captioner.data.datasets import Example
 from captioner.devices import autocast
-from captioner.metrics.report import Scorer, Scores
+from captioner.metrics.scorer import Scorer, Scores
 from captioner.text.tokenizer import detokenize
 from captioner.text.vocabulary import Vocabulary
 from captioner.training.distributed import Ranks
 from captioner.training.losses import LossSum
 from captioner.training.objectives import TeacherForcing
-from captioner.types import Hypothesis, Memory
+from captioner.types import Hypothesis, State
 
-Search = Callable[[Memory], list[Hypothesis]]
-"""From what was seen to the best caption of each image."""
+Search = Callable[[State], list[Hypothesis]]
+"""From the states before the first word to the best caption of each image."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class Validator:
             with autocast(device, self.precision):
                 memory = self.objective.model.encode(batch.source)
                 loss += self.objective(batch._replace(source=memory.grid))  # the trunk has done its work
-                captions += [detokenize(self.vocabulary.decode(found.words)) for found in self.search(memory)]
+                found = self.search(self.objective.model.start(memory))
+                captions += [detokenize(self.vocabulary.decode(best.words)) for best in found]
         self.objective.train()
         loss = LossSum(self.ranks.sum(loss.total), self.ranks.sum(loss.count))
         everything: dict[int | str, str] = {}

@@ -1,0 +1,106 @@
+"""Say how probable a model finds captions that are there already: to rank them, or to find wrong annotations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from captioner.config import DeviceName, PrecisionName
+from captioner.console import console, track
+from captioner.data.datasets import load_examples
+from captioner.data.images import find_images
+from captioner.errors import ImageError, UsageError
+
+
+def score_captions(
+    image: str,
+    captions: Sequence[str],
+    *,
+    models: Sequence[Path] = (),
+    device: DeviceName = "auto",
+    precision: PrecisionName = "auto",
+    as_json: bool = False,
+) -> None:
+    """Rank captions of one image by the mean log-probability of their words, the likeliest first.
+
+    Raises:
+        ImageError: the image cannot be read.
+        UsageError: there is not one image, or no caption.
+    """
+    files = find_images([image])
+    if len(files) != 1:
+        raise UsageError(f"{image}: {len(files)} images; name one, or score a data set with --annotations")
+    if not captions:
+        raise UsageError("no captions to score: give some with --caption or --captions")
+    _rank([(str(files[0]), files[0], captions)], models, device, precision, worst=None, as_json=as_json)
+
+
+def score_annotations(
+    annotations: Path,
+    *,
+    images: Path | None = None,
+    split: str | None = None,
+    worst: int = 20,
+    models: Sequence[Path] = (),
+    device: DeviceName = "auto",
+    precision: PrecisionName = "auto",
+    as_json: bool = False,
+) -> bool:
+    """Find the captions of a data set that the model finds least likely, the worst first.
+
+    Returns:
+        Whether some image could not be read.
+    """
+    examples = load_examples(annotations, images, split)
+    given = [(str(example.image_id), example.path, example.captions) for example in examples]
+    return _rank(given, models, device, precision, worst=worst, as_json=as_json)
+
+
+def read_captions(file: Path) -> list[str]:
+    """Read a text file of captions, one a line.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: cannot be read as text, a caption a line: {error}") from None
+
+
+def _rank(
+    given: Sequence[tuple[str, Path, Sequence[str]]],
+    models: Sequence[Path],
+    device: DeviceName,
+    precision: PrecisionName,
+    *,
+    worst: int | None,
+    as_json: bool,
+) -> bool:
+    from captioner.inference import Captioner  # imports torch, which a wrong path should not wait for
+
+    captioner = Captioner.from_pretrained(*models, device=device, precision=precision)
+    found, failed = [], False
+    stream = captioner.score((path for _, path, _ in given), (captions for _, _, captions in given))
+    progress = track(stream, total=len(given), doing="scoring", unit="images")
+    for (name, path, captions), result in zip(given, progress, strict=True):
+        if isinstance(result, ImageError):
+            if worst is None:
+                raise result
+            failed = True
+            console.print(f"captioner: {result}", markup=False)
+            continue
+        for text, caption in zip(captions, result, strict=True):
+            unknown = sum(word.text == "<unk>" for word in caption.words)
+            found.append((caption.log_prob / (len(caption.words) + 1), caption.log_prob, unknown, name, path, text))
+    found.sort(key=lambda entry: entry[0], reverse=worst is None)
+    for mean, log_prob, unknown, name, path, text in found[:worst]:
+        if as_json:
+            values = {"image_id": name, "image": str(path), "caption": text, "log_prob": log_prob}
+            typer.echo(json.dumps(values | {"mean_log_prob": mean, "unknown_words": unknown}))
+        else:
+            typer.echo(f"{mean:.3f}\t{log_prob:.2f}\t{name}\t{text}")
+    return failed

@@ -1,0 +1,125 @@
+"""Score one model with many ways of decoding: python scripts/decodings.py --help.
+
+Every image goes through the CNN once, whatever the number of ways. Scores are those of `captioner evaluate`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from captioner.config import apply_overrides
+from captioner.console import console, track
+from captioner.data.datasets import Example, load_examples
+from captioner.errors import CaptionerError, ImageError
+from captioner.metrics.scorer import Scorer
+from captioner.text.tokenizer import detokenize
+
+if TYPE_CHECKING:
+    from captioner import Captioner
+    from captioner.types import State
+
+WAYS = (
+    *("beam=1", "beam=3", "beam=5", "beam=10"),
+    *("length_norm=none", "length_norm=average", "length_alpha=0.5", "length_alpha=1.5"),
+    *(
+        "no_repeat_ngram=2",
+        "captions=5 beam=5",
+        "captions=5 beam=5 groups=5",
+        "captions=5 beam=10 groups=5 diversity=1",
+    ),
+    *("captions=5 method=sample", "captions=5 method=sample temperature=0.5", "captions=5 method=sample top_p=0.9"),
+)
+COLUMNS = ("Bleu_4", "METEOR", "ROUGE_L", "CIDEr")
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command(
+    epilog="Example: python scripts/decodings.py --annotations captions_dev.json beam=1 'beam=5 length_alpha=0.7'"
+)
+def decodings(
+    annotations: Annotated[Path, typer.Option(metavar="FILE", help="References, in any format.", show_default=False)],
+    ways: Annotated[list[str] | None, typer.Argument(metavar="[WAY]...", help="Settings of decoding.")] = None,
+    images: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where the images are.")] = None,
+    model: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Model folder; the bundled one if none.")] = None,
+) -> None:
+    """Print a table of BLEU-4, METEOR, ROUGE-L and CIDEr-D, and how long and varied the captions are.
+
+    With several captions of each image, "best of them" is the CIDEr-D of those that score best.
+    """
+    examples = load_examples(annotations, images)
+    from captioner import Captioner  # imports torch, which a wrong path should not wait for
+
+    captioner = Captioner.from_pretrained(*([model] if model else []))
+    states, keys, examples = look(captioner, examples)
+    scorer = Scorer({example.image_id: example.captions for example in examples})
+    typer.echo("| decoding | BLEU-4 | METEOR | ROUGE-L | CIDEr-D | best of them | words | different | distinct |")
+    typer.echo("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    for way in ways or WAYS:
+        typer.echo(row(captioner, states, keys, examples, scorer, way))
+
+
+def look(captioner: Captioner, examples: Sequence[Example]) -> tuple[State, list[int], list[Example]]:
+    """Give the state before the first word of every image that can be read, with its key for sampling."""
+    import torch
+
+    from captioner.data.reading import read_ahead
+    from captioner.search import key_of
+
+    states, keys, good = [], [], []
+    batches = read_ahead((example.path for example in examples), captioner.transform, size=32)
+    read = (image for batch in batches for image in batch)
+    with torch.inference_mode():
+        for example, image in zip(
+            examples, track(read, total=len(examples), doing="looking", unit="images"), strict=True
+        ):
+            if isinstance(image, ImageError):
+                console.print(f"decodings: {image}", markup=False)
+                continue
+            states.append(captioner.speaker.begin(image.unsqueeze(0).to(captioner.device)))
+            keys.append(key_of(image))
+            good.append(example)
+    return tuple(torch.cat(parts) for parts in zip(*states, strict=True)), keys, good
+
+
+def row(
+    captioner: Captioner, states: State, keys: Sequence[int], examples: Sequence[Example], scorer: Scorer, way: str
+) -> str:
+    """Decode in one way, and write its line of the table."""
+    import torch
+
+    from captioner.search import build_search
+
+    settings = captioner.decoding(apply_overrides({}, way.split()))
+    search = build_search(captioner.speaker.step, settings, captioner.vocabulary)
+    found = []
+    with torch.inference_mode():
+        for first in range(0, len(keys), 64):
+            batch = slice(first, first + 64)
+            found += search(tuple(part[batch] for part in states), keys[batch])
+    texts = [[detokenize(captioner.vocabulary.decode(one.words)) for one in captions] for captions in found]
+    ranks = [
+        scorer.score({example.image_id: said[rank] for example, said in zip(examples, texts, strict=True)})
+        for rank in range(settings.captions)
+    ]
+    best = ""
+    if settings.captions > 1:
+        each = [max(scores.per_image["CIDEr"][example.image_id] for scores in ranks) for example in examples]
+        best = f"{100 * sum(each) / len(each):.1f}"
+    figures = [f"{100 * ranks[0].figures[metric]:.1f}" for metric in COLUMNS]
+    varied = ranks[0].diversity
+    cells = [way, *figures, best, f"{varied.mean_length:.1f}", f"{varied.vocabulary:,}", f"{varied.distinct:.0%}"]
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    try:
+        app(prog_name=f"python {sys.argv[0]}")
+    except CaptionerError as error:
+        typer.echo(f"decodings: {error}", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,116 @@
+"""Captioning files: what is printed, kept and drawn, with every way of decoding."""
+
+import json
+from itertools import pairwise
+
+import pytest
+
+from captioner import Captioner
+from captioner.config import ConfidenceConfig
+from captioner.model_folder import read_config, write_config
+
+
+@pytest.fixture
+def caption(run, tiny_model, shapes):
+    """Caption the dev images with further arguments."""
+
+    def call(*arguments, model=tiny_model):
+        return run("caption", shapes / "dev", "--model", model, "--device", "cpu", *arguments)
+
+    return call
+
+
+@pytest.fixture
+def calibrated(tiny_model, tmp_path):
+    """The tiny model, with a confidence."""
+    folder = tmp_path / "calibrated"
+    captioner = Captioner.from_pretrained(tiny_model, device="cpu")
+    captioner.save_pretrained(folder)
+    sure = ConfidenceConfig(temperature=2.0, error=0.1, images=8)
+    write_config(folder, captioner.config.model_copy(update={"confidence": sure}))
+    return folder
+
+
+def test_several_captions_are_lines_of_their_own_and_a_list_in_json(caption):
+    _, out, _ = caption("--num-captions", 3)
+    lines = [line.split("\t") for line in out.splitlines()]
+    assert len(lines) == 24
+    assert len({image for image, _ in lines}) == 8
+    _, out, _ = caption("--num-captions", 3, "--json")
+    for number, line in enumerate(map(json.loads, out.splitlines())):
+        assert [one["caption"] for one in line["captions"]] == [text for _, text in lines[3 * number : 3 * number + 3]]
+        assert line["captions"][0]["log_prob"] == line["log_prob"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "obeyed"),
+    [
+        (["--require", "blue", "--require", "ring"], lambda words: {"blue", "ring"} <= set(words)),
+        (["--forbid", "a", "--forbid", "red"], lambda words: not {"a", "red"} & set(words)),
+        (["--prefix", "The blue ring"], lambda words: words[:3] == ["the", "blue", "ring"]),
+        (["--min-length", 7, "--max-length", 9], lambda words: 7 <= len(words) <= 9),
+        (["--no-repeat-ngram", 1], lambda words: len(set(words)) == len(words)),
+        (["--no-double-words"], lambda words: all(one != other for one, other in pairwise(words))),
+        (["--sample", "--require", "blue"], lambda words: "blue" in words),
+        (["--beam", 4, "--diverse", 2, "--require", "blue"], lambda words: "blue" in words),
+    ],
+)
+def test_rules_are_obeyed(caption, arguments, obeyed):
+    code, out, _ = caption(*arguments)
+    assert code == 0
+    assert all(obeyed(line.split("\t")[1].split()) for line in out.splitlines())
+
+
+def test_sampling_is_told_by_a_seed(caption):
+    first, again, other = (caption("--sample", "--temperature", 1.5, "--seed", seed)[1] for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_two_models_are_an_ensemble(caption, tiny_model):
+    code, out, _ = caption("--model", tiny_model)
+    assert code == 0
+    assert out == caption()[1]
+
+
+def test_a_caption_below_the_wanted_confidence_is_not_shown_and_counted(caption, calibrated, tmp_path):
+    _, out, _ = caption("--json", model=calibrated)
+    sure = sorted(json.loads(line)["confidence"] for line in out.splitlines())
+    wanted = (sure[2] + sure[3]) / 2
+    code, out, err = caption("--min-confidence", wanted, "--output", tmp_path / "said.json", model=calibrated)
+    assert code == 0
+    assert sum(line.endswith("\t") for line in out.splitlines()) == 3
+    assert "3 of 8 captions are not shown" in err
+    assert len(json.loads((tmp_path / "said.json").read_text())) == 5
+    _, out, _ = caption("--min-confidence", wanted, "--json", model=calibrated)
+    assert [json.loads(line)["caption"] for line in out.splitlines()].count(None) == 3
+
+
+def test_a_model_that_was_never_calibrated_cannot_be_asked_how_sure_it_is(caption):
+    code, _, err = caption("--min-confidence", 0.5)
+    assert code == 2
+    assert "captioner calibrate" in err
+
+
+def test_the_model_folder_keeps_the_defaults_of_decoding(caption, tiny_model, calibrated):
+    captioner = Captioner.from_pretrained(calibrated, device="cpu")
+    decoding = captioner.config.decoding.model_copy(update={"prefix": "the red", "beam": 1})
+    write_config(calibrated, captioner.config.model_copy(update={"decoding": decoding}))
+    _, out, _ = caption(model=calibrated)
+    assert out == caption("--prefix", "the red", "--beam", 1)[1]
+    assert read_config(calibrated)["decoding"]["beam"] == 1
+
+
+def test_a_report_shows_every_image_that_can_be_read(caption, shapes, tmp_path):
+    page = tmp_path / "page.html"
+    code, out, _ = caption("--report", page, "--num-captions", 2)
+    assert code == 0
+    text = page.read_text()
+    lines = [line.split("\t") for line in out.splitlines()]
+    assert all(json.dumps(image) in text for image, _ in lines)
+    assert all(json.dumps(other) in text for _, other in lines[1::2])
+
+
+def test_explaining_gives_each_word_a_heat_map_in_json(caption):
+    _, out, _ = caption("--explain", "--json", "--max-length", 3)
+    for line in map(json.loads, out.splitlines()):
+        assert all(len(word["heat"]) == len(word["heat"][0]) == 7 for word in line["words"])

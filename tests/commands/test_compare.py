@@ -1,0 +1,59 @@
+"""Comparing two results files tells which is better, on the images that both have."""
+
+import json
+
+import pytest
+
+from captioner.commands.compare import compare_results
+from captioner.data.datasets import load_references
+from captioner.errors import UsageError
+from captioner.metrics.results import write_results
+
+
+@pytest.fixture
+def annotations(shapes):
+    return shapes / "captions_train.json"
+
+
+@pytest.fixture
+def files(annotations, tmp_path):
+    """Two results files: what people said, and the same of the image before."""
+    said = {image: captions[0] for image, captions in load_references(annotations).items()}
+    images, captions = list(said), list(said.values())
+    write_results(tmp_path / "right.json", said)
+    write_results(tmp_path / "wrong.json", dict(zip(images, captions[-1:] + captions, strict=False)))
+    write_results(tmp_path / "half.json", {image: said[image] for image in images[::2]})
+    return tmp_path
+
+
+def test_files_metrics_verdict_and_images_are_printed(annotations, files, capsys):
+    wrong, right = files / "wrong.json", files / "right.json"
+    compare_results(wrong, right, annotations, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["a"], told["b"]) == (str(wrong), str(right))
+    assert told["metrics"]["CIDEr"]["b_wins"] == 1
+    assert told["better_b"]
+    compare_results(wrong, right, annotations)
+    table = capsys.readouterr().out
+    assert table.startswith(f"a: {wrong}\nb: {right}\n")
+    assert told["verdict"] in table
+
+
+def test_images_that_one_lacks_are_refused_unless_a_subset_is_allowed(annotations, files, capsys):
+    right, half = files / "right.json", files / "half.json"
+    with pytest.raises(UsageError, match="no caption for 12 images"):
+        compare_results(right, half, annotations)
+    compare_results(right, half, annotations, allow_partial=True, as_json=True)
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert told["metrics"]["CIDEr"]["difference"] == 0
+    assert "images:12/24|" in told["signature"]
+    assert "12 of 24 images have no caption" in " ".join(err.split())
+
+
+def test_two_files_without_an_image_in_common_are_refused(annotations, files):
+    right = json.loads((files / "right.json").read_text())
+    (files / "first.json").write_text(json.dumps(right[:3]))
+    (files / "last.json").write_text(json.dumps(right[-3:]))
+    with pytest.raises(UsageError, match="no image in common"):
+        compare_results(files / "first.json", files / "last.json", annotations, allow_partial=True)

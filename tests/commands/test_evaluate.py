@@ -1,0 +1,102 @@
+"""Evaluating scores what was said of the annotated images, and notes it beside the results."""
+
+import json
+
+import pytest
+
+from captioner.commands.evaluate import evaluate_model, score_results
+from captioner.data.datasets import load_references
+from captioner.errors import CaptionerError, UsageError
+from captioner.metrics.results import read_results, write_results
+from captioner.metrics.scorer import Scorer
+
+
+@pytest.fixture
+def annotations(shapes):
+    return shapes / "captions_dev.json"
+
+
+@pytest.fixture
+def references(annotations):
+    return load_references(annotations)
+
+
+@pytest.fixture
+def results(tmp_path, references):
+    """A results file that says of each image what one person did."""
+    write_results(tmp_path / "results.json", {image: captions[1] for image, captions in references.items()})
+    return tmp_path / "results.json"
+
+
+def as_json(scores):
+    return json.loads(json.dumps(scores.as_dict()))
+
+
+def test_what_is_printed_is_noted_beside_the_results(annotations, references, results, capsys):
+    score_results(results, annotations, as_json=True)
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == as_json(Scorer(references).score(read_results(results)))
+    assert json.loads((results.parent / "scores.json").read_text()) == {"results.json": printed}
+    score_results(results, annotations)
+    assert printed["signature"] in capsys.readouterr().out
+
+
+def test_training_captions_tell_which_are_new(annotations, results, capsys):
+    score_results(results, annotations, seen=annotations, as_json=True)
+    assert json.loads(capsys.readouterr().out)["diversity"]["unseen"] == 0
+
+
+def test_missing_images_are_refused_unless_a_subset_is_allowed(annotations, references, results, capsys):
+    captions = read_results(results)
+    captions.popitem()
+    write_results(results, captions)
+    with pytest.raises(UsageError, match=r"no caption for 1 image "):
+        score_results(results, annotations)
+    score_results(results, annotations, allow_partial=True, as_json=True)
+    out, err = capsys.readouterr()
+    there = {image: references[image] for image in captions}
+    assert json.loads(out) == as_json(Scorer(there, subset_of=len(references)).score(captions))
+    assert f"1 of {len(references)} images have no caption and are not scored" in " ".join(err.split())
+
+
+def test_scores_that_cannot_be_noted_are_printed_all_the_same(annotations, results, capsys, monkeypatch):
+    def full_disk(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(CaptionerError, match=r"scores\.json cannot be written: No space left"):
+        score_results(results, annotations)
+    assert "CIDEr" in capsys.readouterr().out
+
+
+def test_a_model_writes_results_that_score_the_same_again(annotations, shapes, tiny_model, tmp_path, capsys):
+    results = tmp_path / "model.json"
+    failed = evaluate_model(
+        [tiny_model], annotations, images=shapes / "dev", results=results, device="cpu", as_json=True
+    )
+    assert failed == 0
+    printed = json.loads(capsys.readouterr().out)
+    score_results(results, annotations, as_json=True)
+    assert json.loads(capsys.readouterr().out) == printed
+    assert json.loads((tmp_path / "scores.json").read_text()) == {"model.json": printed}
+
+
+def test_images_that_cannot_be_read_are_named_and_the_others_scored(shapes, tiny_model, tmp_path, capsys):
+    images = sorted((shapes / "dev").iterdir())[:3]
+    for image in images[:2]:
+        (tmp_path / image.name).write_bytes(image.read_bytes())
+    (tmp_path / images[2].name).write_bytes(b"")
+    annotations = tmp_path / "captions.jsonl"
+    lines = [json.dumps({"image": image.name, "captions": ["a red circle"]}) for image in images]
+    annotations.write_text("\n".join(lines))
+    assert evaluate_model([tiny_model], annotations, images=tmp_path, device="cpu", as_json=True) == 1
+    out, err = capsys.readouterr()
+    assert "images:2/3|" in json.loads(out)["signature"]
+    assert images[2].name in err
+
+
+@pytest.mark.parametrize("name", ["scores.json", "results.json"])
+def test_a_model_says_nothing_before_its_scores_can_be_noted(annotations, shapes, tmp_path, name):
+    (tmp_path / "scores.json").write_text('{"results.json"')
+    with pytest.raises(UsageError, match=r"scores\.json: "):
+        evaluate_model([tmp_path / "no model"], annotations, images=shapes / "dev", results=tmp_path / name)
