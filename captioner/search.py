@@ -125,7 +125,7 @@ def key_of(image: Tensor) -> int:
 def _draws(config: DecodingConfig, key: int) -> Tensor:
     """Random numbers that hang on the seed and the image alone, not on the images beside it."""
     generator = torch.Generator().manual_seed(zlib.crc32(f"{config.seed} {key}".encode()))
-    return torch.rand(config.captions, config.max_length, generator=generator, dtype=torch.float64)
+    return torch.rand(config.captions, config.max_length, generator=generator)
 
 
 def _words(texts: Iterable[str], setting: str) -> list[str]:

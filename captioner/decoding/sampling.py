@@ -48,7 +48,7 @@ def sample(
         scaled = log_probs / temperature
         if top_k is not None or top_p < 1:
             scaled, words = scaled.topk(min(top_k or scaled.shape[1], scaled.shape[1]), dim=1)  # the likeliest first
-        probabilities = scaled.double().softmax(dim=1)
+        probabilities = scaled.softmax(dim=1)
         if top_p < 1:
             before = probabilities.cumsum(dim=1) - probabilities
             probabilities = probabilities.masked_fill(before >= top_p, 0.0)

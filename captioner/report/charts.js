@@ -3,9 +3,9 @@
 const MOST_BINS = 32;
 
 function drawFigures(figures) {
-  const end = Math.max(100, ...figures.map(([, value, , high]) => high ?? value));
-  const share = (value) => `${(100 * Math.max(0, value)) / end}%`;
   for (const [name, value, low, high] of figures) {
+    const end = (high ?? value) > 100 ? 1000 : 100; // CIDEr goes up to 1000, and rarely beyond 100
+    const share = (number) => `${(100 * Math.max(0, number)) / end}%`;
     const known = low !== null && high !== null;
     const bar = element("i", { className: "bar" });
     const whisker = element("i", { className: "whisker", hidden: !known });
@@ -15,7 +15,7 @@ function drawFigures(figures) {
     get("figures").append(
       element("span", {}, name),
       element("b", {}, decimal(value)),
-      element("div", { className: "track", ariaHidden: "true" }, bar, whisker),
+      element("div", { className: "track", ariaHidden: "true", title: `0 to ${end}` }, bar, whisker),
       element("small", { title: "95 % interval" }, known ? `${decimal(low)} – ${decimal(high)}` : ""));
   }
 }

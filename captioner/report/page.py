@@ -20,7 +20,7 @@ from pathlib import Path
 
 from PIL import ImageOps
 
-from captioner.captions import Word
+from captioner.captions import Caption, Word
 from captioner.data.images import read_image
 from captioner.errors import ImageError
 from captioner.report.entries import Entry, Figure
@@ -31,6 +31,9 @@ LONGEST, QUALITY = 320, 40
 
 THREADS, AHEAD = 4, 64
 """Thumbnails are made by so many threads (Pillow lets go of the interpreter's lock), so many images ahead."""
+
+FAINT = 0.25
+"""A caption none of whose words loses more log-probability than this does not glow to the full."""
 
 
 def write_report(
@@ -81,7 +84,7 @@ def _lines(entries: Iterable[Entry], pool: Executor) -> Iterator[str]:
 
 def _line(entry: Entry) -> str:
     measures = {name: _number(100 * score, 2) for name, score in entry.scores.items()}
-    caption = entry.caption
+    caption, most = entry.caption, _most(entry.caption)
     if caption.confidence is not None:
         measures["confidence"] = _number(100 * caption.confidence, 2)
     measures["log-probability"] = _number(caption.log_prob)
@@ -90,7 +93,7 @@ def _line(entry: Entry) -> str:
             "name": entry.name,
             "lot": zlib.crc32(entry.name.encode(errors="surrogatepass")),  # its place in the random order of any report
             **_thumbnail(entry.path, cropped=entry.cropped),
-            "words": [[word.text, _number(_shade(word)), *_heat(word)] for word in caption.words],
+            "words": [[word.text, _number(_shade(word)), *_heat(word, most)] for word in caption.words],
             "measures": measures,
             "others": [[other.text, _number(other.log_prob)] for other in caption.others],
             "references": list(entry.references),
@@ -117,16 +120,17 @@ def _thumbnail(path: Path, *, cropped: bool) -> dict[str, str | int]:
     return {"photo": base64.b64encode(file.getvalue()).decode(), "width": picture.width, "height": picture.height}
 
 
-def _heat(word: Word) -> tuple[()] | tuple[int, str]:
-    """Give the columns, and a signed byte for each part, row by row: 127 is the most that any part costs the word.
-
-    Or a log-probability of 1, if that is more: a word that hangs on nothing is not made to look as if it did.
-    """
+def _heat(word: Word, most: float) -> tuple[()] | tuple[int, str]:
+    """Give the columns, and a signed byte for each part, row by row: 127 where it costs the word `most`."""
     if not word.heat:
         return ()
-    most = max(1.0, *(abs(lost) for row in word.heat for lost in row))
     cells = [round(127 * lost / most) for row in word.heat for lost in row]
     return len(word.heat[0]), base64.b64encode(bytes(cell & 0xFF for cell in cells)).decode()
+
+
+def _most(caption: Caption) -> float:
+    """Give the most that any part costs any word, so that words of a caption can be compared; `FAINT` if it is less."""
+    return max([FAINT, *(abs(lost) for word in caption.words for row in word.heat or () for lost in row)])
 
 
 def _number(value: float | None, digits: int = 3) -> float | None:

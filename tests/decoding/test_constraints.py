@@ -22,7 +22,7 @@ def captions(search, step, state, required=()):
     if search == "greedy":
         return [[found] for found in greedy(step, state, max_length=LENGTH, **ends)]
     if search == "sample":
-        draws = torch.rand(len(state[0]), LENGTH, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        draws = torch.rand(len(state[0]), LENGTH, generator=torch.Generator().manual_seed(1))
         return [[found] for found in sample(step, state, draws=draws, **ends)]
     groups = {"groups": 2, "diversity": 0.5} if search == "diverse" else {}
     return beam_search(step, state, max_length=LENGTH, beam=4, required=required, **groups, **ends)

@@ -116,9 +116,13 @@ def test_a_heat_map_is_a_signed_byte_for_each_part(written, entry):
 
 
 def test_a_word_that_hangs_on_nothing_much_glows_only_faintly(written, entry):
-    cold = Word("a", -1.0, 0.5, heat=((0.1, -0.1),))
-    [[*_, heat]] = written(entry("", words=[cold])).entries()[0]["words"]
-    assert list(base64.b64decode(heat)) == [13, 256 - 13]
+    cold = Word("a", -1.0, 0.5, heat=((0.05, -0.05),))
+    hot = Word("dog", -1.0, 0.5, heat=((1.0, 0.0),))
+    [[*_, alone]] = written(entry("", words=[cold])).entries()[0]["words"]
+    [[*_, beside], [*_, itself]] = written(entry("", words=[cold, hot])).entries()[0]["words"]
+    assert list(base64.b64decode(alone)) == [25, 256 - 25]
+    assert list(base64.b64decode(beside)) == [6, 256 - 6]
+    assert list(base64.b64decode(itself)) == [127, 0]
 
 
 def test_without_a_calibrated_confidence_words_are_shaded_by_probability(written, entry):
