@@ -70,7 +70,10 @@ def caption(
     explain: ExplainOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Caption images: print each path and its caption, tab between."""
+    """Caption images: print each path and its caption, tab between.
+
+    What is not said of decoding (beam, length, sampling, rules) is as the model folder has it.
+    """
     from captioner.commands.caption import caption_files
 
     failed = caption_files(
@@ -148,10 +151,15 @@ def evaluate(
     precision: PrecisionOption = Precision.AUTO,
     as_json: JsonOption = False,
 ) -> None:
-    """Score captions with COCO's metrics: a model's, or those of a results file. Notes the scores beside it."""
+    """Score captions with COCO's metrics: a model's, or those of a results file. Notes the scores beside it.
+
+    What is not said of decoding (beam, length, sampling, rules) is as the model folder has it.
+    """
     from captioner.commands import evaluate as command
 
     if model is None and images is None and results is not None:
+        if report or explain or decoding:
+            raise UsageError(f"{results} holds captions already: to caption, or for a report, add --model or --images")
         command.score_results(
             results,
             annotations,

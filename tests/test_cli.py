@@ -107,6 +107,11 @@ def test_output_is_a_results_file_by_its_ending(run, tiny_model, photo, tmp_path
         (["calibrate", "--annotations", "nothing.json"], "nothing.json"),
         (["compare", "nothing.json", "nothing.json", "--annotations", "nothing.json"], "nothing.json"),
         (["evaluate"], "--annotations"),
+        (
+            ["evaluate", "--annotations", "x.json", "--results", "y.json", "--report", "z.html"],
+            "add --model or --images",
+        ),
+        (["evaluate", "--annotations", "x.json", "--results", "y.json", "--beam", "5"], "add --model or --images"),
         (["evaluate", "--annotations", "nothing.json", "--results", "nothing.json"], "nothing.json"),
     ],
 )

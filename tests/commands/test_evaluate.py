@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from captioner import Captioner
 from captioner.commands.evaluate import evaluate_model, score_results
+from captioner.config import ConfidenceConfig
 from captioner.data.datasets import load_references
 from captioner.errors import CaptionerError, UsageError
 from captioner.metrics.results import read_results, write_results
@@ -100,3 +102,39 @@ def test_a_model_says_nothing_before_its_scores_can_be_noted(annotations, shapes
     (tmp_path / "scores.json").write_text('{"results.json"')
     with pytest.raises(UsageError, match=r"scores\.json: "):
         evaluate_model([tmp_path / "no model"], annotations, images=shapes / "dev", results=tmp_path / name)
+
+
+def test_the_report_holds_scores_images_and_references(annotations, references, shapes, tiny_model, tmp_path, capsys):
+    page = tmp_path / "report.html"
+    evaluate_model(
+        [tiny_model], annotations, images=shapes / "dev", report=page, explain=True, device="cpu", as_json=True
+    )
+    text, printed = page.read_text(), json.loads(capsys.readouterr().out)
+    assert printed["signature"] in text
+    assert f'["BLEU-1",{round(100 * printed["Bleu_1"], 3)},' in text
+    for captions in references.values():
+        assert all(json.dumps(caption) in text for caption in captions)
+
+
+def test_what_a_report_needs_is_checked_before_anything_is_done(annotations, shapes, tmp_path):
+    for wrong in (
+        {"report": tmp_path / "report.pdf"},
+        {"report": tmp_path / "nowhere" / "report.html"},
+        {"explain": True},
+    ):
+        with pytest.raises(UsageError, match=r"report"):
+            evaluate_model([tmp_path / "no model"], annotations, images=shapes / "dev", **wrong)
+
+
+def test_captions_of_too_little_confidence_are_left_out_and_signed_as_a_subset(
+    annotations, shapes, tiny_model, tmp_path, capsys
+):
+    captioner = Captioner.from_pretrained(tiny_model, device="cpu")
+    sure = ConfidenceConfig(temperature=2.0, error=0.1, images=8)
+    config = captioner.config.model_copy(update={"confidence": sure})
+    Captioner(captioner.models, captioner.vocabulary, config, device="cpu").save_pretrained(tmp_path / "sure")
+    captions = Captioner.from_pretrained(tmp_path / "sure", device="cpu").caption(sorted((shapes / "dev").iterdir()))
+    _, _, low, high, *_ = sorted(caption.confidence for caption in captions)
+    asked = {"decoding": {"min_confidence": (low + high) / 2}, "images": shapes / "dev", "device": "cpu"}
+    assert evaluate_model([tmp_path / "sure"], annotations, as_json=True, **asked) == 0
+    assert "images:5/8|" in json.loads(capsys.readouterr().out)["signature"]
