@@ -15,7 +15,7 @@ from torch import Tensor
 
 from captioner.build import build_model, load_weights
 from captioner.captions import Caption, Heat, Word
-from captioner.config import DecodingConfig, DeviceName, ModelConfig, PrecisionName, parse, to_json
+from captioner.config import DecodingConfig, DeviceName, ModelConfig, PrecisionName
 from captioner.data.batching import pad
 from captioner.data.reading import ImageLike, read_ahead
 from captioner.data.transforms import build_transform
@@ -27,6 +27,7 @@ from captioner.models.captioning import CaptioningModel
 from captioner.models.encoder import fold_batch_norms
 from captioner.models.ensemble import Ensemble
 from captioner.occlusion import occlusion
+from captioner.parsing import parse, to_json
 from captioner.search import Search, build_search, key_of
 from captioner.storage import new_folder
 from captioner.text.tokenizer import detokenize, tokenize

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captioner.config import ModelConfig, parse, to_json
+from captioner.config import ModelConfig
 from captioner.errors import CaptionerError
+from captioner.parsing import parse, to_json
 from captioner.storage import new_folder, verify
 from captioner.text.vocabulary import Vocabulary
 

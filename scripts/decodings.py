@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from captioner.config import apply_overrides
 from captioner.console import console, track
 from captioner.data.datasets import Example, load_examples
 from captioner.errors import CaptionerError, ImageError
 from captioner.metrics.scorer import Scorer
+from captioner.parsing import apply_overrides
 from captioner.text.tokenizer import detokenize
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from captioner.commands.settings import load_config
-from captioner.config import Config, ModelConfig, apply_overrides, parse, read_yaml, to_json
+from captioner.config import Config, ModelConfig
 from captioner.errors import UsageError
+from captioner.parsing import apply_overrides, parse, read_yaml, to_json
 
 DATA = {"data": {"shapes": {"folder": "x"}}}
 

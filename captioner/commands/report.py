@@ -8,12 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from captioner.captions import Caption
-from captioner.config import DecodingConfig, ModelConfig, to_json
+from captioner.config import DecodingConfig, ModelConfig
 from captioner.console import track
 from captioner.data.datasets import Example
 from captioner.errors import UsageError
 from captioner.metrics.results import ImageId
 from captioner.metrics.scorer import NAMES, Scores
+from captioner.parsing import to_json
 from captioner.report.entries import Entry, Figure
 from captioner.report.page import write_report
 

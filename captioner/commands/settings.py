@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from captioner.config import Config, apply_overrides, merge, parse, read_yaml
+from captioner.config import Config
 from captioner.model_folder import read_config, resolve
+from captioner.parsing import apply_overrides, merge, parse, read_yaml
 
 
 def load_config(path: Path, overrides: Sequence[str] = (), *, output: Path | None = None) -> Config:

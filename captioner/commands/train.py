@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from captioner.build import build_model, load_weights
-from captioner.config import Config, DataConfig, DeviceName, to_json
+from captioner.config import Config, DataConfig, DeviceName
 from captioner.console import console
 from captioner.data.datasets import Example, load_examples
 from captioner.data.shapes import draw_shapes
@@ -18,6 +18,7 @@ from captioner.devices import pick_device
 from captioner.errors import UsageError
 from captioner.model_folder import read_model, resolve, write_model
 from captioner.models.captioning import CaptioningModel
+from captioner.parsing import to_json
 from captioner.search import build_search
 from captioner.text.tokenizer import tokenize
 from captioner.text.vocabulary import Vocabulary

@@ -11,7 +11,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from captioner.config import to_json
+from captioner.parsing import to_json
 from captioner.training.checkpoint import checkpoints
 
 
