@@ -27,4 +27,4 @@ class Caption:
     log_prob: float  # natural logarithm of the whole caption's probability, its end included
     confidence: float | None = None  # mean of its words'; none: never calibrated
     silent: bool = False  # its confidence is below what was asked for: better not shown
-    others: tuple[Caption, ...] = ()  # further captions, the best first, where more than one is asked for
+    others: tuple[Caption, ...] = ()  # further ones where asked for: the best first, or in the order drawn

@@ -1,7 +1,8 @@
-"""The command line: caption, train, evaluate. Imports torch only once there is something to compute."""
+"""The command line. Imports torch only once there is something to compute."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from captioner.decoding_options import with_decoding
 from captioner.errors import CaptionerError, UsageError
 from captioner.options import (
     BatchOption,
@@ -27,7 +29,6 @@ from captioner.options import (
     ReferencesOption,
     ReportOption,
     SplitOption,
-    with_decoding,
 )
 
 INTERRUPTED = 130  # the exit code that typer gives a Ctrl-C
@@ -38,11 +39,12 @@ EXAMPLES = {
     "evaluate": "Example: captioner evaluate --annotations captions_val2017.json --images val2017",
     "compare": "Example: captioner compare greedy.json beam.json --annotations captions_val2017.json",
     "score": "Example: captioner score photo.jpg --caption 'a dog runs' --caption 'a cat sleeps'",
+    "defaults": "Example: captioner defaults --model runs/first/best beam=5 length_alpha=0.7",
     "calibrate": "Example: captioner calibrate --model runs/first/best --annotations captions_val2017.json",
 }
 
 app = typer.Typer(
-    help="Caption images, train a captioner, evaluate captions.",
+    help="Caption images; train a captioner; score, compare and look at captions.",
     epilog=EXAMPLES["caption"],
     no_args_is_help=True,
     add_completion=False,
@@ -72,7 +74,7 @@ def caption(
 ) -> None:
     """Caption images: print each path and its caption, tab between.
 
-    What is not said of decoding (beam, length, sampling, rules) is as the model folder has it.
+    What is not said of decoding is as the model folder has it; the bundled one has 3 beams and 20 words at most.
     """
     from captioner.commands.caption import caption_files
 
@@ -153,13 +155,15 @@ def evaluate(
 ) -> None:
     """Score captions with COCO's metrics: a model's, or those of a results file. Notes the scores beside it.
 
-    What is not said of decoding (beam, length, sampling, rules) is as the model folder has it.
+    What is not said of decoding is as the model folder has it; the bundled one has 3 beams and 20 words at most.
     """
     from captioner.commands import evaluate as command
 
     if model is None and images is None and results is not None:
         if report or explain or decoding:
             raise UsageError(f"{results} holds captions already: to caption, or for a report, add --model or --images")
+        if not results.exists():
+            raise UsageError(f"{results}: no such results; to have a model write them, add --model FOLDER or `bundled`")
         command.score_results(
             results,
             annotations,
@@ -286,6 +290,22 @@ def calibrate(
     )
     typer.echo(f"temperature {found.temperature:.3f}, fitted on {found.images} images")
     typer.echo(f"expected calibration error {found.error:.3f} on images it was not fitted on; {before:.3f} without")
+
+
+@app.command(epilog=EXAMPLES["defaults"])
+def defaults(
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="What to change; nothing: only show.", show_default=False),
+    ] = None,
+    model: ModelOption = None,
+) -> None:
+    """Show how a model folder's captions are found where nothing else is asked for, or change it."""
+    from captioner.commands.defaults import change_defaults
+    from captioner.parsing import to_json
+
+    for name, value in to_json(change_defaults(model, settings or [])).items():
+        typer.echo(f"{name}={json.dumps(value)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 TrunkName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v2", "small_cnn"]
 TransformName = Literal["squash", "crop"]
@@ -60,20 +60,20 @@ class DecodingConfig(Section):
     """How captions are found; kept in the model folder as its defaults."""
 
     method: Literal["beam", "sample"] = "beam"
-    captions: Count = 1  # of each image, the best first
+    captions: Count = 1  # of each image at most: the best first, or in the order drawn
     max_length: Count = 20  # words
     min_length: Whole = 0
     min_confidence: Fraction = 0.0  # stay silent below it
     # beam search
-    beam: Count = 3  # 1: greedy; widened where `captions` or `groups` ask for more
+    beam: Count = 3  # 1: greedy; widened where `captions`, `groups` or `require` ask for more
     length_norm: Literal["none", "average", "wu"] = (
         "wu"  # rank by probability, by its mean per word, or between the two
     )
     length_alpha: Annotated[float, Field(ge=0, le=2)] = 0.9  # of wu: 0 is none, larger favours longer captions
-    groups: Count = 1  # diverse beam search: each avoids the words that those before it chose
-    diversity: Annotated[float, Field(ge=0)] = 0.5  # by so much log-probability
+    groups: Annotated[int, Field(gt=0, le=100)] = 1  # diverse beam search: each avoids the words of those before
+    diversity: Annotated[float, Field(ge=0, le=100)] = 0.5  # by so much log-probability
     # sampling
-    temperature: Rate = 1.0  # below 1 sharper, above 1 flatter
+    temperature: Annotated[float, Field(ge=0.01, le=100)] = 1.0  # below 1 sharper, above 1 flatter
     top_k: Count | None = None  # draw from so many of the likeliest words
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0  # draw from the fewest words that together have this probability
     seed: int = 0
@@ -83,6 +83,11 @@ class DecodingConfig(Section):
     forbid: tuple[str, ...] = ()  # words that none holds
     no_repeat_ngram: Count | None = None  # no run of so many words twice
     no_double_words: bool = False  # no word twice in a row
+
+    @field_validator("require", "forbid", mode="before")
+    @classmethod
+    def _one_word_is_a_list(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _fits_together(self) -> DecodingConfig:

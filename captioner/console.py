@@ -13,6 +13,11 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 Thing = TypeVar("Thing")
 
 
+def one_line(text: object) -> str:
+    """Write a text on one line of a terminal, which no character of it can lead astray."""
+    return "".join(letter if letter.isprintable() else " " for letter in str(text))
+
+
 def progress_bar(unit: str) -> Progress:
     """A bar that counts `unit`s, shown on a terminal only and gone when done."""
     return Progress(

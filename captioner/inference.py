@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Self
+from typing import Self, TypeVar
 
 import torch
 from PIL import Image
@@ -34,6 +33,7 @@ from captioner.text.tokenizer import detokenize, tokenize
 from captioner.text.vocabulary import Vocabulary
 from captioner.types import Batch, Hypothesis, Speaker
 
+Result = TypeVar("Result")
 Decoding = DecodingConfig | Mapping[str, object]
 """How to find captions: all settings, or those that differ from the model's own, as in {"beam": 5}."""
 
@@ -144,27 +144,38 @@ class Captioner:
         """
         settings = self.decoding(decoding)
         search = build_search(self.speaker.step, settings, self.vocabulary)
-        for batch in read_ahead(iter(images), self.transform, size=batch_size):
-            good = [image for image in batch if isinstance(image, Tensor)]
-            captions = iter(self._caption_batch(torch.stack(good), search, settings, explain=explain) if good else [])
-            for image in batch:
-                yield image if isinstance(image, ImageError) else next(captions)
+        return self._in_batches(
+            images, lambda good, _: self._caption_batch(good, search, settings, explain=explain), batch_size
+        )
 
     def score(
-        self, images: Iterable[ImageLike], captions: Iterable[Sequence[str]], *, batch_size: int = 16
+        self, images: Sequence[ImageLike], captions: Sequence[Sequence[str]], *, batch_size: int = 16
     ) -> Iterator[list[Caption] | ImageError]:
-        """Say how probable the model finds given captions, image by image, in their order.
+        """Say how probable the model finds given captions: a sequence of them for each image, in their order.
 
         A word that the model does not know counts as <unk>, for which it has a probability too, and is told as that.
+
+        Raises:
+            UsageError: there are not as many sequences of captions as images, or one of them is a plain text.
         """
-        given = iter(captions)
+        if any(isinstance(texts, str) for texts in captions) or len(images) != len(captions):
+            raise UsageError("give a list of captions for each image, as in score(['a.jpg'], [['a dog', 'a cat']])")
+        return self._in_batches(
+            images, lambda good, places: self._score_batch(good, [captions[place] for place in places]), batch_size
+        )
+
+    def _in_batches(
+        self, images: Iterable[ImageLike], work: Callable[[Tensor, list[int]], list[Result]], batch_size: int
+    ) -> Iterator[Result | ImageError]:
+        """Do the work for the images that can be read, (B, 3, size, size) with their places, in order."""
+        first = 0
         for batch in read_ahead(iter(images), self.transform, size=batch_size):
-            good = [image for image in batch if isinstance(image, Tensor)]
-            texts = list(itertools.islice(given, len(batch)))
-            wanted = [text for image, text in zip(batch, texts, strict=True) if isinstance(image, Tensor)]
-            scored = iter(self._score_batch(torch.stack(good), wanted) if good else [])
+            good = [place for place, image in enumerate(batch) if isinstance(image, Tensor)]
+            stack = torch.stack([batch[place] for place in good]) if good else None  # type: ignore[misc]
+            results = iter(work(stack, [first + place for place in good]) if stack is not None else [])
             for image in batch:
-                yield image if isinstance(image, ImageError) else next(scored)
+                yield image if isinstance(image, ImageError) else next(results)
+            first += len(batch)
 
     def decoding(self, asked: Decoding | None = None) -> DecodingConfig:
         """Lay what is asked for over the model folder's own settings.

@@ -60,10 +60,11 @@ def write_config(folder: Path, config: ModelConfig) -> None:
     Raises:
         CaptionerError: the folder cannot be written; it is then as it was.
     """
+    folder = folder.resolve()  # where a link leads: the link itself stays
+    verify(folder)  # or new checksums would bless what has changed
     digest = read_config(folder)["vocabulary"]
     with new_folder(folder) as place:
-        for file in folder.iterdir():
-            shutil.copy2(file, place)
+        shutil.copytree(folder, place, dirs_exist_ok=True)
         _write_config(place, config, digest)
 
 

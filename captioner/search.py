@@ -21,7 +21,7 @@ from captioner.text.vocabulary import BOS, EOS, PAD, UNK, Vocabulary
 from captioner.types import Hypothesis, State, Step, select_state
 
 Search = Callable[[State, Sequence[int]], list[list[Hypothesis]]]
-"""(states of images before the first word, their keys if captions are drawn) → captions of each, the best first."""
+"""(states of images before the first word, their keys if captions are drawn) → captions: best first, or as drawn."""
 
 
 def build_search(step: Step, config: DecodingConfig, vocabulary: Vocabulary) -> Search:
@@ -69,7 +69,7 @@ def _rules(config: DecodingConfig, forbidden: Sequence[int], required: Sequence[
 
 
 def _beam(step: Step, state: State, required: Sequence[int], config: DecodingConfig) -> list[list[Hypothesis]]:
-    beam = max(config.beam, config.captions)
+    beam = max(config.beam, config.captions, len(required) + 1 if required else 1)  # a place for each bank
     beam = -(-beam // config.groups) * config.groups  # as many for each group
     if beam == 1:
         return [[best] for best in greedy(step, state, bos=BOS, eos=EOS, max_length=config.max_length)]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, UsageError
 
 CHECKSUMS = "checksums.json"
 _UNFINISHED, _REPLACED = ".tmp", ".old"
@@ -40,6 +40,20 @@ def new_file(path: Path) -> Iterator[TextIO]:
     finally:
         with contextlib.suppress(OSError):  # gone already when all went well
             unfinished.unlink()
+
+
+def check_new_file(path: Path) -> None:
+    """Make sure, before any work is done for it, that a file can be written.
+
+    Raises:
+        UsageError: its folder is missing or read-only, or a folder has its name.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}; create it first")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path}: nothing may be written in {path.parent}; choose another folder")
 
 
 @contextmanager
@@ -102,8 +116,8 @@ def verify(folder: Path) -> None:
 
 
 def _seal(folder: Path) -> None:
-    files = [file for file in sorted(folder.iterdir()) if file.suffix != ".md" and file.name != CHECKSUMS]
-    sums = {file.name: _sha256(file) for file in files}  # without the model card, which people edit
+    files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.suffix != ".md"]
+    sums = {file.name: _sha256(file) for file in files if file.name != CHECKSUMS}  # a model card is people's to edit
     (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2), encoding="utf-8")
     for file in [*folder.iterdir(), folder]:
         descriptor = os.open(file, os.O_RDONLY)

@@ -5,6 +5,7 @@ Every image goes through the CNN once, whatever the number of ways. Scores are t
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from captioner.config import DecodingConfig
 from captioner.console import console, track
 from captioner.data.datasets import Example, load_examples
 from captioner.errors import CaptionerError, ImageError
@@ -56,12 +58,13 @@ def decodings(
     from captioner import Captioner  # imports torch, which a wrong path should not wait for
 
     captioner = Captioner.from_pretrained(*([model] if model else []))
+    settings = {way: captioner.decoding(apply_overrides({}, shlex.split(way))) for way in ways or WAYS}
     states, keys, examples = look(captioner, examples)
     scorer = Scorer({example.image_id: example.captions for example in examples})
     typer.echo("| decoding | BLEU-4 | METEOR | ROUGE-L | CIDEr-D | best of them | words | different | distinct |")
     typer.echo("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
-    for way in ways or WAYS:
-        typer.echo(row(captioner, states, keys, examples, scorer, way))
+    for way, asked in settings.items():
+        typer.echo(f"| {way} | {' | '.join(row(captioner, states, keys, examples, scorer, asked))} |")
 
 
 def look(captioner: Captioner, examples: Sequence[Example]) -> tuple[State, list[int], list[Example]]:
@@ -88,15 +91,19 @@ def look(captioner: Captioner, examples: Sequence[Example]) -> tuple[State, list
 
 
 def row(
-    captioner: Captioner, states: State, keys: Sequence[int], examples: Sequence[Example], scorer: Scorer, way: str
-) -> str:
-    """Decode in one way, and write its line of the table."""
+    captioner: Captioner,
+    states: State,
+    keys: Sequence[int],
+    examples: Sequence[Example],
+    scorer: Scorer,
+    asked: DecodingConfig,
+) -> list[str]:
+    """Decode in one way, and give the cells of its line of the table."""
     import torch
 
     from captioner.search import build_search
 
-    settings = captioner.decoding(apply_overrides({}, way.split()))
-    search = build_search(captioner.speaker.step, settings, captioner.vocabulary)
+    search = build_search(captioner.speaker.step, asked, captioner.vocabulary)
     found = []
     with torch.inference_mode():
         for first in range(0, len(keys), 64):
@@ -104,17 +111,16 @@ def row(
             found += search(tuple(part[batch] for part in states), keys[batch])
     texts = [[detokenize(captioner.vocabulary.decode(one.words)) for one in captions] for captions in found]
     ranks = [
-        scorer.score({example.image_id: said[rank] for example, said in zip(examples, texts, strict=True)})
-        for rank in range(settings.captions)
+        scorer.score({one.image_id: said[min(rank, len(said) - 1)] for one, said in zip(examples, texts, strict=True)})
+        for rank in range(asked.captions)
     ]
     best = ""
-    if settings.captions > 1:
+    if asked.captions > 1:
         each = [max(scores.per_image["CIDEr"][example.image_id] for scores in ranks) for example in examples]
         best = f"{100 * sum(each) / len(each):.1f}"
     figures = [f"{100 * ranks[0].figures[metric]:.1f}" for metric in COLUMNS]
     varied = ranks[0].diversity
-    cells = [way, *figures, best, f"{varied.mean_length:.1f}", f"{varied.vocabulary:,}", f"{varied.distinct:.0%}"]
-    return "| " + " | ".join(cells) + " |"
+    return [*figures, best, f"{varied.mean_length:.1f}", f"{varied.vocabulary:,}", f"{varied.distinct:.0%}"]
 
 
 if __name__ == "__main__":

@@ -112,7 +112,8 @@ def test_output_is_a_results_file_by_its_ending(run, tiny_model, photo, tmp_path
             "add --model or --images",
         ),
         (["evaluate", "--annotations", "x.json", "--results", "y.json", "--beam", "5"], "add --model or --images"),
-        (["evaluate", "--annotations", "nothing.json", "--results", "nothing.json"], "nothing.json"),
+        (["evaluate", "--annotations", "nothing.json", "--results", "nothing.json"], "nothing.json: no such results"),
+        (["defaults", "beam=none"], "beam"),
     ],
 )
 def test_wrong_usage_is_named_and_exits_with_2(run, arguments, message):
@@ -129,7 +130,7 @@ def test_usage_errors_end_with_an_example(run):
     assert run("evaluate")[2].splitlines()[-1].startswith("Example: captioner evaluate")
 
 
-@pytest.mark.parametrize("command", ["caption", "train", "evaluate", "compare", "score", "calibrate"])
+@pytest.mark.parametrize("command", ["caption", "train", "evaluate", "compare", "score", "calibrate", "defaults"])
 def test_help_ends_with_an_example(run, command):
     code, out, _ = run(command, "--help")
     assert code == 0

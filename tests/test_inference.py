@@ -267,3 +267,18 @@ def test_a_changed_model_file_is_named(tiny_model, tmp_path, file, old, new, mes
     (tmp_path / file).write_bytes(content.replace(old, new, 1) if old in content and old else content + b"x")
     with pytest.raises(CaptionerError, match=message):
         Captioner.from_pretrained(tmp_path)
+
+
+def test_captions_to_score_that_do_not_fit_the_images_are_refused(captioner, photo):
+    for captions in (["a red circle"], [["a red circle"], ["a red ring"]], []):
+        with pytest.raises(UsageError, match="a list of captions for each image"):
+            captioner.score([photo], captions)
+
+
+def test_mistakes_in_decoding_are_told_before_the_first_caption_is_asked_for(captioner, photo):
+    with pytest.raises(UsageError, match="did you mean 'beam'"):
+        captioner.stream([photo], decoding={"beem": 1})
+
+
+def test_one_required_word_need_not_be_a_list(captioner, photo):
+    assert "blue" in captioner.caption(photo, decoding={"require": "blue"}).text.split()

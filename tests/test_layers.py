@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "captioner"
 LAYERS = [
     {"errors"},
     {"types", "config", "options", "captions"},
-    {"parsing"},
+    {"parsing", "decoding_options"},
     {"text", "console", "storage", "devices"},
     {"metrics", "models", "data", "decoding", "model_folder"},
     {"training", "build", "search", "occlusion", "report"},

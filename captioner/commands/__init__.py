@@ -1,1 +1,1 @@
-"""The three jobs: caption, train, evaluate."""
+"""What the command line does: a module for each command, and one for their reports."""

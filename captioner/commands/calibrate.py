@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from captioner.config import ConfidenceConfig, DeviceName, PrecisionName
 from captioner.console import console, track
 from captioner.data.datasets import load_examples
-from captioner.errors import CaptionerError, ImageError
+from captioner.errors import CaptionerError, ImageError, UsageError
 from captioner.metrics.calibration import Said, calibration_error, fit_temperature, unseen_error
 from captioner.model_folder import resolve, write_config
 from captioner.text.tokenizer import tokenize
+
+FEWEST = 100
+"""With fewer images the temperature is kept, with a warning."""
 
 
 def calibrate(
@@ -33,6 +37,8 @@ def calibrate(
         UsageError: the annotations are broken, or images are missing.
     """
     folder = resolve(model)
+    if not os.access(folder.resolve().parent, os.W_OK):
+        raise UsageError(f"{folder}: nothing may be written in the folder it lies in; copy the model elsewhere first")
     examples = load_examples(annotations, images, split)
     from captioner.inference import Captioner  # imports torch, which a wrong path should not wait for
 
@@ -52,6 +58,8 @@ def calibrate(
         captions.append([Said(word.log_prob, word.text in people) for word in result.words])
     if not any(captions):
         raise CaptionerError(f"none of the {len(examples)} images of {annotations} could be read and captioned")
+    if len(captions) < FEWEST:
+        console.print(f"captioner: {len(captions)} images are too few to believe the figures; take {FEWEST} or more")
     found = ConfidenceConfig(temperature=fit_temperature(captions), error=unseen_error(captions), images=len(captions))
     write_config(folder, captioner.config.model_copy(update={"confidence": found}))
     return found, calibration_error(captions, 1.0)

@@ -76,12 +76,16 @@ def as_values(caption: Caption, *, several: bool = False) -> dict[str, Any]:
     values: dict[str, Any] = {"caption": None if caption.silent else caption.text, "log_prob": caption.log_prob}
     if caption.confidence is not None:
         values["confidence"] = caption.confidence
-    values["words"] = [
-        {"word": word.text, "log_prob": word.log_prob}
-        | ({} if word.confidence is None else {"confidence": word.confidence})
-        | ({} if word.heat is None else {"heat": word.heat})
-        for word in caption.words
-    ]
+    values["words"] = (
+        []
+        if caption.silent
+        else [
+            {"word": word.text, "log_prob": word.log_prob}
+            | ({} if word.confidence is None else {"confidence": word.confidence})
+            | ({} if word.heat is None else {"heat": word.heat})
+            for word in caption.words
+        ]
+    )
     if several:
         values["captions"] = [as_values(one) for one in (caption, *caption.others)]
     return values

@@ -90,8 +90,8 @@ def evaluate_model(
     if explain and not report:
         raise UsageError("--explain is shown by --report: add it")
     if results:
-        check_destination(results)
         check_scores_file(results)
+        check_destination(results)
     if report:
         check_report(report)
     examples = load_examples(annotations, images, split)
@@ -102,6 +102,8 @@ def evaluate_model(
     asked = captioner.decoding(decoding)
     captioned = _caption(captioner, examples, asked, explain=explain, batch_size=batch_size)
     captions = {image: caption.text for image, caption in captioned.items() if not caption.silent}
+    if silent := len(captioned) - len(captions):
+        console.print(f"captioner: {silent:,} captions are left out: their confidence is too low")
     if not captions:
         raise CaptionerError(f"none of the {len(examples)} images of {annotations} could be captioned")
     if results:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +16,7 @@ from captioner.metrics.scorer import NAMES, Scores
 from captioner.parsing import to_json
 from captioner.report.entries import Entry, Figure
 from captioner.report.page import write_report
+from captioner.storage import check_new_file
 
 OF_IMAGES = ("CIDEr", "METEOR", "ROUGE_L", "Bleu_4")
 """Metrics shown of each image; the page opens with the first."""
@@ -30,8 +30,7 @@ def check_report(path: Path) -> None:
     """
     if path.suffix not in (".html", ".htm"):
         raise UsageError(f"{path}: a report is a page; name it .html")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}; create it first")
+    check_new_file(path)
 
 
 def report_captions(
@@ -39,7 +38,9 @@ def report_captions(
 ) -> None:
     """Write the page of images that nobody has described."""
     cropped = config.encoder.transform == "crop"
-    entries = [Entry(str(file), file, caption, cropped=cropped) for file, caption in captioned.items()]
+    entries = [
+        Entry(str(file), file, caption, cropped=cropped) for file, caption in captioned.items() if not caption.silent
+    ]
     _write(path, entries, title=f"{len(entries):,} captions", about=_about(models, asked))
 
 
@@ -57,7 +58,7 @@ def report_evaluation(
     """Write the page of images with their references and scores."""
 
     def entry(example: Example) -> Entry:
-        alone = {NAMES[metric]: scores.per_image[metric].get(example.image_id, math.nan) for metric in OF_IMAGES}
+        alone = {NAMES[metric]: scores.per_image[metric][example.image_id] for metric in OF_IMAGES}
         caption = captioned[example.image_id]
         cropped = config.encoder.transform == "crop"
         return Entry(example.path.name, example.path, caption, example.captions, alone, cropped)
@@ -66,11 +67,11 @@ def report_evaluation(
         Figure(NAMES[metric], 100 * score, *(100 * end for end in scores.intervals[metric]))
         for metric, score in scores.figures.items()
     ]
-    people = scores.people.shown
+    people, scored = scores.people.shown, set(scores.images)
     _write(
         path,
-        [entry(example) for example in examples if example.image_id in captioned],
-        title=f"{annotations.name}, {len(captioned):,} images",
+        [entry(example) for example in examples if example.image_id in scored],
+        title=f"{annotations.name}, {len(scores.images):,} images",
         about={**_about(models, asked), "signature": scores.signature},
         figures=figures,
         facts={name: f"{text} (people {people[name]})" for name, text in scores.diversity.shown.items()},

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import typer
 
 from captioner.config import DeviceName, PrecisionName
-from captioner.console import console, track
+from captioner.console import console, one_line, track
+from captioner.data.checks import read_text
 from captioner.data.datasets import load_examples
 from captioner.data.images import find_images
 from captioner.errors import ImageError, UsageError
@@ -55,7 +57,7 @@ def score_annotations(
         Whether some image could not be read.
     """
     examples = load_examples(annotations, images, split)
-    given = [(str(example.image_id), example.path, example.captions) for example in examples]
+    given = [(example.image_id, example.path, example.captions) for example in examples]
     return _rank(given, models, device, precision, worst=worst, as_json=as_json)
 
 
@@ -63,16 +65,24 @@ def read_captions(file: Path) -> list[str]:
     """Read a text file of captions, one a line.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: it cannot be read, or is empty.
     """
-    try:
-        return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: cannot be read as text, a caption a line: {error}") from None
+    return [line.strip() for line in read_text(file).splitlines() if line.strip()]
+
+
+class _Scored(NamedTuple):
+    """A caption, and how probable it is."""
+
+    mean: float  # log-probability of a word, the end counted as one
+    log_prob: float
+    unknown: int  # words that the model does not know
+    image_id: int | str
+    image: Path
+    text: str
 
 
 def _rank(
-    given: Sequence[tuple[str, Path, Sequence[str]]],
+    given: Sequence[tuple[int | str, Path, Sequence[str]]],
     models: Sequence[Path],
     device: DeviceName,
     precision: PrecisionName,
@@ -80,11 +90,13 @@ def _rank(
     worst: int | None,
     as_json: bool,
 ) -> bool:
+    """Score and print all captions, the likeliest first; or the `worst`, least likely first."""
     from captioner.inference import Captioner  # imports torch, which a wrong path should not wait for
 
     captioner = Captioner.from_pretrained(*models, device=device, precision=precision)
-    found, failed = [], False
-    stream = captioner.score((path for _, path, _ in given), (captions for _, _, captions in given))
+    found: list[_Scored] = []
+    failed = False
+    stream = captioner.score([path for _, path, _ in given], [captions for _, _, captions in given])
     progress = track(stream, total=len(given), doing="scoring", unit="images")
     for (name, path, captions), result in zip(given, progress, strict=True):
         if isinstance(result, ImageError):
@@ -95,12 +107,19 @@ def _rank(
             continue
         for text, caption in zip(captions, result, strict=True):
             unknown = sum(word.text == "<unk>" for word in caption.words)
-            found.append((caption.log_prob / (len(caption.words) + 1), caption.log_prob, unknown, name, path, text))
-    found.sort(key=lambda entry: entry[0], reverse=worst is None)
-    for mean, log_prob, unknown, name, path, text in found[:worst]:
+            mean = caption.log_prob / (len(caption.words) + 1)
+            found.append(_Scored(mean, caption.log_prob, unknown, name, path, text))
+    found.sort(key=lambda scored: scored.mean, reverse=worst is None)
+    _print(found[:worst], as_json=as_json)
+    return failed
+
+
+def _print(found: Sequence[_Scored], *, as_json: bool) -> None:
+    for mean, log_prob, unknown, name, path, text in found:
         if as_json:
             values = {"image_id": name, "image": str(path), "caption": text, "log_prob": log_prob}
             typer.echo(json.dumps(values | {"mean_log_prob": mean, "unknown_words": unknown}))
         else:
-            typer.echo(f"{mean:.3f}\t{log_prob:.2f}\t{name}\t{text}")
-    return failed
+            typer.echo(f"{mean:.3f}\t{log_prob:.2f}\t{one_line(name)}\t{one_line(text)}")
+    if unsure := sum(scored.unknown > 0 for scored in found):
+        console.print(f"captioner: {unsure} of these captions hold words the model does not know; they count as <unk>")

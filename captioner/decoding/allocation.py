@@ -36,27 +36,39 @@ class Pick(NamedTuple):
 
 
 def pick_continuations(
-    beams: Beams, log_probs: Tensor, places: Tensor, *, groups: int, diversity: float, required: Sequence[int]
+    beams: Beams,
+    log_probs: Tensor,
+    places: Tensor,
+    *,
+    width: int,
+    groups: int,
+    diversity: float,
+    required: Sequence[int],
 ) -> Pick:
-    """Choose the continuations: in one go, or group after group where each must see what others chose."""
+    """Choose the continuations: in one go, or group after group where each must see what others chose.
+
+    `places` (groups of all images, 1) is how many each may have now, `width` how many it had at first.
+    """
     if groups == 1:
-        return _pick_best(beams, log_probs, places, torch.arange(len(log_probs), device=log_probs.device), required)
+        rows = torch.arange(len(log_probs), device=log_probs.device)
+        return _pick_best(beams, log_probs, places, rows, width=width, required=required)
     chosen = torch.zeros((len(places) // groups, log_probs.shape[1]), device=log_probs.device)  # (images, V) how often
     picks = []
     for number in range(groups):
         rows = (beams.group % groups == number).nonzero().squeeze(1)
         penalised = log_probs[rows] - diversity * chosen[beams.group[rows] // groups]
-        pick = _pick_best(beams.select(rows), penalised, places, rows, required)
+        pick = _pick_best(beams.select(rows), penalised, places, rows, width=width, required=required)
         chosen.index_put_((pick.group // groups, pick.word), torch.ones_like(chosen[0, 0]), accumulate=True)
         picks.append(pick)
     return Pick(*(torch.cat(parts) for parts in zip(*picks, strict=True)))
 
 
-def _pick_best(beams: Beams, log_probs: Tensor, places: Tensor, rows: Tensor, required: Sequence[int]) -> Pick:
+def _pick_best(
+    beams: Beams, log_probs: Tensor, places: Tensor, rows: Tensor, *, width: int, required: Sequence[int]
+) -> Pick:
     """Choose for each group as many of the best continuations as it has places; `rows` are the beams' own numbers."""
-    groups, width = len(places), int(places.max())
     values, words, bank = _continuations(beams, log_probs, width, required)  # (R, M) each
-    row_of = torch.zeros((groups, int(beams.slot.max()) + 1 if len(rows) else 1), dtype=torch.int64, device=rows.device)
+    row_of = torch.zeros((len(places), width), dtype=torch.int64, device=rows.device)
     row_of[beams.group, beams.slot] = torch.arange(len(rows), device=rows.device)
     count = values.shape[1]
     candidates = torch.full((*row_of.shape, count), NEVER, device=rows.device)

@@ -46,7 +46,8 @@ def beam_search(
     images, device = state[0].shape[0], state[0].device
     captions = captions or beam
     finished: list[list[Hypothesis]] = [[] for _ in range(images)]
-    places = torch.full((images * groups, 1), beam // groups, device=device)  # still open
+    width = beam // groups
+    places = torch.full((images * groups, 1), width, device=device)  # still open
     first = torch.arange(images * groups, device=device)
     state = select_state(state, first // groups)
     beams = Beams(
@@ -63,7 +64,9 @@ def beam_search(
 
     for _ in range(max_length):
         log_probs, state = step(beams.words, state)  # (R, V)
-        pick = pick_continuations(beams, log_probs, places, groups=groups, diversity=diversity, required=required)
+        pick = pick_continuations(
+            beams, log_probs, places, width=width, groups=groups, diversity=diversity, required=required
+        )
         beams, row = _continued(beams, pick, log_probs[pick.row, pick.word]), pick.row
         ended = beams.words == eos
         if ended.any():

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from captioner.console import one_line
 from captioner.metrics.bootstrap import RESAMPLES, interval, resample
 from captioner.metrics.results import ImageId
 from captioner.metrics.scorer import NAMES, Scores, figures_of
@@ -94,8 +95,8 @@ class Comparison:
             if contrasts:
                 rows += ["", f"{name} is better most on these images (CIDEr-D):"]
             for one in contrasts:
-                rows += [f"{one.image_id}", f"  a {100 * one.score_a:>6.1f}  {_line(one.a)}"]
-                rows += [f"  b {100 * one.score_b:>6.1f}  {_line(one.b)}"]
+                rows += [one_line(one.image_id), f"  a {100 * one.score_a:>6.1f}  {one_line(one.a)}"]
+                rows += [f"  b {100 * one.score_b:>6.1f}  {one_line(one.b)}"]
         return "\n".join([*rows, "", self.signature])
 
 
@@ -123,8 +124,3 @@ def compare(captions_a: Mapping[ImageId, str], a: Scores, captions_b: Mapping[Im
 def _rounded(differences: NDArray[np.float64]) -> NDArray[np.float64]:
     """Leave out what is less than the constants that COCO's BLEU adds to its counts: that is no difference."""
     return np.round(differences, 9) + 0.0  # which makes 0 of -0
-
-
-def _line(caption: str) -> str:
-    """Write a caption on one line of a terminal, which no character of it can lead astray."""
-    return "".join(letter if letter.isprintable() else " " for letter in caption)

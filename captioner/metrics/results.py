@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from captioner.errors import UsageError
-from captioner.storage import new_file
+from captioner.storage import check_new_file, new_file
 
 ImageId = int | str
 """COCO numbers its images; other data sets name them. 42 and "42" are two different images."""
@@ -48,14 +48,18 @@ def read_results(path: str | Path) -> dict[ImageId, str]:
 
 
 def check_destination(path: Path) -> None:
-    """Refuse a file that could not be written, before any captioning is done.
+    """Refuse a file that could not be written, or that holds something else, before any captioning is done.
 
-    Raises UsageError where its ending is neither .json nor .jsonl, or its folder is not there.
+    Raises UsageError where its ending is neither .json nor .jsonl, its folder is not there, or it is no results file.
     """
     if path.suffix not in (".json", ".jsonl"):
         raise UsageError(f"{path}: its ending says the format; name it .json (COCO results) or .jsonl (JSON lines)")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}; create it first")
+    check_new_file(path)
+    if path.exists() and path.stat().st_size:
+        try:
+            read_results(path)
+        except UsageError as error:
+            raise UsageError(f"{path} would be replaced, but holds no results: choose another name") from error
 
 
 def write_results(path: str | Path, results: Mapping[ImageId, str]) -> None:

@@ -33,8 +33,9 @@ def test_the_temperature_that_fits_the_folders_own_captions_is_kept(calibrate, f
     for example in load_examples(shapes / "captions_dev.json", shapes / "dev"):
         people = {word for caption in example.captions for word in tokenize(caption)}
         said.append([Said(word.log_prob, word.text in people) for word in captioner.caption(example.path).words])
-    code, out, _ = calibrate()
+    code, out, err = calibrate()
     assert code == 0
+    assert "8 images are too few to believe" in err
     kept = read_config(folder)["confidence"]
     assert kept["temperature"] == pytest.approx(fit_temperature(said), rel=1e-2)
     assert kept["images"] == 8

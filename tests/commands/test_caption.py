@@ -114,3 +114,63 @@ def test_explaining_gives_each_word_a_heat_map_in_json(caption):
     _, out, _ = caption("--explain", "--json", "--max-length", 3)
     for line in map(json.loads, out.splitlines()):
         assert all(len(word["heat"]) == len(word["heat"][0]) == 7 for word in line["words"])
+
+
+@pytest.mark.parametrize(
+    ("option", "setting", "value"),
+    [
+        ("--length-alpha", "length_alpha", 1.5),
+        ("--diversity", "diversity", 3.0),
+        ("--seed", "seed", 9),
+        ("--min-length", "min_length", 9),
+    ],
+)
+def test_a_zero_is_asked_for_and_not_nothing(caption, calibrated, option, setting, value):
+    captioner = Captioner.from_pretrained(calibrated, device="cpu")
+    decoding = captioner.config.decoding.model_copy(update={setting: value})
+    write_config(calibrated, captioner.config.model_copy(update={"decoding": decoding}))
+    others = {"--diversity": ["--diverse", 3], "--seed": ["--sample"]}.get(option, [])
+    asked = ["--num-captions", 3, *others]
+    zeroed = caption(*asked, option, 0, model=calibrated)[1]
+    write_config(calibrated, captioner.config.model_copy(update={"decoding": decoding.model_copy(update={setting: 0})}))
+    assert zeroed == caption(*asked, model=calibrated)[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--temperature", 2], "--temperature has no use without --sample"),
+        (["--top-k", 2], "--top-k has no use without --sample"),
+        (["--sample", "--beam", 2], "--beam has no use with --sample"),
+        (["--sample", "--diverse", 2], "--diverse has no use with --sample"),
+        (["--diversity", 2], "--diversity has no use without --diverse"),
+        (["--length-norm", "none", "--length-alpha", 1], "--length-alpha has no use with --length-norm none"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(caption, arguments, message):
+    code, _, err = caption(*arguments)
+    assert code == 2
+    assert message in err
+
+
+def test_a_required_word_widens_a_beam_of_one_and_finds_its_place(caption):
+    alone = caption("--beam", 1, "--require", "blue")[1]
+    assert alone == caption("--beam", 2, "--require", "blue")[1]
+
+
+def test_what_is_not_shown_is_in_no_output(caption, calibrated, tmp_path):
+    page = tmp_path / "page.html"
+    _, out, _ = caption("--min-confidence", 1, "--json", "--report", page, model=calibrated)
+    assert all(line["caption"] is None and not line["words"] for line in map(json.loads, out.splitlines()))
+    assert "0 captions" in page.read_text()
+
+
+def test_a_file_that_holds_no_results_is_not_replaced(caption, tmp_path):
+    other = tmp_path / "precious.json"
+    other.write_text('{"annotations": []}')
+    code, _, err = caption("--output", other)
+    assert code == 2
+    assert "would be replaced, but holds no results" in err
+    assert other.read_text() == '{"annotations": []}'
+    assert caption("--output", tmp_path / "said.json")[0] == 0
+    assert caption("--output", tmp_path / "said.json")[0] == 0

@@ -68,3 +68,21 @@ def test_without_captions_there_is_nothing_to_score(score, photo):
     code, _, err = score(photo)
     assert code == 2
     assert "--caption" in err
+
+
+def test_a_caption_cannot_lead_the_terminal_astray_and_unknown_words_are_told(score, shapes, tmp_path):
+    annotations = json.loads((shapes / "captions_dev.json").read_text())
+    annotations["annotations"][7]["caption"] = "a \x1b[2J\ud800 zeppelin\tabove"
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text(json.dumps(annotations))
+    code, out, err = score("--annotations", wrong, "--images", shapes / "dev", "--worst", 1000)
+    assert code == 0
+    assert "\x1b" not in out
+    assert all(line.count("\t") == 3 for line in out.splitlines())
+    assert "1 of these captions hold words the model does not know" in err
+
+
+def test_image_ids_keep_their_kind_in_json(score, shapes):
+    _, out, _ = score("--annotations", shapes / "captions_dev.json", "--images", shapes / "dev", "--json")
+    ids = {image["id"] for image in json.loads((shapes / "captions_dev.json").read_text())["images"]}
+    assert {json.loads(line)["image_id"] for line in out.splitlines()} <= ids
