@@ -52,7 +52,13 @@ def test_lower_layers_do_not_know_higher_ones(file):
 
 @pytest.mark.parametrize(
     "module",
-    ["captioner.cli", *(f"captioner.commands.{name}" for name in ("caption", "compare", "evaluate", "settings"))],
+    [
+        "captioner.cli",
+        *(
+            f"captioner.commands.{name}"
+            for name in ("caption", "calibrate", "compare", "defaults", "evaluate", "score", "settings")
+        ),
+    ],
 )
 def test_what_answers_wrong_usage_does_not_import_torch(module):
     code = f"import {module}, sys; sys.exit('torch' in sys.modules)"

@@ -95,7 +95,7 @@ def _line(entry: Entry) -> str:
             **_thumbnail(entry.path, cropped=entry.cropped),
             "words": [[word.text, _number(_shade(word)), *_heat(word, most)] for word in caption.words],
             "measures": measures,
-            "others": [[other.text, _number(other.log_prob)] for other in caption.others],
+            "others": [[other.text, _number(other.log_prob)] for other in caption.others if not other.silent],
             "references": list(entry.references),
         }
     )

@@ -199,3 +199,10 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
     path = tmp_path / "nowhere" / "report.html"
     with pytest.raises(CaptionerError, match=f"{path} cannot be written: No such file or directory; check"):
         write_report(path, [], title="t", about={})
+
+
+def test_another_caption_that_is_not_sure_enough_is_not_shown(written, entry):
+    one = entry("a dog", others=[("a cat", -4.0), ("a cow", -5.0)])
+    cat, cow = one.caption.others
+    unsure = replace(one, caption=replace(one.caption, others=(replace(cat, silent=True), cow)))
+    assert [text for text, _ in written(unsure).entries()[0]["others"]] == ["a cow"]
