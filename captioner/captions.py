@@ -25,6 +25,6 @@ class Caption:
     text: str
     words: tuple[Word, ...]
     log_prob: float  # natural logarithm of the whole caption's probability, its end included
-    confidence: float | None = None  # mean of its words'; none: never calibrated
+    confidence: float | None = None  # mean of its words'; none: never calibrated, or no words
     silent: bool = False  # its confidence is below what was asked for: better not shown
     others: tuple[Caption, ...] = ()  # further ones where asked for: the best first, or in the order drawn

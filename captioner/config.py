@@ -189,4 +189,5 @@ class Config(ModelConfig):
         """The part that is stored with the model, which no longer needs the weights it started from."""
         trained = {"weights": "none", "batch_norm": "train" if self.encoder.train_batch_norm else "eval"}
         encoder = self.encoder.model_copy(update=trained)
-        return ModelConfig(encoder=encoder, decoder=self.decoder, decoding=self.decoding)
+        decoding = self.decoding.model_copy(update={"min_confidence": 0.0})  # until it is calibrated anew
+        return ModelConfig(encoder=encoder, decoder=self.decoder, decoding=decoding)

@@ -86,7 +86,9 @@ class Captioner:
             models.append(build_model(config, vocab_size=len(vocabulary)))
             load_weights(models[-1], state, source=str(path))
         if len(paths) > 1:
-            first = first.model_copy(update={"confidence": None})  # one model's says nothing of several
+            # One model's confidence says nothing of several.
+            decoding = first.decoding.model_copy(update={"min_confidence": 0.0})
+            first = first.model_copy(update={"confidence": None, "decoding": decoding})
         return cls(models, words, first, device=device, precision=precision)
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:

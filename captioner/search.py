@@ -69,8 +69,10 @@ def _rules(config: DecodingConfig, forbidden: Sequence[int], required: Sequence[
 
 
 def _beam(step: Step, state: State, required: Sequence[int], config: DecodingConfig) -> list[list[Hypothesis]]:
-    beam = max(config.beam, config.captions, len(required) + 1 if required else 1)  # a place for each bank
-    beam = -(-beam // config.groups) * config.groups  # as many for each group
+    width = -(-max(config.beam, config.captions) // config.groups)  # of a group
+    if required:
+        width = max(width, len(required) + 1)  # a place for each bank
+    beam = width * config.groups
     if beam == 1:
         return [[best] for best in greedy(step, state, bos=BOS, eos=EOS, max_length=config.max_length)]
     return beam_search(

@@ -282,3 +282,12 @@ def test_mistakes_in_decoding_are_told_before_the_first_caption_is_asked_for(cap
 
 def test_one_required_word_need_not_be_a_list(captioner, photo):
     assert "blue" in captioner.caption(photo, decoding={"require": "blue"}).text.split()
+
+
+def test_an_ensemble_led_by_a_model_that_keeps_silent_when_unsure_speaks(captioner, photo, tmp_path):
+    decoding = captioner.config.decoding.model_copy(update={"min_confidence": 0.9})
+    sure = ConfidenceConfig(temperature=2.0, error=0.1, images=9)
+    config = captioner.config.model_copy(update={"confidence": sure, "decoding": decoding})
+    Captioner(captioner.models, captioner.vocabulary, config, device="cpu").save_pretrained(tmp_path / "sure")
+    both = Captioner.from_pretrained(tmp_path / "sure", tmp_path / "sure", device="cpu")
+    assert both.caption(photo).text

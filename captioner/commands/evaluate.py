@@ -15,13 +15,12 @@ from captioner.config import DecodingConfig, DeviceName, PrecisionName
 from captioner.console import console, track
 from captioner.data.datasets import Example, load_examples, load_references
 from captioner.errors import CaptionerError, ImageError, UsageError
-from captioner.metrics.java import JavaName
+from captioner.metrics.java import JavaName, check_java
 from captioner.metrics.results import ImageId, check_destination, check_images, read_results, write_results
 from captioner.metrics.scorer import Scorer, Scores
 from captioner.metrics.scores_file import check_scores_file, write_scores
 
 if TYPE_CHECKING:
-    from captioner.captions import Caption
     from captioner.inference import Captioner
 
 
@@ -94,6 +93,7 @@ def evaluate_model(
         check_destination(results)
     if report:
         check_report(report)
+    check_java(java)
     examples = load_examples(annotations, images, split)
     training = _load_captions(seen, seen_split)
     from captioner.inference import Captioner  # imports torch, which a wrong path should not wait for
@@ -105,7 +105,8 @@ def evaluate_model(
     if silent := len(captioned) - len(captions):
         console.print(f"captioner: {silent:,} captions are left out: their confidence is too low")
     if not captions:
-        raise CaptionerError(f"none of the {len(examples)} images of {annotations} could be captioned")
+        reason = "no caption is as sure as --min-confidence asks: lower it" if captioned else "none could be read"
+        raise CaptionerError(f"of the {len(examples)} images of {annotations}, {reason}")
     if results:
         write_results(results, captions)
     references = {example.image_id: example.captions for example in examples}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from captioner.captions import Caption
@@ -13,6 +12,7 @@ from captioner.data.datasets import Example
 from captioner.errors import UsageError
 from captioner.metrics.results import ImageId
 from captioner.metrics.scorer import NAMES, Scores
+from captioner.metrics.signature import own_version
 from captioner.parsing import to_json
 from captioner.report.entries import Entry, Figure
 from captioner.report.page import write_report
@@ -99,5 +99,5 @@ def _about(models: Sequence[Path], asked: DecodingConfig) -> dict[str, str]:
     return {
         "model": ", ".join(map(str, models)) or "bundled",
         "decoding": ", ".join([first, *(f"{name} {value}" for name, value in unusual.items())]),
-        "captioner": version("captioner"),
+        "captioner": own_version(),
     }

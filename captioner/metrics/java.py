@@ -95,6 +95,12 @@ JAVA: dict[JavaName, type[JavaMeteor] | type[Spice]] = {"METEOR_java": JavaMeteo
 JAVA_VERSIONS: dict[JavaName, str] = {"METEOR_java": JAVA_METEOR_VERSION, "SPICE": SPICE_VERSION}
 
 
+def check_java(names: Sequence[JavaName]) -> None:
+    """Make sure, before any captioning is done, that what these metrics need is there. Raises UsageError."""
+    for name in names:
+        JAVA[name]([])
+
+
 def _program(metric: str, path: str) -> str:
     """Find a program of pycocoevalcap, and Java to run it."""
     package = importlib.util.find_spec("pycocoevalcap")

@@ -35,7 +35,7 @@ def sign(
         "ROUGE_L": ROUGE_VERSION,
         "CIDEr-D": CIDER_VERSION,
         **{name: JAVA_VERSIONS[name] for name in java},
-        "captioner": _own_version(),
+        "captioner": own_version(),
     }
     return "|".join(f"{name}:{value}" for name, value in parts.items())
 
@@ -46,7 +46,8 @@ def hash_split(references: Mapping[ImageId, Sequence[str]]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _own_version() -> str:
+def own_version() -> str:
+    """Give the version of captioner that is running."""
     try:
         return version("captioner")
     except PackageNotFoundError:  # run from a checkout that is not installed

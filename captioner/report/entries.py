@@ -11,7 +11,7 @@ from captioner.captions import Caption
 
 @dataclass(frozen=True)
 class Entry:
-    """One image with its captions. Only what stands here, and never the path, is found in the page."""
+    """One image with its captions. Of the path, only what `name` repeats of it is found in the page."""
 
     name: str
     path: Path  # where the image is, for the thumbnail

@@ -174,3 +174,9 @@ def test_a_file_that_holds_no_results_is_not_replaced(caption, tmp_path):
     assert other.read_text() == '{"annotations": []}'
     assert caption("--output", tmp_path / "said.json")[0] == 0
     assert caption("--output", tmp_path / "said.json")[0] == 0
+
+
+def test_groups_have_room_to_find_a_required_word_its_place(caption):
+    said = [line.split("\t")[1].split() for line in caption("--diverse", 3, "--require", "blue")[1].splitlines()]
+    assert all("blue" in words for words in said)
+    assert any(words[0] != "blue" for words in said)

@@ -138,3 +138,9 @@ def test_captions_of_too_little_confidence_are_left_out_and_signed_as_a_subset(
     asked = {"decoding": {"min_confidence": (low + high) / 2}, "images": shapes / "dev", "device": "cpu"}
     assert evaluate_model([tmp_path / "sure"], annotations, as_json=True, **asked) == 0
     assert "images:5/8|" in json.loads(capsys.readouterr().out)["signature"]
+
+
+def test_what_a_metric_of_java_lacks_is_told_before_anything_is_done(annotations, shapes, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="METEOR needs"):
+        evaluate_model([tmp_path / "no model"], annotations, images=shapes / "dev", java=["METEOR_java"])
