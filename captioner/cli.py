@@ -244,7 +244,7 @@ def score(
 
     if image is not None and annotations is None:
         given = [*(caption or []), *(command.read_captions(captions) if captions else [])]
-        command.score_captions(
+        failed = command.score_captions(
             image, given, models=model or [], device=device.value, precision=precision.value, as_json=as_json
         )
     elif annotations is not None and image is None:
@@ -258,10 +258,10 @@ def score(
             precision=precision.value,
             as_json=as_json,
         )
-        if failed:
-            raise typer.Exit(3)
     else:
         raise UsageError("name one image with its captions, or a data set with --annotations")
+    if failed:
+        raise typer.Exit(3)
 
 
 @app.command(epilog=EXAMPLES["calibrate"])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from captioner.errors import ImageError
+
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Thing = TypeVar("Thing")
+Result = TypeVar("Result")
 
 
 def one_line(text: object) -> str:
@@ -41,3 +44,14 @@ def track(things: Iterable[Thing], *, total: int, doing: str, unit: str) -> Iter
         for thing in things:
             yield thing
             bar.advance(task)
+
+
+def readable(
+    things: Sequence[Thing], results: Iterable[Result | ImageError], *, doing: str
+) -> Iterator[tuple[Thing, Result]]:
+    """Pair things with what was found of their images, as it comes; images that cannot be read are named, left out."""
+    for thing, result in zip(things, track(results, total=len(things), doing=doing, unit="images"), strict=True):
+        if isinstance(result, ImageError):
+            console.print(f"captioner: {result}", markup=False)
+        else:
+            yield thing, result

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from captioner.config import ConfidenceConfig, DeviceName, PrecisionName
-from captioner.console import console, track
+from captioner.console import console, readable
 from captioner.data.datasets import load_examples
-from captioner.errors import CaptionerError, ImageError, UsageError
+from captioner.errors import CaptionerError, UsageError
 from captioner.metrics.calibration import Said, calibration_error, fit_temperature, unseen_error
 from captioner.model_folder import resolve, write_config
 from captioner.text.tokenizer import tokenize
@@ -49,11 +49,7 @@ def calibrate(
         decoding={"min_confidence": 0.0},
         batch_size=batch_size,
     )
-    progress = track(stream, total=len(examples), doing="captioning", unit="images")
-    for example, result in zip(examples, progress, strict=True):
-        if isinstance(result, ImageError):
-            console.print(f"captioner: {result}", markup=False)
-            continue
+    for example, result in readable(examples, stream, doing="captioning"):
         people = {word for caption in example.captions for word in tokenize(caption)}
         captions.append([Said(word.log_prob, word.text in people) for word in result.words])
     if not any(captions):

@@ -12,9 +12,9 @@ import typer
 from captioner.captions import Caption
 from captioner.commands.report import check_report, report_captions
 from captioner.config import DeviceName, PrecisionName
-from captioner.console import console, track
+from captioner.console import console, readable
 from captioner.data.images import find_images
-from captioner.errors import ImageError, UsageError
+from captioner.errors import UsageError
 from captioner.metrics.results import check_destination, write_results
 
 
@@ -49,10 +49,7 @@ def caption_files(
     asked = captioner.decoding(decoding)
     captioned: dict[Path, Caption] = {}
     stream = captioner.stream(files, decoding=asked, explain=explain, batch_size=batch_size)
-    for file, result in zip(files, track(stream, total=len(files), doing="captioning", unit="images"), strict=True):
-        if isinstance(result, ImageError):
-            console.print(f"captioner: {result}", markup=False)
-            continue
+    for file, result in readable(files, stream, doing="captioning"):
         captioned[file] = result
         if as_json:
             typer.echo(json.dumps({"image": str(file), **as_values(result, several=asked.captions > 1)}))

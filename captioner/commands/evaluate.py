@@ -12,9 +12,9 @@ import typer
 from captioner.captions import Caption
 from captioner.commands.report import check_report, report_evaluation
 from captioner.config import DecodingConfig, DeviceName, PrecisionName
-from captioner.console import console, track
+from captioner.console import console, readable
 from captioner.data.datasets import Example, load_examples, load_references
-from captioner.errors import CaptionerError, ImageError, UsageError
+from captioner.errors import CaptionerError, UsageError
 from captioner.metrics.java import JavaName, check_java
 from captioner.metrics.results import ImageId, check_destination, check_images, read_results, write_results
 from captioner.metrics.scorer import Scorer, Scores
@@ -137,16 +137,9 @@ def _caption(
     captioner: Captioner, examples: Sequence[Example], asked: DecodingConfig, *, explain: bool, batch_size: int
 ) -> dict[ImageId, Caption]:
     """Caption the images that can be read, and name the others on stderr."""
-    captioned: dict[ImageId, Caption] = {}
     paths = (example.path for example in examples)
     stream = captioner.stream(paths, decoding=asked, explain=explain, batch_size=batch_size)
-    progress = track(stream, total=len(examples), doing="captioning", unit="images")
-    for example, result in zip(examples, progress, strict=True):
-        if isinstance(result, ImageError):
-            console.print(f"captioner: {result}", markup=False)
-        else:
-            captioned[example.image_id] = result
-    return captioned
+    return {example.image_id: caption for example, caption in readable(examples, stream, doing="captioning")}
 
 
 def _score(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from captioner.captions import Caption
@@ -41,7 +41,7 @@ def report_captions(
     entries = [
         Entry(str(file), file, caption, cropped=cropped) for file, caption in captioned.items() if not caption.silent
     ]
-    _write(path, entries, title=f"{len(entries):,} captions", about=_about(models, asked))
+    write_report(path, _tracked(entries), title=f"{len(entries):,} captions", about=_about(models, asked))
 
 
 def report_evaluation(
@@ -68,9 +68,9 @@ def report_evaluation(
         for metric, score in scores.figures.items()
     ]
     people, scored = scores.people.shown, set(scores.images)
-    _write(
+    write_report(
         path,
-        [entry(example) for example in examples if example.image_id in scored],
+        _tracked([entry(example) for example in examples if example.image_id in scored]),
         title=f"{annotations.name}, {len(scores.images):,} images",
         about={**_about(models, asked), "signature": scores.signature},
         figures=figures,
@@ -78,17 +78,8 @@ def report_evaluation(
     )
 
 
-def _write(
-    path: Path,
-    entries: Sequence[Entry],
-    *,
-    title: str,
-    about: Mapping[str, str],
-    figures: Sequence[Figure] = (),
-    facts: Mapping[str, str] | None = None,
-) -> None:
-    shown: Iterable[Entry] = track(entries, total=len(entries), doing="writing the report", unit="images")
-    write_report(path, shown, title=title, about=about, figures=figures, facts=facts)
+def _tracked(entries: Sequence[Entry]) -> Iterator[Entry]:
+    return track(entries, total=len(entries), doing="writing the report", unit="images")
 
 
 def _about(models: Sequence[Path], asked: DecodingConfig) -> dict[str, str]:

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import typer
 
 from captioner.config import DeviceName, PrecisionName
-from captioner.console import console, one_line, track
+from captioner.console import console, one_line, readable
 from captioner.data.checks import read_text
 from captioner.data.datasets import load_examples
 from captioner.data.images import find_images
-from captioner.errors import ImageError, UsageError
+from captioner.errors import UsageError
 
 
 def score_captions(
@@ -25,11 +25,13 @@ def score_captions(
     device: DeviceName = "auto",
     precision: PrecisionName = "auto",
     as_json: bool = False,
-) -> None:
+) -> bool:
     """Rank captions of one image by the mean log-probability of their words, the likeliest first.
 
+    Returns:
+        Whether the image could not be read.
+
     Raises:
-        ImageError: the image cannot be read.
         UsageError: there is not one image, or no caption.
     """
     files = find_images([image])
@@ -37,7 +39,7 @@ def score_captions(
         raise UsageError(f"{image}: {len(files)} images; name one, or score a data set with --annotations")
     if not captions:
         raise UsageError("no captions to score: give some with --caption or --captions")
-    _rank([(str(files[0]), files[0], captions)], models, device, precision, worst=None, as_json=as_json)
+    return _rank([(str(files[0]), files[0], captions)], models, device, precision, worst=None, as_json=as_json)
 
 
 def score_annotations(
@@ -95,23 +97,17 @@ def _rank(
 
     captioner = Captioner.from_pretrained(*models, device=device, precision=precision)
     found: list[_Scored] = []
-    failed = False
+    read = 0
     stream = captioner.score([path for _, path, _ in given], [captions for _, _, captions in given])
-    progress = track(stream, total=len(given), doing="scoring", unit="images")
-    for (name, path, captions), result in zip(given, progress, strict=True):
-        if isinstance(result, ImageError):
-            if worst is None:
-                raise result
-            failed = True
-            console.print(f"captioner: {result}", markup=False)
-            continue
+    for (name, path, captions), result in readable(given, stream, doing="scoring"):
+        read += 1
         for text, caption in zip(captions, result, strict=True):
             unknown = sum(word.text == "<unk>" for word in caption.words)
             mean = caption.log_prob / (len(caption.words) + 1)
             found.append(_Scored(mean, caption.log_prob, unknown, name, path, text))
     found.sort(key=lambda scored: scored.mean, reverse=worst is None)
     _print(found[:worst], as_json=as_json)
-    return failed
+    return read < len(given)
 
 
 def _print(found: Sequence[_Scored], *, as_json: bool) -> None:

@@ -115,10 +115,11 @@ def _deal_out(values: Tensor, banks: Tensor, count: int) -> Tensor:
     Of equals in that, the bank with the most required words comes first. So banks share the places evenly, and what
     one of them cannot fill goes to the others.
     """
-    order = values.argsort(dim=1, descending=True)
+    values, order = values.sort(dim=1, descending=True)
+    able = values != NEVER
     sorted_banks = banks.gather(1, order)
-    mine = torch.nn.functional.one_hot(sorted_banks, count) * (values.gather(1, order) != NEVER).unsqueeze(2)
+    mine = torch.nn.functional.one_hot(sorted_banks, count) * able.unsqueeze(2)
     turn = mine.cumsum(dim=1).gather(2, sorted_banks.unsqueeze(2)).squeeze(2)  # from 1 within its bank
     key = turn * count + (count - 1 - sorted_banks)
-    key = key.masked_fill(values.gather(1, order) == NEVER, torch.iinfo(torch.int64).max)
+    key = key.masked_fill(~able, torch.iinfo(torch.int64).max)
     return order.gather(1, key.argsort(dim=1, stable=True))

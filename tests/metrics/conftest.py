@@ -1,6 +1,8 @@
 """Random caption sets for the tests that compare with other people's tools."""
 
 import random
+import subprocess
+import sys
 
 import pytest
 
@@ -35,3 +37,17 @@ def as_coco():
         return {i: [" ".join(words) for words in captions] for i, captions in enumerate(captions_of_images)}
 
     return convert
+
+
+@pytest.fixture
+def printed():
+    """Give all that a piece of code prints in processes which hash strings differently."""
+
+    def run(code):
+        command = [sys.executable, "-c", code]
+        return {
+            subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}).stdout
+            for seed in ("1", "2")
+        }
+
+    return run
