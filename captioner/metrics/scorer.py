@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from captioner.errors import UsageError
 from captioner.metrics.bleu import Bleu, bleu
 from captioner.metrics.bootstrap import interval, resample
-from captioner.metrics.cider import Cider, CiderD
+from captioner.metrics.cider import Cider, CiderD, ReferenceNgrams
 from captioner.metrics.diversity import Diversity, measure_diversity
 from captioner.metrics.java import JAVA, JavaName
 from captioner.metrics.meteor import Meteor, meteor
@@ -103,7 +103,8 @@ class Scorer:
         words = [[tokenize(caption) for caption in captions] for captions in references.values()]
         self._images = list(references)
         self._bleu, self._meteor, self._rouge = Bleu(words), Meteor(words), RougeL(words)
-        self._cider, self._plain_cider = CiderD(words), Cider(words)
+        ngrams = ReferenceNgrams(words)
+        self._cider, self._plain_cider = CiderD(ngrams), Cider(ngrams)
         self._java = {name: JAVA[name](words) for name in java}
         self._seen = None if seen is None else {tuple(tokenize(caption)) for caption in seen}
         self._people = measure_diversity([captions[0] for captions in words], self._seen)

@@ -5,25 +5,29 @@ from collections import Counter
 
 import pytest
 
-from captioner.metrics.cider import Cider, CiderD
+from captioner.metrics.cider import Cider, CiderD, ReferenceNgrams
 
 
 def words(caption):
     return caption.split()
 
 
+def cider_d(references):
+    return CiderD(ReferenceNgrams(references))
+
+
 DOG, CAT = words("a dog runs fast"), words("two cats sit still")
 
 
 def test_candidates_equal_to_their_references_score_ten():
-    mean, each = CiderD([[DOG], [CAT]]).score([DOG, CAT])
+    mean, each = cider_d([[DOG], [CAT]]).score([DOG, CAT])
     assert each == pytest.approx([10, 10])
     assert mean == pytest.approx(10)
 
 
 def test_words_that_every_image_has_count_nothing():
     references = [[["a", "dog"]], [["a", "cat"]]]
-    _, each = CiderD(references).score([["a"], ["a", "cat"]])
+    _, each = cider_d(references).score([["a"], ["a", "cat"]])
     # "a": idf log(2/2) = 0. "a cat": words [0, log 2] and pair log 2 are all as in the reference; no triples, no fours
     assert each == pytest.approx([0, 10 * (1 + 1 + 0 + 0) / 4])
 
@@ -31,12 +35,12 @@ def test_words_that_every_image_has_count_nothing():
 def test_a_score_is_the_cosine_of_tf_idf_weights():
     # Both words have idf log 2: "dog" against "dog runs" is a cosine of 1/sqrt(2), for the first of four orders.
     # One word has no pairs, two have one: lengths differ by one.
-    _, each = CiderD([[["dog", "runs"]], [["cat"]]]).score([["dog"], ["bird"]])
+    _, each = cider_d([[["dog", "runs"]], [["cat"]]]).score([["dog"], ["bird"]])
     assert each == pytest.approx([10 / math.sqrt(2) / 4 * math.exp(-1 / (2 * 6**2)), 0])
 
 
 def test_repeating_a_word_earns_no_more():
-    scorer = CiderD([[["dog", "runs", "fast"]], [["cat"]]])
+    scorer = cider_d([[["dog", "runs", "fast"]], [["cat"]]])
     (once, _), (twice, _) = (
         scorer.score([candidate, ["cat"]])[1] for candidate in (["dog", "a", "b"], ["dog", "dog", "b"])
     )
@@ -45,22 +49,22 @@ def test_repeating_a_word_earns_no_more():
 
 
 def test_an_image_scores_the_mean_over_its_references():
-    _, (both, _) = CiderD([[DOG, ["something"]], [CAT]]).score([DOG, CAT])
-    _, (one, _) = CiderD([[DOG], [CAT]]).score([DOG, CAT])
+    _, (both, _) = cider_d([[DOG, ["something"]], [CAT]]).score([DOG, CAT])
+    _, (one, _) = cider_d([[DOG], [CAT]]).score([DOG, CAT])
     assert both == pytest.approx(one / 2)
 
 
 def test_a_candidate_without_words_scores_nothing():
-    assert CiderD([[DOG], [CAT]]).score([[], CAT]) == (pytest.approx(5), [0, pytest.approx(10)])
+    assert cider_d([[DOG], [CAT]]).score([[], CAT]) == (pytest.approx(5), [0, pytest.approx(10)])
 
 
 def test_one_image_alone_scores_nothing():
     # Every n-gram is in every image, so that none tells images apart; COCO's tool says the same.
-    assert CiderD([[DOG]]).score([DOG]) == (0, [0])
+    assert cider_d([[DOG]]).score([DOG]) == (0, [0])
 
 
 def test_scoring_twice_gives_the_same_scores():
-    scorer = CiderD([[DOG], [CAT]])
+    scorer = cider_d([[DOG], [CAT]])
     first = scorer.score([DOG, DOG])
     scorer.score([["quite", "another"], CAT])
     assert scorer.score([DOG, DOG]) == first
@@ -68,13 +72,13 @@ def test_scoring_twice_gives_the_same_scores():
 
 def test_scores_do_not_depend_on_how_strings_are_hashed(random_captions, printed):
     references, candidates = random_captions(20, shortest=4)
-    code = f"from captioner.metrics.cider import CiderD; print(CiderD({references}).score({candidates}))"
-    assert len(printed(code)) == 1
+    imports = "from captioner.metrics.cider import CiderD, ReferenceNgrams"
+    assert len(printed(f"{imports}; print(CiderD(ReferenceNgrams({references})).score({candidates}))")) == 1
 
 
 def test_a_candidate_too_many_is_an_error():
-    with pytest.raises(ValueError, match="zip"):
-        CiderD([[DOG]]).score([DOG, CAT])
+    with pytest.raises(ValueError, match="2 candidates for 1"):
+        cider_d([[DOG]]).score([DOG, CAT])
 
 
 @pytest.mark.parametrize("shortest", [0, 1, 4])
@@ -82,7 +86,23 @@ def test_it_equals_cocos_tool(random_captions, as_coco, shortest):
     coco = pytest.importorskip("pycocoevalcap.cider.cider")
     references, candidates = random_captions(1000, shortest=shortest)
     mean, each = coco.Cider().compute_score(as_coco(references), as_coco([[c] for c in candidates]))
-    assert CiderD(references).score(candidates) == (pytest.approx(mean, abs=1e-9), pytest.approx(list(each), abs=1e-9))
+    assert cider_d(references).score(candidates) == (pytest.approx(mean, abs=1e-9), pytest.approx(list(each), abs=1e-9))
+
+
+def test_it_equals_cocos_tool_on_words_that_no_reference_has(random_captions, as_coco):
+    coco = pytest.importorskip("pycocoevalcap.cider.cider")
+    references, candidates = random_captions(100, shortest=2)
+    # The same new word twice is another vector than two new words: each n-gram is counted, known or not.
+    candidates = [[*caption, "zebra", ("zebra", "okapi")[i % 2], "a"] for i, caption in enumerate(candidates)]
+    _, each = coco.Cider().compute_score(as_coco(references), as_coco([[c] for c in candidates]))
+    assert cider_d(references).score(candidates)[1] == pytest.approx(list(each), abs=1e-9)
+
+
+def test_any_captions_of_any_images_can_be_scored_together(random_captions):
+    references, candidates = random_captions(20, shortest=0)
+    scorer, images = cider_d(references), [7, 7, 7, 0, 19, 7, 3]
+    alone = [scorer.score([caption] * 20)[1][image] for image, caption in zip(images, candidates, strict=False)]
+    assert scorer.score_each(images, candidates[:7]) == pytest.approx(alone, abs=1e-12)
 
 
 def plain_cider(references, candidates):
@@ -117,7 +137,7 @@ def plain_cider(references, candidates):
 def test_plain_cider_is_the_formula_of_the_paper(random_captions, shortest):
     references, candidates = random_captions(20, shortest=shortest)
     expected = plain_cider(references, candidates)
-    mean, each = Cider(references).score(candidates)
+    mean, each = Cider(ReferenceNgrams(references)).score(candidates)
     assert each == pytest.approx(expected, abs=1e-9)
     assert mean == pytest.approx(sum(expected) / 20, abs=1e-9)
 
@@ -125,5 +145,6 @@ def test_plain_cider_is_the_formula_of_the_paper(random_captions, shortest):
 def test_plain_cider_lets_repetition_pay_where_cider_d_does_not():
     references = [[["dog", "runs", "fast"]], [["cat"]]]
     once, twice = [["dog", "a", "b"], ["cat"]], [["dog", "dog", "b"], ["cat"]]
-    gains = [metric.score(twice)[1][0] / metric.score(once)[1][0] for metric in (Cider(references), CiderD(references))]
+    ngrams = ReferenceNgrams(references)
+    gains = [metric.score(twice)[1][0] / metric.score(once)[1][0] for metric in (Cider(ngrams), CiderD(ngrams))]
     assert gains[0] == pytest.approx(2 * gains[1])

@@ -8,7 +8,7 @@ from collections import defaultdict
 import pytest
 
 from captioner.metrics.bleu import Bleu
-from captioner.metrics.cider import Cider, CiderD
+from captioner.metrics.cider import CiderD, ReferenceNgrams
 from captioner.metrics.java import JavaMeteor
 from captioner.metrics.meteor import Meteor
 from captioner.metrics.rouge import RougeL
@@ -40,8 +40,12 @@ def human(captions):
     return [image[1:] for image in captions], [image[0] for image in captions]
 
 
+def cider_d(references):
+    return CiderD(ReferenceNgrams(references))
+
+
 @pytest.mark.parametrize(
-    ("ours", "module", "name"), [(RougeL, "rouge.rouge", "Rouge"), (CiderD, "cider.cider", "Cider")]
+    ("ours", "module", "name"), [(RougeL, "rouge.rouge", "Rouge"), (cider_d, "cider.cider", "Cider")]
 )
 def test_rouge_and_cider_d_equal_cocos_tool(ours, module, name, shifted, as_coco):
     coco = getattr(pytest.importorskip(f"pycocoevalcap.{module}"), name)()
@@ -76,7 +80,7 @@ def test_meteor_is_a_little_below_javas(captions_of, request):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("metric", [Bleu, RougeL, CiderD, Cider, Meteor])
+@pytest.mark.parametrize("metric", [Bleu, RougeL, cider_d, Meteor])
 def test_the_processor_time_of_each_metric_is_printed(metric, shifted):
     references, candidates = shifted
     start = time.process_time()

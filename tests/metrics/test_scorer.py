@@ -6,7 +6,7 @@ import pytest
 
 from captioner.errors import UsageError
 from captioner.metrics.bleu import Bleu
-from captioner.metrics.cider import Cider, CiderD
+from captioner.metrics.cider import Cider, CiderD, ReferenceNgrams
 from captioner.metrics.diversity import measure_diversity
 from captioner.metrics.java import JAVA
 from captioner.metrics.meteor import Meteor
@@ -18,7 +18,11 @@ REFERENCES = {7: ["A dog runs on the beach.", "The dog is running!"], "cat": ["A
 RESULTS = {"cat": "a cat sits on the mat", 7: "A dog's running on the beach"}
 CANDIDATES = [tokenize(RESULTS[image]) for image in REFERENCES]
 METRICS = ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr", "CIDEr_plain"]
-CLASSES = {"METEOR": Meteor, "ROUGE_L": RougeL, "CIDEr": CiderD, "CIDEr_plain": Cider}
+CLASSES = {
+    **{"METEOR": Meteor, "ROUGE_L": RougeL},
+    "CIDEr": lambda references: CiderD(ReferenceNgrams(references)),
+    "CIDEr_plain": lambda references: Cider(ReferenceNgrams(references)),
+}
 
 
 def tokenised(references):
