@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import assert_never
 
 from torch import Tensor
 
-from captioner.config import ModelConfig
+from captioner.config import DecoderConfig, ModelConfig
 from captioner.errors import CaptionerError
 from captioner.models.captioning import CaptioningModel
+from captioner.models.context import AdditiveAttention, EveryStep, FirstToken, Merge, NoContext
 from captioner.models.decoder import RecurrentDecoder
 from captioner.models.encoder import ImageEncoder
 
@@ -26,8 +28,27 @@ def build_model(config: ModelConfig, *, vocab_size: int) -> CaptioningModel:
         layers=decoder.layers,
         dropout=decoder.dropout,
         tie_embedding=decoder.tie_embedding,
+        context=_context(decoder, memory_size=seeing.memory_size),
     )
     return CaptioningModel(seeing, saying)
+
+
+def _context(config: DecoderConfig, *, memory_size: int) -> NoContext:
+    match config.context:
+        case "none":
+            return NoContext()
+        case "first_token":
+            return FirstToken(memory_size=memory_size, embed_size=config.embed_size)
+        case "every_step":
+            return EveryStep(memory_size=memory_size, size=config.embed_size)
+        case "merge":
+            return Merge(memory_size=memory_size, size=config.hidden_size)
+        case "attention":
+            return AdditiveAttention(
+                memory_size=memory_size, hidden_size=config.hidden_size, size=config.attention_size
+            )
+        case other:
+            assert_never(other)
 
 
 def load_weights(model: CaptioningModel, state: Mapping[str, Tensor], *, source: str) -> None:

@@ -15,6 +15,10 @@ TransformName = Literal["squash", "crop"]
 AugmentationName = Literal["random_crop", "mild_crop"]
 PrecisionName = Literal["auto", "fp32", "bf16"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+ContextName = Literal["none", "first_token", "every_step", "attention", "merge"]
+ObjectiveName = Literal["teacher_forcing", "scheduled_sampling", "free_running", "self_critical"]
+ScheduleName = Literal["linear", "exponential", "inverse_sigmoid"]
+RewardName = Literal["CIDEr", "Bleu_4", "ROUGE_L", "METEOR"]
 
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -48,8 +52,9 @@ class DecoderConfig(Section):
     """The recurrent network that writes the caption."""
 
     cell: Literal["lstm", "gru", "rnn"] = "lstm"
-    context: Literal["none"] = "none"  # how the image reaches each step: through the initial state alone
-    layers: Count = 1
+    context: ContextName = "none"  # how the image reaches it: see captioner.models.context
+    attention_size: Count = 256  # of the space in which attention compares state and places
+    layers: Count = 1  # each beyond the first adds its input to its output
     embed_size: Count = 512
     hidden_size: Count = 512
     dropout: Share = 0.5
@@ -132,12 +137,38 @@ class DataConfig(Section):
     shapes: ShapesConfig | None = None  # instead of train and dev
     min_count: Count = 5  # a word seen less often is <unk>
     max_length: Count = 30  # words; longer captions are cut for training
-    captions_per_image: Count = 5
+    captions_per_image: Count | Literal["all"] = 5  # in an epoch, drawn anew for each where there are more
+
+
+class ScheduledSamplingConfig(Section):
+    """How often the decoder reads its own word instead of the true one."""
+
+    schedule: ScheduleName = "linear"  # how that share grows over the phase
+    share: Fraction = 0.25  # of own words at the end of the phase
+
+
+class SelfCriticalConfig(Section):
+    """How captions that the model draws are rewarded."""
+
+    samples: Annotated[int, Field(ge=1)] = 5  # captions drawn for each image
+    baseline: Literal["mean", "greedy"] = "mean"  # what a caption must be better than: the other samples, or greedy's
+    reward: dict[RewardName, Annotated[float, Field(ge=0)]] = {"CIDEr": 1.0}  # metric → weight
+
+    @model_validator(mode="after")
+    def _can_be_computed(self) -> SelfCriticalConfig:
+        if self.baseline == "mean" and self.samples < 2:
+            raise ValueError("a mean of the other samples needs two of them: set samples to 2 or more")
+        if not any(self.reward.values()):
+            raise ValueError("no metric has a weight: set reward to {CIDEr: 1}, for example")
+        return self
 
 
 class PhaseConfig(Section):
-    """A stretch of training with one way of treating the trunk, and one learning rate schedule."""
+    """A stretch of training with one objective, one way of treating the trunk, and one learning rate schedule."""
 
+    objective: ObjectiveName = "teacher_forcing"  # see captioner.training.objectives
+    scheduled_sampling: ScheduledSamplingConfig = ScheduledSamplingConfig()
+    self_critical: SelfCriticalConfig = SelfCriticalConfig()
     epochs: Count = 10
     learning_rate: Rate = 1e-3  # at its peak: warm-up, then a cosine to zero
     warmup: Share = 0.1  # share of the phase's steps
@@ -159,6 +190,10 @@ class TrainingConfig(Section):
     early_stopping: Count | None = None  # validations without a better CIDEr-D
     validation_beam: Count = 1
     label_smoothing: Share = 0.0
+    word_dropout: Share = 0.0  # share of the words read that become <unk>
+    attention_penalty: Annotated[float, Field(ge=0)] = 1.0  # on places that attention looks at too rarely or too often
+    ema: Share = 0.0  # decay of the moving average of the weights, which is what is validated and kept; 0: none
+    glove: Path | None = None  # a text file of word vectors that embeddings start from
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     gradient_clip: Rate = 5.0  # largest norm
     cache_features: bool = True  # where the trunk is frozen and nothing is augmented

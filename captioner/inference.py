@@ -239,7 +239,7 @@ class Captioner:
             return [[] for _ in captions]
         tokens, mask = pad(flat)  # (N, T)
         owner = torch.tensor([number for number, given in enumerate(captions) for _ in given])
-        batch = Batch(images, tokens.to(self.device), mask.to(self.device), owner.to(self.device))
+        batch = Batch(images, tokens, mask, owner, image=torch.arange(len(images))).to(self.device)
         with autocast(self.device, self.precision):
             log_probs = self.speaker.read(batch, self.speaker.begin(images))
         each = iter(torch.split(log_probs.cpu(), [len(words) - 1 for words in flat]))

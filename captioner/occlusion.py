@@ -28,8 +28,9 @@ def occlusion(speaker: Speaker, images: Tensor, captions: Sequence[Sequence[int]
 def _heat(speaker: Speaker, image: Tensor, words: list[int]) -> list[Heat]:
     variants = torch.cat([image.unsqueeze(0), _hidden(image)])  # (1 + GRID * GRID, 3, height, width)
     tokens, mask = pad([[BOS, *words, EOS]] * len(variants))
-    owner = torch.arange(len(variants))
-    batch = Batch(variants, tokens.to(image.device), mask.to(image.device), owner.to(image.device))
+    owner = torch.arange(len(variants), device=image.device)
+    one = torch.zeros_like(owner)  # all are variants of one image
+    batch = Batch(variants, tokens.to(image.device), mask.to(image.device), owner, one)
     log_probs = speaker.read(batch, speaker.begin(variants)).view(len(variants), -1)  # (1 + GRID * GRID, T)
     lost = (log_probs[0] - log_probs[1:]).t().reshape(-1, GRID, GRID)  # (T, GRID, GRID)
     return [tuple(tuple(row) for row in word) for word in lost[: len(words)].tolist()]

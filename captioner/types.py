@@ -8,7 +8,7 @@ Shape letters, used in comments everywhere:
     T  words in the longest caption, with <bos> and <eos>
     C  channels of the encoder    P  places of its grid (height x width of the CNN's last map)
     L  layers of the decoder      H  its hidden size     E  embedding size     V  vocabulary size
-    K  beams
+    K  beams                      D  what words are said from: H, and what the context lays beside it
 """
 
 from __future__ import annotations
@@ -19,8 +19,38 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-State = tuple[Tensor, ...]
-"""What a decoder remembers between two words. Every tensor is batch-first: a search reorders any state alike."""
+
+class Shared:
+    """Rows of a tensor that many captions have in common, such as an image's grid: picking rows copies no grid.
+
+    A part of a state like any tensor, as far as a search is concerned.
+    """
+
+    def __init__(self, values: Tensor, row: Tensor) -> None:
+        """Take the values (R, ...) and which of them each caption has (N,)."""
+        self.values, self.row = values, row
+
+    def __getitem__(self, index: Tensor | slice) -> Shared:
+        """Pick captions."""
+        return Shared(self.values, self.row[index])
+
+    def rows(self) -> Tensor:
+        """Copy out what each caption has, (N, ...)."""
+        return self.values[self.row]
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of `rows()`."""
+        return torch.Size((len(self.row), *self.values.shape[1:]))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the values are."""
+        return self.values.device
+
+
+State = tuple[Tensor | Shared, ...]
+"""What a decoder remembers between two words. Every part is batch-first: a search reorders any state alike."""
 
 Step = Callable[[Tensor, State], tuple[Tensor, State]]
 """(words (N,), state) → (log-probabilities (N, V) of the next word, new state)."""
@@ -33,6 +63,7 @@ class Batch(NamedTuple):
     tokens: Tensor  # (N, T) int64  <bos> a dog runs <eos> <pad> <pad>
     mask: Tensor  #   (N, T) bool   True on everything but <pad>
     owner: Tensor  #  (N,) int64    which source each caption belongs to
+    image: Tensor  #  (B,) int64    which example of its split each source is
 
     @property
     def inputs(self) -> Tensor:
@@ -70,6 +101,13 @@ class Memory(NamedTuple):
         return Memory(*(tensor[index] for tensor in self))
 
 
+class Reading(NamedTuple):
+    """What a decoder makes of M words that it has read."""
+
+    hidden: Tensor  # (M, D) from which the next word is said
+    weights: Tensor | None = None  # (M, P) where attention looked for it, if there is attention
+
+
 class Encoder(Protocol):
     """Turns sources into a memory."""
 
@@ -88,11 +126,11 @@ class Decoder(Protocol):
         ...
 
     def step(self, words: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read one word (N,) and give the hidden vector that says the next, (N, H), with the new state."""
+        """Read one word (N,) and give the vector that says the next, (N, D), with the new state."""
         ...
 
-    def __call__(self, inputs: Tensor, mask: Tensor, state: State) -> Tensor:
-        """Read whole captions (N, T-1) and give the hidden vectors of the real words, (mask.sum(), H)."""
+    def __call__(self, inputs: Tensor, mask: Tensor, state: State) -> Reading:
+        """Read whole captions (N, T-1); of the M = mask.sum() real words."""
         ...
 
 
@@ -125,5 +163,5 @@ class Hypothesis(NamedTuple):
 
 
 def select_state(state: State, index: Tensor) -> State:
-    """Pick rows of every tensor of the state."""
-    return tuple(tensor[index] for tensor in state)
+    """Pick rows of every part of the state."""
+    return tuple(part[index] for part in state)

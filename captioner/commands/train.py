@@ -20,8 +20,9 @@ from captioner.model_folder import read_model, resolve, write_model
 from captioner.models.captioning import CaptioningModel
 from captioner.parsing import to_json
 from captioner.search import build_search
+from captioner.text.glove import read_glove
 from captioner.text.tokenizer import tokenize
-from captioner.text.vocabulary import Vocabulary
+from captioner.text.vocabulary import SPECIALS, Vocabulary
 from captioner.training.checkpoint import checkpoints, find_checkpoint
 from captioner.training.distributed import Ranks, ranks
 from captioner.training.trainer import Trainer
@@ -118,7 +119,11 @@ def start_model(
         vocabulary = Vocabulary.from_captions(captions, min_count=config.data.min_count)
         model = build_model(config, vocab_size=len(vocabulary))
         model.encoder.load_trunk(config.encoder.weights)
+        if config.training.glove:
+            _embed(model, vocabulary, config.training.glove)
         return model, vocabulary
+    if config.training.glove:
+        raise UsageError("training.glove and init both say what embeddings start from: leave one of them out")
     folder = resolve(config.init)
     _, known, state = read_model(folder)
     vocabulary = known.extended(captions, min_count=config.data.min_count)
@@ -127,6 +132,16 @@ def start_model(
     model.encoder = old.encoder
     model.decoder.take_over(old.decoder)
     return model, vocabulary
+
+
+@torch.no_grad()
+def _embed(model: CaptioningModel, vocabulary: Vocabulary, path: Path) -> None:
+    """Start from the vectors that others have learnt for our words; the other words keep their random ones."""
+    embedding = model.decoder.embedding
+    vectors = read_glove(path, vocabulary, size=embedding.embedding_dim)
+    for word, vector in vectors.items():
+        embedding.weight[vocabulary.id_of(word)] = torch.tensor(vector)
+    console.print(f"{len(vectors)} of {len(vocabulary) - len(SPECIALS)} words start from their vectors in {path}")
 
 
 def _introduce(

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,8 +26,8 @@ Load = Callable[[int, random.Random], Tensor]
 Key = tuple[int, int]
 """(epoch, index): the epoch travels with the index, so that workers can live longer than an epoch."""
 
-Item = tuple[Tensor, list[list[int]]]
-"""A source, and the word numbers of its captions with <bos> and <eos>."""
+Item = tuple[Tensor, list[list[int]], int]
+"""A source, the word numbers of its captions with <bos> and <eos>, and which example of its split it is."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,14 @@ class ImageSource:
 
 @dataclass(frozen=True)
 class CaptionDataset(Dataset[Item | ImageError]):
-    """An image with some of its captions, chosen anew in each epoch where there are more than asked for.
+    """An image with all of its captions, or with so many, chosen anew in each epoch where there are more.
 
     All chance is drawn from (seed, epoch, index), so neither the number of workers nor a resumed run changes it.
     """
 
     load: Load
     captions: Sequence[Sequence[list[int]]]
-    captions_per_image: int
+    captions_per_image: int | Literal["all"]
     seed: int
 
     def __len__(self) -> int:
@@ -62,24 +63,25 @@ class CaptionDataset(Dataset[Item | ImageError]):
         epoch, index = key
         rng = random.Random(f"{self.seed} {epoch} {index}")
         captions = self.captions[index]
-        if len(captions) > self.captions_per_image:
+        if self.captions_per_image != "all" and len(captions) > self.captions_per_image:
             captions = rng.sample(captions, self.captions_per_image)
         try:
-            return self.load(index, rng), list(captions)
+            return self.load(index, rng), list(captions), index
         except ImageError as error:
             return error
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Stack the sources, pad their captions, and note which caption belongs to which source.
+    """Stack the sources, pad their captions, and note which caption belongs to which source, and which image that is.
 
     Captions come longest first, whoever owns them: neighbours of one length leave the decoder little padding to read.
     """
-    pairs = [(caption, index) for index, (_, captions) in enumerate(items) for caption in captions]
+    pairs = [(caption, place) for place, (_, captions, _) in enumerate(items) for caption in captions]
     pairs.sort(key=lambda pair: len(pair[0]), reverse=True)
     captions, owner = zip(*pairs, strict=True)
     tokens, mask = pad(captions)
-    return Batch(torch.stack([source for source, _ in items]), tokens, mask, torch.tensor(owner))
+    sources, _, images = zip(*items, strict=True)
+    return Batch(torch.stack(sources), tokens, mask, torch.tensor(owner), torch.tensor(images))
 
 
 def pad(captions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

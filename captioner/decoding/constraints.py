@@ -6,6 +6,7 @@ A rule takes probability away and never hands it to other words: log-probabiliti
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ def obey(
     def obedient(words: Tensor, state: State) -> tuple[Tensor, State]:
         *inner, before = state
         log_probs, new = step(words, tuple(inner))  # (N, V)
-        said = torch.cat([before, words.unsqueeze(1)], dim=1)  # (N, t)
+        said = torch.cat([cast(Tensor, before), words.unsqueeze(1)], dim=1)  # (N, t)
         place = said.shape[1] - 1
         if place < len(prefix):
             log_probs = _nothing_but(log_probs, [prefix[place]])

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from captioner.models.decoder import RecurrentDecoder
 from captioner.models.encoder import ImageEncoder
-from captioner.types import Batch, Memory, State, select_state
+from captioner.types import Batch, Memory, Reading, State, select_state
 
 
 class CaptioningModel(nn.Module):
@@ -23,14 +23,17 @@ class CaptioningModel(nn.Module):
         """Where the parameters are."""
         return self.decoder.output.weight.device
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Hidden vectors (M, H) before each real word to say, in the order of `batch.targets[batch.target_mask]`.
+    def forward(self, batch: Batch) -> Reading:
+        """Read before each of the M real words to say, in the order of `batch.targets[batch.target_mask]`.
 
         An image is encoded once, and its state handed to each of its captions.
         """
-        state = select_state(self.begin(batch.source), batch.owner)  # (N, L, H)
-        hidden: Tensor = self.decoder(batch.inputs, batch.target_mask, state)
-        return hidden
+        return self.listen(batch, self.begin(batch.source))
+
+    def listen(self, batch: Batch, state: State) -> Reading:
+        """The same for images that were seen already: `state` is theirs; `batch.source` is not looked at."""
+        reading: Reading = self.decoder(batch.inputs, batch.target_mask, select_state(state, batch.owner))
+        return reading
 
     def encode(self, source: Tensor) -> Memory:
         """(B, 3, height, width) uint8 images, or (B, P, C) cached features → memory."""
@@ -38,7 +41,7 @@ class CaptioningModel(nn.Module):
         return memory
 
     def begin(self, source: Tensor) -> State:
-        """State before the first word: (B, L, H) in each part."""
+        """State before the first word, (B, ...) in each part."""
         return self.start(self.encode(source))
 
     def start(self, memory: Memory) -> State:
@@ -53,9 +56,9 @@ class CaptioningModel(nn.Module):
     def read(self, batch: Batch, state: State) -> Tensor:
         """Log-probabilities (M,) of the words of given captions, in the order of `batch.targets[batch.target_mask]`.
 
-        `state` (B, L, H) is that before the first word of each image; `batch.source` is not looked at.
+        `state` is that before the first word of each image; `batch.source` is not looked at.
         """
-        hidden = self.decoder(batch.inputs, batch.target_mask, select_state(state, batch.owner))  # (M, H)
+        hidden = self.listen(batch, state).hidden  # (M, D)
         words = batch.targets[batch.target_mask]
         chunks = zip(torch.split(hidden, _CHUNK), torch.split(words, _CHUNK), strict=True)
         return torch.cat([self._log_probs(part).gather(1, said.unsqueeze(1)).squeeze(1) for part, said in chunks])

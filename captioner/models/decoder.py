@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from captioner.errors import UsageError
-from captioner.types import Memory, State
-
-_CELLS: dict[str, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+from captioner.models.context import NoContext
+from captioner.models.stack import CellName, RecurrentStack
+from captioner.types import Memory, Reading, Shared, State
 
 _GROUP = {"cpu": 80}  # captions read together; elsewhere all of them, since a GPU minds the number of steps alone
 
@@ -19,13 +19,16 @@ class RecurrentDecoder(nn.Module):
     """Write a caption word by word, starting from what the encoder saw.
 
     The memory's summary (B, C) is projected onto the initial state by one affine map, for every part (an LSTM has two:
-    hidden and cell) and layer. A whole caption is read in one call for training, and word by word for decoding; both
-    give the same hidden vectors.
+    hidden and cell) and layer, unless `context` hands it over in another way. A whole caption is read in one call for
+    training wherever what is shown at a step does not depend on the state, and word by word for decoding; both give the
+    same vectors.
+
+    Letters here: D is H and the context's vector beside it, from which words are said.
 
     Vinyals et al. 2015, "Show and tell"; the projection onto the initial state as in Xu et al. 2015, section 3.1.2.
 
     Raises:
-        UsageError: `tie_embedding` with an `embed_size` that is not the `hidden_size`.
+        UsageError: `tie_embedding` with an `embed_size` that is not D.
     """
 
     def __init__(
@@ -35,66 +38,111 @@ class RecurrentDecoder(nn.Module):
         memory_size: int,
         embed_size: int = 512,
         hidden_size: int = 512,
-        cell: Literal["lstm", "gru", "rnn"] = "lstm",
+        cell: CellName = "lstm",
         layers: int = 1,
         dropout: float = 0.0,
         tie_embedding: bool = False,
+        context: NoContext | None = None,
     ) -> None:
         super().__init__()
         self.layers, self.hidden_size = layers, hidden_size
-        self.parts = 2 if cell == "lstm" else 1
+        self.context = context or NoContext()
         self.embedding = nn.Embedding(vocab_size, embed_size)
-        self.initial = nn.Linear(memory_size, self.parts * layers * hidden_size)
-        between = dropout if layers > 1 else 0.0  # torch warns of a dropout that has no place
-        self.rnn = _CELLS[cell](embed_size, hidden_size, layers, batch_first=True, dropout=between)
+        self.rnn = RecurrentStack(
+            embed_size + self.context.input_size, hidden_size, cell=cell, layers=layers, dropout=dropout
+        )
+        initial_size = self.rnn.parts * layers * hidden_size
+        self.initial = nn.Linear(memory_size, initial_size) if self.context.starts_state else None
         self.dropout = nn.Dropout(dropout)
-        self.output = nn.Linear(hidden_size, vocab_size)
+        said_from = hidden_size + self.context.output_size  # D
+        self.output = nn.Linear(said_from, vocab_size)
         if tie_embedding:
-            if embed_size != hidden_size:
+            if embed_size != said_from:
                 raise UsageError(
                     f"decoder.tie_embedding shares one matrix: set decoder.embed_size ({embed_size}) "
-                    f"to decoder.hidden_size ({hidden_size}), or tie_embedding to false"
+                    f"to what words are said from ({said_from}), or tie_embedding to false"
                 )
             self.output.weight = self.embedding.weight
 
     def start(self, memory: Memory) -> State:
-        """Project the summary onto the initial state: parts times (B, L, H)."""
-        initial: Tensor = self.initial(memory.summary)  # (B, parts*L*H)
-        parts = initial.view(-1, self.parts, self.layers, self.hidden_size)  # (B, parts, L, H)
-        state: State = parts.unbind(dim=1)
-        return state
+        """Give the state before <bos>: parts times (B, L, H), and what the context carries."""
+        state = self._initial(memory)
+        first = self.context.first_input(memory)
+        if first is not None:
+            _, state = self.rnn(self.dropout(first).unsqueeze(1), state)
+        return (*state, *self.context.carry(memory))
 
-    def forward(self, inputs: Tensor, mask: Tensor, state: State) -> Tensor:
-        """Read whole captions (N, T) and give the hidden vector (M, H) after each of their M real words.
+    def _initial(self, memory: Memory) -> tuple[Tensor, ...]:
+        size = (self.rnn.parts, self.layers, self.hidden_size)
+        if self.initial is None:
+            return memory.summary.new_zeros((len(memory.summary), *size)).unbind(dim=1)
+        return self.initial(memory.summary).view(-1, *size).unbind(dim=1)  # type: ignore[no-any-return]
 
-        The vectors stand in the order of `inputs[mask]`. Captions are read in groups, each as long as its longest, so
-        padding costs little where they come sorted by length. (A packed sequence has no padding, but on a CPU its
-        steps are not fused: groups took four fifths of its time.)
+    def forward(self, inputs: Tensor, mask: Tensor, state: State) -> Reading:
+        """Read whole captions (N, T) and give the vector (M, D) after each of their M real words.
+
+        The vectors stand in the order of `inputs[mask]`.
+        """
+        if self.context.follows_state:
+            return self._word_by_word(inputs, mask, state)
+        return Reading(self.dropout(self._at_once(inputs, mask, state)))
+
+    def _at_once(self, inputs: Tensor, mask: Tensor, state: State) -> Tensor:
+        """Read in groups, each as long as its longest, so padding costs little where captions come sorted by length.
+
+        (A packed sequence has no padding, but on a CPU its steps are not fused: groups took four fifths of its time.)
         """
         size = _GROUP.get(inputs.device.type, len(inputs))
         groups = []
         for start in range(0, len(inputs), size):
             rows = slice(start, start + size)
-            real = mask[rows, : int(mask[rows].sum(dim=1).max())]
-            embedded = self.dropout(self.embedding(inputs[rows, : real.shape[1]]))  # (n, t, E)
-            hidden, _ = self.rnn(embedded, self._to_torch(tuple(part[rows] for part in state)))
-            groups.append(hidden[real])  # (m, H)
-        return self.dropout(torch.cat(groups))  # type: ignore[no-any-return]
+            real = mask[rows, : int(mask[rows].sum(dim=1).max())]  # (n, t)
+            recurrent, carried = self._split(tuple(part[rows] for part in state))
+            beside = self.context.look(recurrent[0][:, -1], carried).vector  # (n, S), the same at every step
+            beside = beside.unsqueeze(1).expand(-1, real.shape[1], -1)
+            hidden, _ = self.rnn(self._inputs(inputs[rows, : real.shape[1]], beside), recurrent)
+            groups.append(self._outputs(hidden, beside)[real])  # (m, D)
+        return torch.cat(groups)
+
+    def _word_by_word(self, inputs: Tensor, mask: Tensor, state: State) -> Reading:
+        """Read all captions a word at a time, the longest first, so that those which have ended drop off the end."""
+        order = mask.sum(dim=1).argsort(descending=True, stable=True)
+        inputs = inputs[order]
+        state = tuple(part[order].rows() if isinstance(part, Shared) else part[order] for part in state)
+        place = torch.empty_like(inputs)  # (N, T) where the vector after each word will stand
+        hidden: list[Tensor] = []
+        weights: list[Tensor] = []
+        read = 0
+        for time, alive in enumerate(filter(None, mask.sum(dim=0).tolist())):
+            vector, seen, state = self._advance(inputs[:alive, time], tuple(part[:alive] for part in state))
+            hidden.append(vector)
+            weights.append(cast(Tensor, seen))
+            place[:alive, time] = torch.arange(read, read + alive, device=place.device)
+            read += alive
+        where = torch.empty_like(place).index_copy_(0, order, place)[mask]  # (M,)
+        return Reading(self.dropout(torch.cat(hidden))[where], torch.cat(weights)[where])
 
     def step(self, words: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read one word for each caption (N,) and give the hidden vector (N, H) with the new state."""
-        embedded = self.dropout(self.embedding(words)).unsqueeze(1)  # (N, 1, E)
-        hidden, new = self.rnn(embedded, self._to_torch(state))
-        return self.dropout(hidden.squeeze(1)), self._from_torch(new)
+        """Read one word for each caption (N,) and give the vector (N, D) that says the next, with the new state."""
+        vector, _, state = self._advance(words, state)
+        return self.dropout(vector), state
 
-    def _to_torch(self, state: State) -> Tensor | State:
-        """Ours is batch-first; torch wants (L, N, H), in a pair for the LSTM alone."""
-        parts = tuple(part.transpose(0, 1).contiguous() for part in state)
-        return parts if self.parts == 2 else parts[0]
+    def _advance(self, words: Tensor, state: State) -> tuple[Tensor, Tensor | None, State]:
+        recurrent, carried = self._split(state)
+        sight = self.context.look(recurrent[0][:, -1], carried)
+        beside = sight.vector.unsqueeze(1)  # (N, 1, S)
+        hidden, recurrent = self.rnn(self._inputs(words.unsqueeze(1), beside), recurrent)
+        return self._outputs(hidden, beside).squeeze(1), sight.weights, (*recurrent, *carried)
 
-    def _from_torch(self, state: Tensor | State) -> State:
-        parts = (state,) if isinstance(state, Tensor) else state
-        return tuple(part.transpose(0, 1) for part in parts)
+    def _inputs(self, words: Tensor, beside: Tensor) -> Tensor:
+        embedded: Tensor = self.dropout(self.embedding(words))  # (N, T, E)
+        return torch.cat([embedded, beside], dim=2) if self.context.input_size else embedded
+
+    def _outputs(self, hidden: Tensor, beside: Tensor) -> Tensor:
+        return torch.cat([hidden, beside], dim=2) if self.context.output_size else hidden
+
+    def _split(self, state: State) -> tuple[tuple[Tensor, ...], State]:
+        return cast(tuple[Tensor, ...], state[: self.rnn.parts]), state[self.rnn.parts :]
 
     @torch.no_grad()
     def take_over(self, other: RecurrentDecoder) -> None:

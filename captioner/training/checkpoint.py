@@ -1,4 +1,4 @@
-"""Where a run stands, on disk: a model folder with the optimiser's state beside it."""
+"""Where a run stands, on disk: a model folder with the states of the optimiser and the average beside it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 
 from captioner.errors import CaptionerError, UsageError
 from captioner.storage import new_folder, sweep, verify
+from captioner.training.averaging import MovingAverage
 
 _STATE = "training.pt"
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -37,13 +38,19 @@ def save_checkpoint(
     *,
     write_model: Callable[[Path], None],
     optimizer: torch.optim.Optimizer,
+    average: MovingAverage,
     random_states: list[list[torch.Tensor]],
     keep: int,
 ) -> None:
     """Save `checkpoint-<step>/`, and then let go of all but the newest `keep`."""
     with new_folder(output / f"checkpoint-{progress.step}") as folder:
         write_model(folder)
-        state = {"progress": asdict(progress), "optimizer": optimizer.state_dict(), "random": random_states}
+        state = {
+            "progress": asdict(progress),
+            "optimizer": optimizer.state_dict(),
+            "average": average.state_dict(),
+            "random": random_states,
+        }
         torch.save(state, folder / _STATE)
     for old in checkpoints(output)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
@@ -80,10 +87,10 @@ def find_checkpoint(output: Path, resume: str, warn: Callable[[str], None]) -> P
     return None
 
 
-def load_checkpoint(folder: Path) -> tuple[Progress, dict[str, Any], list[list[torch.Tensor]]]:
-    """Give where the run stood, its optimiser's state and every rank's random state. Runs no code from the file."""
+def load_checkpoint(folder: Path) -> tuple[Progress, dict[str, Any], dict[str, Any], list[list[torch.Tensor]]]:
+    """Give where the run stood, the states of its optimiser, its average and every rank's chance. Runs no code."""
     state = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
-    return Progress(**state["progress"]), state["optimizer"], state["random"]
+    return Progress(**state["progress"]), state["optimizer"], state["average"], state["random"]
 
 
 def random_state(device: torch.device) -> list[torch.Tensor]:

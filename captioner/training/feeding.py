@@ -87,7 +87,8 @@ class Feeder:
 
     def _features(self, examples: Sequence[Example], words: list[list[list[int]]], split: str) -> FeatureSource:
         """Open the cache of a split, or fill it; a split that all ranks share is filled by the first."""
-        key = f"{split}-{features_key(self._encoder_hash(), examples)}"
+        whole_grid = self.config.decoder.context == "attention"  # the other contexts read the summary alone
+        key = f"{split}-{'grid' if whole_grid else 'summary'}-{features_key(self._encoder_hash(), examples)}"
         batches = in_order(len(examples), _FEATURE_BATCH)
 
         @torch.inference_mode()
@@ -98,7 +99,7 @@ class Feeder:
             for batch in track(loader, total=len(batches), doing=f"features of {split}", unit="batches"):
                 with autocast(self.ranks.device, self.config.training.precision):
                     grid = seer.features(batch.source.to(self.ranks.device))  # (B, P, C)
-                yield grid.mean(dim=1, keepdim=True)  # (B, 1, C): the decoder reads the summary alone
+                yield grid if whole_grid else grid.mean(dim=1, keepdim=True)
 
         with self.ranks.first_goes_first():
             return cached_features(self.config.output.parent / "features", key, examples, compute)

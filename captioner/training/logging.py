@@ -39,9 +39,9 @@ class RunLog:
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)
 
-    def validation(self, step: int, loss: float, figures: Mapping[str, float]) -> None:
+    def validation(self, step: int, figures: Mapping[str, float]) -> None:
         """Note what a validation found, and draw the curves anew."""
-        self.write(step, dev_loss=loss, **figures)
+        self.write(step, **figures)
         self.flush()
         draw_curves(self.folder)
 
@@ -65,7 +65,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def draw_curves(folder: Path) -> None:
-    """Draw curves.png from metrics.jsonl: loss on train and dev, BLEU-4 and CIDEr-D, over steps."""
+    """Draw curves.png from metrics.jsonl: losses on train and dev, BLEU-4 and CIDEr-D, over steps."""
     if not find_spec("matplotlib"):
         return
     from matplotlib.figure import Figure
@@ -73,7 +73,7 @@ def draw_curves(folder: Path) -> None:
     lines = read_log(folder)
     figure = Figure(figsize=(10, 4), layout="constrained")
     losses, scores = figure.subplots(1, 2)
-    for axes, names in ((losses, ("loss", "dev_loss")), (scores, ("Bleu_4", "CIDEr"))):
+    for axes, names in ((losses, ("loss", "dev_loss", "free_running_loss")), (scores, ("Bleu_4", "CIDEr"))):
         for name in names:
             points = [(line["step"], line[name]) for line in lines if name in line]
             if points:

@@ -25,13 +25,19 @@ def in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
         yield group
 
 
-def gradients(objective: nn.Module, parts: list[Batch], *, ranks: Ranks, precision: PrecisionName) -> LossSum:
-    """Add to every parameter the gradient of the mean loss per word, over all `parts` and ranks, exactly.
+Count = Callable[[Batch], Tensor]
+"""How many things the objective's loss of a batch is a sum of: words, as a rule."""
+
+
+def gradients(
+    objective: nn.Module, parts: list[Batch], *, count: Count, ranks: Ranks, precision: PrecisionName
+) -> LossSum:
+    """Add to every parameter the gradient of the mean loss, over all `parts` and ranks, exactly.
 
     The words are counted first, so each part is divided by the same number; DDP's mean over ranks is undone.
     """
     parts = [part.to(ranks.device) for part in parts]
-    words = ranks.sum(torch.stack([part.target_mask.sum() for part in parts]).sum())
+    words = ranks.sum(torch.stack([count(part) for part in parts]).sum())
     total = torch.zeros((), device=ranks.device)
     for index, part in enumerate(parts):
         last = index == len(parts) - 1
@@ -49,6 +55,7 @@ def fit(
     optimizer: torch.optim.Optimizer,
     steps: Iterable[list[Batch]],
     *,
+    count: Count,
     ranks: Ranks,
     precision: PrecisionName,
     gradient_clip: float,
@@ -64,7 +71,7 @@ def fit(
     for parts in steps:
         before_step()
         optimizer.zero_grad(set_to_none=True)
-        loss = gradients(objective, parts, ranks=ranks, precision=precision)
+        loss = gradients(objective, parts, count=count, ranks=ranks, precision=precision)
         norm = nn.utils.clip_grad_norm_(learning, gradient_clip)
         if not norm.isfinite() or not loss.total.isfinite():
             raise CaptionerError(

@@ -16,6 +16,7 @@ from captioner.errors import UsageError
 from captioner.models.captioning import CaptioningModel
 from captioner.storage import new_folder
 from captioner.text.vocabulary import Vocabulary
+from captioner.training.averaging import MovingAverage
 from captioner.training.checkpoint import (
     Progress,
     load_checkpoint,
@@ -28,8 +29,8 @@ from captioner.training.feeding import Feeder
 from captioner.training.logging import RunLog, draw_samples
 from captioner.training.loop import fit, in_groups
 from captioner.training.losses import LossSum
-from captioner.training.objectives import TeacherForcing
 from captioner.training.optim import make_optimizer, set_learning_rate
+from captioner.training.teaching import build_objective
 from captioner.training.validation import Search, Validator
 from captioner.types import Batch
 
@@ -57,11 +58,12 @@ class Trainer:
         self.settings = config.training
         self.config, self.output = config, config.output
         self.model, self.write_model, self.ranks = model.to(ranks.device), write_model, ranks
+        self.average = MovingAverage(self.model, decay=self.settings.ema)
         self.train, self.samples = train, dev[:SAMPLES]
         self.feeder = Feeder(config, model.encoder, vocabulary, train=train, dev=dev, ranks=ranks)
-        self.objective = TeacherForcing(model, label_smoothing=self.settings.label_smoothing)
+        self.vocabulary = vocabulary
         self.validator = Validator(
-            self.objective, dev, search=search, vocabulary=vocabulary, ranks=ranks, precision=self.settings.precision
+            model, dev, search=search, vocabulary=vocabulary, ranks=ranks, precision=self.settings.precision
         )
         self.progress = Progress()
         self.validated = -1  # the last step that was
@@ -89,6 +91,7 @@ class Trainer:
                 if self._reached_max_steps or self._in_last_phase:
                     break
                 optimizer_state = None
+                self.average.apply()  # what was validated is what the next phase starts from
                 self.progress.phase += 1
                 self.progress.epoch = self.progress.batch = self.progress.worse = 0
             if self.progress.step == before:
@@ -98,7 +101,8 @@ class Trainer:
                 self.log.close()
 
     def _resume(self, checkpoint: Path) -> dict[str, object]:
-        self.progress, optimizer_state, random_states = load_checkpoint(checkpoint)
+        self.progress, optimizer_state, average, random_states = load_checkpoint(checkpoint)
+        self.average.load_state_dict(average)
         if len(random_states) == self.ranks.count:
             restore_random_state(random_states[self.ranks.rank], self.ranks.device)
         self.saved = self.progress.step
@@ -111,6 +115,14 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, phase, weight_decay=self.settings.weight_decay)
         if optimizer_state is not None:
             self.optimizer.load_state_dict(optimizer_state)
+        self.objective = build_objective(
+            phase,
+            self.settings,
+            self.model,
+            self.vocabulary,
+            self.train,
+            max_length=self.config.decoding.max_length,
+        )
         objective = self.ranks.wrap(self.objective)
         self.sampler = EpochSampler(
             len(self.train),
@@ -140,6 +152,7 @@ class Trainer:
                 objective,
                 self.optimizer,
                 self._counted(in_groups(loader, self.settings.accumulate)),
+                count=self.objective.count,
                 ranks=self.ranks,
                 precision=self.settings.precision,
                 gradient_clip=self.settings.gradient_clip,
@@ -190,20 +203,23 @@ class Trainer:
             yield parts
 
     def _before_step(self) -> None:
-        self.learning_rate = set_learning_rate(
-            self.optimizer,
-            step=self.progress.epoch * self.sampler.batches + self.progress.batch,
-            steps=self.phase.epochs * self.sampler.batches,
-            warmup=self.phase.warmup,
-        )
+        step, steps = self.progress.epoch * self.sampler.batches + self.progress.batch, self._phase_steps
+        self.objective.progress = step / steps
+        self.learning_rate = set_learning_rate(self.optimizer, step=step, steps=steps, warmup=self.phase.warmup)
+
+    @property
+    def _phase_steps(self) -> int:
+        return self.phase.epochs * self.sampler.batches
 
     def _after_step(self, loss: LossSum) -> bool:
+        self.average.update()
         self.progress.step += 1
         self.progress.batch += 1
         self.epoch_loss = loss if self.epoch_loss is None else self.epoch_loss + loss
         if self.log:
-            self.log.write(self.progress.step, loss=loss.mean, learning_rate=self.learning_rate)
-        self.bar.update(self.task, completed=self.progress.batch, note=f"loss {loss.mean:.3f}")
+            self.log.write(self.progress.step, loss=loss.mean, learning_rate=self.learning_rate, **self.objective.noted)
+        noted = "".join(f"  {name} {value:.3f}" for name, value in self.objective.noted.items())
+        self.bar.update(self.task, completed=self.progress.batch, note=f"loss {loss.mean:.3f}{noted}")
         if self.settings.validate_every and self.progress.step % self.settings.validate_every == 0:
             self._validate()
         every = self.settings.checkpoint_every
@@ -213,19 +229,20 @@ class Trainer:
 
     def _validate(self) -> None:
         speed = self.epoch_captions / (time.monotonic() - self.epoch_start)
-        result = self.validator(self.dev_loader)
+        with self.average.applied():
+            result = self.validator(self.dev_loader)
         self.validated = self.progress.step
         better = result.scores.figures["CIDEr"] > self.progress.best
         self.progress.best = max(result.scores.figures["CIDEr"], self.progress.best)
         self.progress.worse = 0 if better else self.progress.worse + 1
         if self.log:
-            self.log.validation(self.progress.step, result.loss, result.scores.figures)
+            self.log.validation(self.progress.step, result.figures)
             loss = f"loss {self.epoch_loss.mean:.3f}  " if self.epoch_loss else ""
             best = "  (best)" if better else ""
             console.print(f"step {self.progress.step}  {loss}{result}  {speed:.0f} captions/s{best}")
             draw_samples(self.output / "samples.png", self.samples, result.captions)
             if better:
-                with new_folder(self.output / "best") as folder:
+                with new_folder(self.output / "best") as folder, self.average.applied():
                     self.write_model(folder)
         self.epoch_captions, self.epoch_start = 0, time.monotonic()  # a validation is no time of training
 
@@ -239,6 +256,7 @@ class Trainer:
                 self.progress,
                 write_model=self.write_model,
                 optimizer=self.optimizer,
+                average=self.average,
                 random_states=random_states,
                 keep=self.settings.keep_checkpoints,
             )

@@ -13,12 +13,13 @@ from captioner.data.batching import Loader
 from captioner.data.datasets import Example
 from captioner.devices import autocast
 from captioner.metrics.scorer import Scorer, Scores
+from captioner.models.captioning import CaptioningModel
 from captioner.text.tokenizer import detokenize
-from captioner.text.vocabulary import Vocabulary
+from captioner.text.vocabulary import BOS, Vocabulary
 from captioner.training.distributed import Ranks
 from captioner.training.losses import LossSum
 from captioner.training.objectives import TeacherForcing
-from captioner.types import Hypothesis, State
+from captioner.types import Batch, Hypothesis, State
 
 Search = Callable[[State], list[Hypothesis]]
 """From the states before the first word to the best caption of each image."""
@@ -28,14 +29,21 @@ Search = Callable[[State], list[Hypothesis]]
 class Validation:
     """What a validation found."""
 
-    loss: float
+    loss: float  # of the true words after true words
+    free_running_loss: float  # of the true words after the model's own: the gap is what teacher forcing hides
     scores: Scores
     captions: dict[int | str, str]
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """What the log keeps."""
+        return {"dev_loss": self.loss, "free_running_loss": self.free_running_loss, **self.scores.figures}
+
     def __str__(self) -> str:
         """Say it in a line."""
+        losses = f"dev loss {self.loss:.3f} (free running {self.free_running_loss:.3f})"
         figures = self.scores.figures
-        return f"dev loss {self.loss:.3f}  BLEU-4 {100 * figures['Bleu_4']:.1f}  CIDEr-D {100 * figures['CIDEr']:.1f}"
+        return f"{losses}  BLEU-4 {100 * figures['Bleu_4']:.1f}  CIDEr-D {100 * figures['CIDEr']:.1f}"
 
 
 class Validator:
@@ -43,7 +51,7 @@ class Validator:
 
     def __init__(
         self,
-        objective: TeacherForcing,
+        model: CaptioningModel,
         dev: Sequence[Example],
         *,
         search: Search,
@@ -51,7 +59,7 @@ class Validator:
         ranks: Ranks,
         precision: PrecisionName,
     ) -> None:
-        self.objective, self.search, self.vocabulary = objective, search, vocabulary
+        self.model, self.search, self.vocabulary = model, search, vocabulary
         self.ranks, self.precision = ranks, precision
         self.image_ids = [example.image_id for example in ranks.share(dev)]
         self.scorer = Scorer({example.image_id: example.captions for example in dev})
@@ -59,20 +67,39 @@ class Validator:
     @torch.inference_mode()
     def __call__(self, loader: Loader) -> Validation:
         """Validate on this rank's share of dev, as `loader` reads it, in order."""
-        self.objective.eval()
-        device = self.ranks.device
-        loss = LossSum(torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device))
+        self.model.eval()
+        objective, device = TeacherForcing(self.model).eval(), self.ranks.device
+        forced = free = LossSum(torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device))
         captions: list[str] = []
         for batch in track(loader, total=len(loader), doing="validation", unit="batches"):
             batch = batch.to(device)
             with autocast(device, self.precision):
-                memory = self.objective.model.encode(batch.source)
-                loss += self.objective(batch._replace(source=memory.grid))  # the trunk has done its work
-                found = self.search(self.objective.model.start(memory))
+                memory = self.model.encode(batch.source)
+                forced += objective(batch._replace(source=memory.grid))  # the trunk has done its work
+                state = self.model.start(memory)
+                free += free_running(self.model, batch, state)
+                found = self.search(state)
                 captions += [detokenize(self.vocabulary.decode(best.words)) for best in found]
-        self.objective.train()
-        loss = LossSum(self.ranks.sum(loss.total), self.ranks.sum(loss.count))
+        self.model.train()
         everything: dict[int | str, str] = {}
         for share in self.ranks.gather(dict(zip(self.image_ids, captions, strict=True))):
             everything.update(share)
-        return Validation(loss.mean, self.scorer.score(everything), everything)
+        return Validation(self._mean(forced), self._mean(free), self.scorer.score(everything), everything)
+
+    def _mean(self, loss: LossSum) -> float:
+        return LossSum(self.ranks.sum(loss.total), self.ranks.sum(loss.count)).mean
+
+
+def free_running(model: CaptioningModel, batch: Batch, state: State) -> LossSum:
+    """Cross-entropy of the true words when the decoder reads its own likeliest words, from the images' `state` on.
+
+    What it reads hangs on the image alone, so each image is read once for all its captions.
+    """
+    words = batch.tokens.new_full((len(batch.source),), BOS)
+    total = torch.zeros((), device=words.device)
+    for place in range(batch.targets.shape[1]):
+        log_probs, state = model.step(words, state)  # (B, V)
+        real = batch.target_mask[:, place]
+        total -= log_probs[batch.owner[real], batch.targets[real, place]].sum()
+        words = log_probs.argmax(dim=1)
+    return LossSum(total, batch.target_mask.sum())

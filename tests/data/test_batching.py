@@ -30,7 +30,7 @@ def dealt(sampler, epoch=0):
 
 def test_an_image_appears_once_with_all_its_captions():
     batch = collate([dataset()[0, 3], dataset()[0, 5]])
-    assert batch.source[:, 0, 0].tolist() == [3, 5]
+    assert batch.source[:, 0, 0].tolist() == batch.image.tolist() == [3, 5]
     assert sorted(batch.owner.tolist()) == [0] * 5 + [1] * 5
     for row, owner in zip(batch.tokens.tolist(), batch.owner.tolist(), strict=True):
         assert row[1] // 10 == [3, 5][owner]
@@ -57,6 +57,18 @@ def test_more_captions_than_asked_for_are_chosen_anew_each_epoch():
     chosen = [tuple(caption[1] for caption in rich[epoch, 2][1]) for epoch in range(5)]
     assert all(len(set(captions)) == 5 for captions in chosen)
     assert len(set(chosen)) > 1
+
+
+def test_a_single_caption_is_another_one_from_epoch_to_epoch_and_each_gets_its_turn():
+    poor = dataset(captions_per_image=1)
+    chosen = [caption[1] % 10 for epoch in range(50) for caption in poor[epoch, 2][1]]
+    assert len(chosen) == 50
+    assert set(chosen) == set(range(5))
+
+
+def test_all_captions_are_given_where_all_are_asked_for():
+    rich = dataset(captions=9, captions_per_image="all")
+    assert [caption[1] for caption in rich[0, 2][1]] == list(range(20, 29))
 
 
 @pytest.mark.parametrize(("images", "batch_size"), [(97, 10), (20, 64), (64, 64), (65, 64), (1, 1)])

@@ -26,7 +26,7 @@ def objective_and_items():
     sizes = DecoderConfig(embed_size=8, hidden_size=8, dropout=0)
     model = build_model(ModelConfig(encoder=EncoderConfig(trunk="resnet18"), decoder=sizes), vocab_size=20)
     features = torch.randn(8, 1, 512)
-    items = [(features[i], [[1, *range(4, 4 + length), 2] for length in range(1 + i, 4 + i)]) for i in range(8)]
+    items = [(features[i], [[1, *range(4, 4 + length), 2] for length in range(1 + i, 4 + i)], i) for i in range(8)]
     return TeacherForcing(model), items
 
 
@@ -38,7 +38,9 @@ def alone(parts):
     objective, items = objective_and_items()
     size = len(items) // parts
     batches = [collate(items[start : start + size]) for start in range(0, len(items), size)]
-    loss = gradients(objective, batches, ranks=Ranks(0, 1, torch.device("cpu")), precision="fp32")
+    loss = gradients(
+        objective, batches, count=objective.count, ranks=Ranks(0, 1, torch.device("cpu")), precision="fp32"
+    )
     return gradients_of(objective), loss
 
 
@@ -58,7 +60,7 @@ def _one_of_two(rank, port, file):
     mine = items[:3] if rank == 0 else items[3:]  # unequal, as the words of two ranks always are
     with ranks(torch.device("cpu")) as together:
         parts = [collate(mine[:2]), collate(mine[2:])]
-        loss = gradients(together.wrap(objective), parts, ranks=together, precision="fp32")
+        loss = gradients(together.wrap(objective), parts, count=objective.count, ranks=together, precision="fp32")
     torch.save((gradients_of(objective), loss.total, loss.count), f"{file}{rank}")
 
 

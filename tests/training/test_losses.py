@@ -32,6 +32,21 @@ def test_loss_and_gradients_equal_torchs_however_many_rows_are_worked_at_once(sm
         torch.testing.assert_close(got, want)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_weight_counts_a_word_so_many_times(smoothing):
+    hidden, output, targets = example()
+    weights = torch.randn(50)
+    each = F.cross_entropy(output(hidden), targets, reduction="none", label_smoothing=smoothing)
+    (weights * each).sum().backward()
+    wanted = [hidden.grad, output.weight.grad, output.bias.grad]
+    hidden.grad = output.weight.grad = output.bias.grad = None
+    loss = cross_entropy(hidden, output, targets, label_smoothing=smoothing, weights=weights)
+    loss.total.backward()
+    torch.testing.assert_close(loss.total, (weights * each).sum())
+    for got, want in zip([hidden.grad, output.weight.grad, output.bias.grad], wanted, strict=True):
+        torch.testing.assert_close(got, want)
+
+
 def test_in_bfloat16_it_stays_near_and_gradients_keep_their_type():
     hidden, output, targets = example()
     exact = cross_entropy(hidden, output, targets).total

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from captioner.commands.train import train
+from captioner.commands.train import start_model, train
+from captioner.data.datasets import Example
 from captioner.errors import CaptionerError, UsageError
 from captioner.training.checkpoint import checkpoints
 from captioner.training.logging import read_log
@@ -19,10 +20,11 @@ def weights_of(folder):
 
 
 def assert_same_run(one, other):
-    """The same numbers in the log, and the same weights in the last checkpoint, to the bit."""
+    """The same numbers in the log, and the same weights in the last checkpoint and the best model, to the bit."""
     assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
-    ours, theirs = weights_of(checkpoints(one)[-1]), weights_of(checkpoints(other)[-1])
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours | theirs)
+    for folder in (checkpoints(one)[-1].name, "best"):
+        ours, theirs = weights_of(one / folder), weights_of(other / folder)
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours | theirs)
 
 
 PHASES = [{"epochs": 2}, {"epochs": 1, "finetune_from": "layer4", "augmentation": "mild_crop"}]
@@ -47,10 +49,10 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(tiny, tmp_pat
     assert (tmp_path / "one" / "metrics.jsonl").read_bytes() != (tmp_path / "other" / "metrics.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("stop", [2, 6, 7])
-def test_a_run_that_stopped_goes_on_as_if_it_had_not(tiny, tmp_path, stop):
-    """It stops within an epoch, at the end of a phase, and within the next one."""
-    settings = {"phases": PHASES, "checkpoint_every": 1, "keep_checkpoints": 100}
+@pytest.mark.parametrize(("stop", "ema"), [(2, 0.0), (6, 0.9), (7, 0.9)])
+def test_a_run_that_stopped_goes_on_as_if_it_had_not(tiny, tmp_path, stop, ema):
+    """It stops within an epoch, at the end of a phase, and within the next one; with a moving average and without."""
+    settings = {"phases": PHASES, "checkpoint_every": 1, "keep_checkpoints": 100, "ema": ema}
     train(tiny(output=tmp_path / "unbroken", training=settings), device="cpu")
     train(tiny(output=tmp_path / "broken", training=settings), device="cpu")
     for checkpoint in checkpoints(tmp_path / "broken"):
@@ -180,6 +182,30 @@ def test_a_model_starts_from_another_ones_words_and_learns_new_ones(tiny, tmp_pa
     words = json.loads((second / "vocab.json").read_text())["words"]
     assert words[: len(old_words)] == old_words
     assert set(words[len(old_words) :]) == {"brandnew", "zeppelin"}
+
+
+def glove_of(path, size):
+    path.write_text("".join(f"{word} {' '.join([number] * size)}\n" for word, number in (("a", "0.5"), ("zebra", "9"))))
+    return path
+
+
+def test_embeddings_start_from_word_vectors_and_other_words_from_chance(tiny, tmp_path, capsys):
+    path, captions = glove_of(tmp_path / "glove.txt", 16), [Example(1, tmp_path / "1.png", ("a ring", "a ring"))]
+    torch.manual_seed(0)
+    plain, vocabulary = start_model(tiny(), captions, None)
+    torch.manual_seed(0)
+    model, _ = start_model(tiny(training={"glove": path}), captions, None)
+    expected = plain.decoder.embedding.weight.clone()
+    expected[vocabulary.id_of("a")] = 0.5
+    assert torch.equal(model.decoder.embedding.weight, expected)
+    assert f"1 of 2 words start from their vectors in {path}" in capsys.readouterr().err.replace("\n", "")
+
+
+def test_word_vectors_that_do_not_fit_are_answered_with_what_would(tiny, tmp_path):
+    with pytest.raises(UsageError, match=r"vectors of 25 numbers, not of 16: set decoder\.embed_size=25"):
+        train(tiny(training={"glove": glove_of(tmp_path / "glove.txt", 25)}), device="cpu")
+    with pytest.raises(UsageError, match=r"training\.glove and init both say what embeddings start from"):
+        train(tiny(training={"glove": tmp_path / "glove.txt"}, init="bundled"), device="cpu")
 
 
 def test_early_stopping_ends_a_phase_that_no_longer_gets_better(tiny, tmp_path):

@@ -1,0 +1,41 @@
+"""Recurrent layers one above the other. Knows neither words nor images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+CellName = Literal["lstm", "gru", "rnn"]
+
+_CELLS: dict[CellName, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+
+
+class RecurrentStack(nn.Module):
+    """Layers of one kind; each beyond the first adds its input to its output, so that depth costs no gradient.
+
+    The residual connections are those of Wu et al. 2016, "Google's neural machine translation system", section 3.1;
+    dropout lies before each layer beyond the first. (torch's own stacked networks have no residual connections.)
+    """
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, cell: CellName = "lstm", layers: int = 1, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.parts = 2 if cell == "lstm" else 1  # of the state: the LSTM's hidden and cell, the others' hidden alone
+        sizes = [input_size] + [hidden_size] * (layers - 1)
+        self.layers = nn.ModuleList(_CELLS[cell](size, hidden_size, batch_first=True) for size in sizes)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, inputs: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Read (N, T, input size) from the state, `parts` times (N, L, H), on: (N, T, H) and the new state."""
+        ends = []
+        for number, layer in enumerate(self.layers):
+            below = self.dropout(inputs) if number else inputs
+            own = tuple(part[:, number].unsqueeze(0).contiguous() for part in state)  # torch's: (1, N, H)
+            outputs, end = layer(below, own if self.parts == 2 else own[0])
+            inputs = inputs + outputs if number else outputs
+            ends.append(end if self.parts == 2 else (end,))
+        return inputs, tuple(torch.cat(part).transpose(0, 1) for part in zip(*ends, strict=True))

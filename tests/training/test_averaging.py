@@ -1,0 +1,121 @@
+"""The moving average's laws: it is what the formula says, it is what is validated and kept, and it learns nothing."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from captioner.commands.train import train
+from captioner.training.averaging import MovingAverage
+from captioner.training.checkpoint import checkpoints, load_checkpoint
+from captioner.training.logging import read_log
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+
+
+def steps_of(module, count):
+    """Move every weight and statistic at random, and give each state that comes of it."""
+    for _ in range(count):
+        for tensor in module.state_dict().values():
+            tensor.add_(torch.randn(tensor.shape) if tensor.is_floating_point() else 1)
+        yield copy_of(module)
+
+
+def copy_of(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def assert_same(state, other):
+    assert state.keys() == other.keys()
+    assert all(torch.equal(tensor, other[name]) for name, tensor in state.items())
+
+
+def test_the_average_is_that_of_the_formula_parameters_and_statistics_alike():
+    module = network()
+    average = MovingAverage(module, decay=0.3)
+    expected = copy_of(module)
+    for step, state in enumerate(steps_of(module, 5)):
+        average.update()
+        decay = [1 / 10, 2 / 11, 3 / 12, 0.3, 0.3][step]
+        for name, tensor in state.items():
+            moves = tensor.is_floating_point()
+            expected[name] = decay * expected[name] + (1 - decay) * tensor if moves else tensor
+    average.apply()
+    for name, tensor in module.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name])
+
+
+def test_the_module_is_the_average_within_the_block_and_itself_again_after_it():
+    module = network()
+    start, average = copy_of(module), MovingAverage(module, decay=0.9)
+    (last,) = steps_of(module, 1)
+    average.update()
+    with average.applied():
+        torch.testing.assert_close(module[0].weight.data, 0.1 * start["0.weight"] + 0.9 * last["0.weight"])
+    assert_same(copy_of(module), last)
+    with pytest.raises(KeyboardInterrupt), average.applied():
+        raise KeyboardInterrupt
+    assert_same(copy_of(module), last)
+
+
+def test_without_a_decay_the_module_stands_for_itself():
+    module = network()
+    average = MovingAverage(module, decay=0)
+    (last,) = steps_of(module, 1)
+    average.update()
+    with average.applied():
+        assert_same(copy_of(module), last)
+    average.apply()
+    assert_same(copy_of(module), last)
+
+
+def test_weights_that_two_modules_share_stay_shared():
+    module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    module[1].weight = module[0].weight
+    average = MovingAverage(module, decay=0.9)
+    list(steps_of(module, 1))
+    average.update()
+    average.apply()
+    assert module[1].weight is module[0].weight
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.0, 0.9), (0.9, 0.0)])
+def test_a_run_may_go_on_with_an_average_that_it_had_not_or_without(before, after):
+    module = network()
+    saved = MovingAverage(module, decay=before)
+    list(steps_of(module, 1))
+    saved.update()
+    average = MovingAverage(module, decay=after)
+    average.load_state_dict(saved.state_dict())
+    now = copy_of(module)
+    with average.applied():
+        assert_same(copy_of(module), now)
+
+
+def weights_of(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def test_the_best_model_is_the_average_and_learning_goes_on_from_the_raw_weights(tiny, tmp_path):
+    for name, decay in (("raw", 0.0), ("averaged", 0.9)):
+        train(tiny(output=tmp_path / name, training={"ema": decay, "phases": [{"epochs": 1}]}), device="cpu")
+    raw, averaged = (read_log(tmp_path / name) for name in ("raw", "averaged"))
+    assert raw[:-1] == averaged[:-1]
+    assert raw[-1]["dev_loss"] != averaged[-1]["dev_loss"]
+    (last,) = checkpoints(tmp_path / "averaged")
+    assert_same(weights_of(last), weights_of(checkpoints(tmp_path / "raw")[-1]))
+    assert_same(weights_of(tmp_path / "raw" / "best"), weights_of(last))
+    kept = load_checkpoint(last)[2]["average"]
+    assert_same(weights_of(tmp_path / "averaged" / "best"), weights_of(last) | kept)
+
+
+def test_a_phase_starts_from_the_average_so_that_cached_features_are_those_of_the_model_that_is_kept(tiny, tmp_path):
+    phases = [{"epochs": 1, "finetune_from": "layer4"}, {"epochs": 1}]
+    train(tiny(training={"ema": 0.9, "phases": phases}), device="cpu")
+    before, after = checkpoints(tmp_path / "run")
+    trunk = {name: tensor for name, tensor in load_checkpoint(before)[2]["average"].items() if "trunk" in name}
+    for model in (weights_of(after), load_checkpoint(after)[2]["average"]):
+        assert_same({name: model[name] for name in trunk}, trunk)

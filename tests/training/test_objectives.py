@@ -1,0 +1,262 @@
+"""Ways of feeding and teaching: every combination learns, and each does what its paper says."""
+
+import random
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+
+from captioner.build import build_model
+from captioner.config import (
+    ContextName,
+    DecoderConfig,
+    DecodingConfig,
+    EncoderConfig,
+    ModelConfig,
+    ObjectiveName,
+    PhaseConfig,
+    ScheduleName,
+    SelfCriticalConfig,
+    TrainingConfig,
+)
+from captioner.data.batching import collate
+from captioner.data.datasets import Example
+from captioner.metrics.scorer import Scorer
+from captioner.models.small_cnn import CHANNELS
+from captioner.search import build_search
+from captioner.text.tokenizer import detokenize, tokenize
+from captioner.text.vocabulary import BOS, EOS, UNK, Vocabulary
+from captioner.training.losses import doubly_stochastic
+from captioner.training.objectives import ScheduledSampling, TeacherForcing
+from captioner.training.schedules import constant, exponential, inverse_sigmoid, linear
+from captioner.training.self_critical import SelfCritical
+from captioner.training.teaching import build_objective
+from captioner.training.validation import free_running
+
+CELLS = ["lstm", "gru", "rnn"]
+THINGS = ["dog", "cat", "bird", "horse", "boat"]
+PLACES = ["grass", "water", "snow", "sand", "street"]
+SAID = [
+    "a {} on the {}",
+    "a {} is on the {}",
+    "there is a {} on some {}",
+    "one {} and the {} below",
+    "the {} seen from the {}",
+]
+
+
+def world(images, seed):
+    """Images of a thing at a place, as noisy features (3 places, those of the small CNN), and five people's words for each."""
+    rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    features, examples = [], []
+    for number in range(images):
+        thing, place = rng.randrange(5), rng.randrange(5)
+        seen = torch.zeros(3, CHANNELS[-1])
+        seen[0, thing] = seen[1, 5 + place] = 2.0
+        features.append(seen + 0.4 * torch.randn(3, CHANNELS[-1], generator=generator))
+        captions = tuple(said.format(THINGS[thing], PLACES[place]) for said in rng.choices(SAID, k=5))
+        examples.append(Example(number, Path(f"{number}.jpg"), captions))
+    return torch.stack(features), examples
+
+
+def model_of(vocabulary, context="none", cell="gru", layers=1, size=32):
+    torch.manual_seed(0)
+    decoder = DecoderConfig(
+        context=context, cell=cell, layers=layers, embed_size=size, hidden_size=size, attention_size=8, dropout=0.1
+    )
+    encoder = EncoderConfig(trunk="small_cnn", weights="none")
+    return build_model(ModelConfig(encoder=encoder, decoder=decoder), vocab_size=len(vocabulary))
+
+
+@pytest.fixture(scope="module")
+def learners():
+    """Twenty-five images with their captions, and the words of these."""
+    features, examples = world(25, seed=1)
+    vocabulary = Vocabulary.from_captions([tokenize(c) for e in examples for c in e.captions], min_count=1)
+    return features, examples, vocabulary
+
+
+def batch_of(features, examples, vocabulary):
+    captions = [[vocabulary.encode(tokenize(caption), 20) for caption in example.captions] for example in examples]
+    return collate([(seen, said, number) for number, (seen, said) in enumerate(zip(features, captions, strict=True))])
+
+
+def teach(objective, batch, steps, rate=1e-2):
+    optimizer = torch.optim.Adam(objective.parameters(), lr=rate)
+    objective.train()
+    for step in range(steps):
+        objective.progress = step / steps
+        optimizer.zero_grad()
+        loss = objective(batch)
+        assert int(loss.count) == int(objective.count(batch))
+        (loss.total / loss.count).backward()
+        optimizer.step()
+    return loss.mean
+
+
+def cider_d(model, features, examples, vocabulary):
+    model.eval()
+    with torch.inference_mode():
+        search = build_search(model.step, DecodingConfig(beam=1, max_length=10), vocabulary)
+        found = search(model.begin(features), ())
+    captions = {
+        example.image_id: detokenize(vocabulary.decode(best[0].words))
+        for example, best in zip(examples, found, strict=True)
+    }
+    references = {example.image_id: example.captions for example in examples}
+    return Scorer(references).score(captions).figures["CIDEr"]
+
+
+@pytest.mark.parametrize("objective", get_args(ObjectiveName))
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("context", get_args(ContextName))
+def test_every_combination_trains_for_ten_steps_and_captions(context, cell, objective, learners):
+    features, examples, vocabulary = learners
+    model = model_of(vocabulary, context, cell, layers=2)
+    phase = PhaseConfig(objective=objective)
+    before = [weight.clone() for weight in model.decoder.parameters()]
+    made = build_objective(phase, TrainingConfig(), model, vocabulary, examples, max_length=10)
+    assert torch.isfinite(torch.tensor(teach(made, batch_of(features, examples, vocabulary), steps=10)))
+    assert all(not torch.equal(old, new) for old, new in zip(before, model.decoder.parameters(), strict=True))
+    for beam in (1, 3):
+        search = build_search(model.eval().step, DecodingConfig(beam=beam, max_length=10), vocabulary)
+        with torch.inference_mode():
+            assert len(search(model.begin(features), ())) == 25
+
+
+def test_scheduled_sampling_at_0_is_teacher_forcing(learners):
+    features, examples, vocabulary = learners
+    batch = batch_of(features, examples, vocabulary)
+    losses = []
+    for make in (TeacherForcing, lambda model: ScheduledSampling(model, constant(0.0))):
+        model = model_of(vocabulary)
+        torch.manual_seed(5)
+        losses.append(teach(make(model), batch, steps=3))
+    assert losses[0] == losses[1]
+
+
+def test_scheduled_sampling_at_1_reads_nothing_but_its_own_words(learners):
+    features, examples, vocabulary = learners
+    model = model_of(vocabulary).eval()
+    batch = batch_of(features, examples, vocabulary)
+    alone = ScheduledSampling(model, constant(1.0)).eval()
+    shown = alone.shown(batch, tuple(part[batch.owner] for part in model.begin(batch.source)))
+    one_image = shown[batch.owner == 3]
+    assert (one_image == one_image[0]).all(), "what is read hangs on the image alone"
+    torch.testing.assert_close(alone(batch).total, free_running(model, batch, model.begin(batch.source)).total)
+
+
+def test_about_as_many_own_words_are_shown_as_the_schedule_says(learners):
+    features, examples, vocabulary = learners
+    model = model_of(vocabulary)
+    batch = batch_of(features, examples, vocabulary)
+    state = tuple(part[batch.owner] for part in model.begin(batch.source))
+    with torch.no_grad():
+        model.decoder.output.bias[:] = 0
+        model.decoder.output.bias[vocabulary.id_of("bird")] = 100  # an own word is always this one
+    true = batch.inputs[:, 1:][batch.mask[:, 1:-1]]
+    torch.manual_seed(0)
+    shown = ScheduledSampling(model, constant(0.3)).shown(batch, state)[:, 1:][batch.mask[:, 1:-1]]
+    others = true != vocabulary.id_of("bird")
+    assert (shown != true)[others].float().mean() == pytest.approx(0.3, abs=0.05)
+
+
+@pytest.mark.parametrize("schedule", [linear, exponential, inverse_sigmoid])
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_schedules_rise_from_0_to_the_share_asked_for(schedule, share):
+    values = [schedule(share)(step / 20) for step in range(21)]
+    assert values[0] == pytest.approx(0)
+    assert values[-1] == pytest.approx(share)
+    assert values == sorted(values)
+
+
+def test_schedules_differ_in_when_they_rise():
+    early, even, late = (schedule(0.9)(0.25) for schedule in (exponential, linear, inverse_sigmoid))
+    assert early > even > late
+    assert {"linear", "exponential", "inverse_sigmoid"} == set(get_args(ScheduleName))
+
+
+def test_word_dropout_hides_words_but_never_the_beginning_and_only_in_training(learners):
+    features, examples, vocabulary = learners
+    model, batch = model_of(vocabulary), batch_of(features, examples, vocabulary)
+    read = []
+    forward = model.decoder.forward
+    model.decoder.forward = lambda inputs, mask, state: read.append(inputs) or forward(inputs, mask, state)
+    objective = TeacherForcing(model, word_dropout=0.5)
+    objective.train()(batch)
+    objective.eval()(batch)
+    hidden = read[0] == UNK
+    assert hidden[:, 1:].float().mean() == pytest.approx(0.5, abs=0.05)
+    assert (read[0][:, 0] == BOS).all()
+    assert torch.equal(read[1], batch.inputs)
+
+
+def test_doubly_stochastic_attention_is_penalised_by_what_each_place_lacks_or_has_too_much():
+    weights = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.5, 0.5]])  # two words of a caption, and one of another
+    mask = torch.tensor([[True, True], [True, False]])
+    # first caption: places were given 2 and 0, second one 0.5 and 0.5
+    assert float(doubly_stochastic(weights, mask)) == pytest.approx(1 + 1 + 0.25 + 0.25)
+
+
+def test_the_attention_penalty_spreads_attention_over_the_places(learners):
+    features, examples, vocabulary = learners
+    batch = batch_of(features, examples, vocabulary)
+    left = []
+    for penalty in (0.0, 10.0):
+        model = model_of(vocabulary, "attention")
+        teach(TeacherForcing(model, attention_penalty=penalty), batch, steps=30)
+        left.append(float(doubly_stochastic(model.eval()(batch).weights, batch.target_mask)))
+    assert left[1] < 0.8 * left[0]
+
+
+@pytest.mark.parametrize("baseline", ["mean", "greedy"])
+def test_self_critical_training_raises_cider_d_on_images_it_has_not_seen(baseline, learners):
+    _, _, vocabulary = learners
+    features, examples = world(100, seed=3)
+    dev_features, dev = world(40, seed=2)
+    model = model_of(vocabulary, size=64)
+    batch = batch_of(features, examples, vocabulary)
+    teach(TeacherForcing(model), batch, steps=25)
+    before = cider_d(model, dev_features, dev, vocabulary)
+    phase = PhaseConfig(objective="self_critical", self_critical=SelfCriticalConfig(baseline=baseline))
+    objective = build_objective(phase, TrainingConfig(), model, vocabulary, examples, max_length=10)
+    teach(objective, batch, steps=40, rate=2e-3)
+    after = cider_d(model, dev_features, dev, vocabulary)
+    assert after > 1.02 * before
+    assert objective.noted["reward"] > 0
+
+
+def test_self_critical_gradients_are_the_advantage_times_that_of_the_log_probability(learners):
+    """Derived without the objective's own code: the captions are drawn again with the same random numbers."""
+    features, examples, vocabulary = learners
+    model = model_of(vocabulary)
+    model.decoder.dropout.p = 0.0
+    batch = batch_of(features[:4], examples[:4], vocabulary)
+    drawn = []
+
+    def reward(images, captions):
+        drawn.append([list(words) for words in captions])
+        return torch.tensor([float(len(set(words))) for words in captions])
+
+    torch.manual_seed(1)
+    objective = SelfCritical(model.train(), reward, samples=3, max_length=6)
+    objective(batch).total.backward()
+    got = model.decoder.output.weight.grad.clone()
+    model.zero_grad()
+    loss = 0
+    rewards = torch.tensor([float(len(set(words))) for words in drawn[0]]).view(4, 3)
+    for number, words in enumerate(drawn[0]):
+        image, sample = divmod(number, 3)
+        others = [rewards[image, other] for other in range(3) if other != sample]
+        alone = collate([(features[image], [[BOS, *words, EOS]], 0)])
+        log_prob = model.read(alone, model.begin(alone.source)).sum()
+        loss = loss - (rewards[image, sample] - sum(others) / 2) * log_prob
+    loss.backward()
+    torch.testing.assert_close(got, model.decoder.output.weight.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_a_mean_of_the_other_samples_needs_other_samples():
+    with pytest.raises(ValueError, match="set samples to 2 or more"):
+        SelfCriticalConfig(samples=1)
+    assert SelfCriticalConfig(samples=1, baseline="greedy").samples == 1
