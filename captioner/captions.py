@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Explanation = Literal["occlusion", "attention"]
+"""What a figure of `Heat` is. Occlusion: the log-probability that the word loses with that part of the image hidden;
+below 0 it gains. Attention: the part's share of the look that the model took to say the word; all of them sum to 1."""
 
 Heat = tuple[tuple[float, ...], ...]
-"""Rows x columns: the log-probability that a word loses with that part of the image hidden; below 0 it gains."""
+"""Rows x columns of the image: how much a word hangs on each part."""
 
 
 @dataclass(frozen=True)
@@ -28,3 +33,4 @@ class Caption:
     confidence: float | None = None  # mean of its words'; none: never calibrated, or no words
     silent: bool = False  # its confidence is below what was asked for: better not shown
     others: tuple[Caption, ...] = ()  # further ones where asked for: the best first, or in the order drawn
+    explanation: Explanation | None = None  # what its words' heat is; none: they have none

@@ -13,19 +13,19 @@ from PIL import Image
 from torch import Tensor
 
 from captioner.build import build_model, load_weights
-from captioner.captions import Caption, Heat, Word
+from captioner.captions import Caption, Word
 from captioner.config import DecodingConfig, DeviceName, ModelConfig, PrecisionName
 from captioner.data.batching import pad
 from captioner.data.reading import ImageLike, read_ahead
 from captioner.data.transforms import build_transform
 from captioner.devices import autocast, pick_device
 from captioner.errors import ImageError, UsageError
+from captioner.explanation import explain_captions
 from captioner.metrics.calibration import confidence
 from captioner.model_folder import read_model, resolve, write_model
 from captioner.models.captioning import CaptioningModel
 from captioner.models.encoder import fold_batch_norms
 from captioner.models.ensemble import Ensemble
-from captioner.occlusion import occlusion
 from captioner.parsing import parse, to_json
 from captioner.search import Search, build_search, key_of
 from captioner.storage import new_folder
@@ -116,7 +116,8 @@ class Captioner:
         Args:
             images: a path, bytes, a Pillow image or a tensor (3, height, width); or several, also as (B, 3, h, w).
             decoding: how captions are found, as in {"beam": 5}; what is not given is the model folder's own.
-            explain: also find out which part of the image each word hangs on; 50 times the work.
+            explain: also find out which part of the image each word hangs on; at no great cost for a model with
+                attention, else (and for ensembles) 50 times the work.
             batch_size: images at a time.
 
         Raises:
@@ -203,28 +204,23 @@ class Captioner:
         images = images.to(self.device)
         keys = [key_of(image) for image in images] if settings.method == "sample" else []
         with autocast(self.device, self.precision):
-            found = search(self.speaker.begin(images), keys)
-            heats = occlusion(self.speaker, images, [best.words for best, *_ in found]) if explain else None
-        captions = []
-        for number, (best, *others) in enumerate(found):
-            caption = self._told(best, settings, heats[number] if heats else None)
-            captions.append(replace(caption, others=tuple(self._told(other, settings) for other in others)))
+            state = self.speaker.begin(images)
+            found = search(state, keys)
+            captions = []
+            for best, *others in found:
+                further = tuple(self._told(other, settings) for other in others)
+                captions.append(replace(self._told(best, settings), others=further))
+            if explain:
+                captions = explain_captions(self.speaker, images, state, captions, [best.words for best, *_ in found])
         return captions
 
-    def _told(
-        self, found: Hypothesis, settings: DecodingConfig | None = None, heat: Sequence[Heat] | None = None
-    ) -> Caption:
+    def _told(self, found: Hypothesis, settings: DecodingConfig | None = None) -> Caption:
         """From ids to words, with how sure the model is."""
         texts = [self.vocabulary.words[word] for word in found.words]
         calibrated = self.config.confidence
         words = tuple(
-            Word(
-                text,
-                log_prob,
-                confidence(log_prob, calibrated.temperature) if calibrated else None,
-                heat[place] if heat else None,
-            )
-            for place, (text, log_prob) in enumerate(zip(texts, found.log_probs, strict=False))  # without the end
+            Word(text, log_prob, confidence(log_prob, calibrated.temperature) if calibrated else None)
+            for text, log_prob in zip(texts, found.log_probs, strict=False)  # without the end
         )
         sure = fmean(word.confidence or 0.0 for word in words) if words and calibrated else None
         silent = settings is not None and settings.min_confidence > 0 and (sure or 0.0) < settings.min_confidence

@@ -74,5 +74,8 @@ ReportOption = Annotated[
     Path | None, typer.Option(metavar="FILE.html", help="Also write a page to look at.", show_default=False)
 ]
 ExplainOption = Annotated[
-    bool, typer.Option("--explain", help="Find the part of the photo each word hangs on; 50 times the work.")
+    bool,
+    typer.Option(
+        "--explain", help="Find what part of the photo each word hangs on; without attention, 50 times the work."
+    ),
 ]

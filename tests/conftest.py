@@ -60,21 +60,37 @@ def research_data():
 
 
 @pytest.fixture(scope="session")
-def tiny_model(shapes, tmp_path_factory):
-    """A model folder, `best` in its run, that was never trained: it captions fast, and nonsense."""
-    torch.manual_seed(3)
+def untrained(shapes, tmp_path_factory):
+    """Make a model folder, `best` in its run, that was never trained: it captions fast, and nonsense."""
     references = load_references(shapes / "captions_train.json").values()
     captions = [tokenize(caption) for spoken in references for caption in spoken]
     vocabulary = Vocabulary.from_captions(captions, min_count=1)
-    config = ModelConfig(
-        encoder=EncoderConfig(trunk="resnet18", weights="none", image_size=32),
-        decoder=DecoderConfig(embed_size=16, hidden_size=16),
-    )
-    model = build_model(config, vocab_size=len(vocabulary))
-    model.decoder.output.bias.data[EOS] = -3  # or it would say nothing at all
-    folder = tmp_path_factory.mktemp("run") / "best"
-    Captioner([model], vocabulary, config, device="cpu").save_pretrained(folder)
-    return folder
+
+    def make(image_size=32, **decoder):
+        torch.manual_seed(3)
+        config = ModelConfig(
+            encoder=EncoderConfig(trunk="resnet18", weights="none", image_size=image_size),
+            decoder=DecoderConfig(embed_size=16, hidden_size=16, **decoder),
+        )
+        model = build_model(config, vocab_size=len(vocabulary))
+        model.decoder.output.bias.data[EOS] = -3  # or it would say nothing at all
+        folder = tmp_path_factory.mktemp("run") / "best"
+        Captioner([model], vocabulary, config, device="cpu").save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model(untrained):
+    """One that shows the decoder its image once."""
+    return untrained()
+
+
+@pytest.fixture(scope="session")
+def attentive_model(untrained):
+    """One that looks at four places of its image before each word."""
+    return untrained(image_size=64, context="attention", attention_size=16)
 
 
 @pytest.fixture

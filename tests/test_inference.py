@@ -1,6 +1,7 @@
 """Photographs in, captions out, whatever form they come in."""
 
 import math
+import random
 from statistics import fmean
 
 import pytest
@@ -12,6 +13,7 @@ from captioner.build import build_model
 from captioner.config import ConfidenceConfig
 from captioner.data.images import read_image
 from captioner.errors import CaptionerError, ImageError, UsageError
+from captioner.text.vocabulary import BOS
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +187,92 @@ def test_explaining_gives_every_word_a_map_of_what_hiding_a_part_costs_it(captio
     lost = [before - after for before, after in zip(whole, without, strict=True)]
     assert [word.heat[row][column] for word in caption.words] == pytest.approx(lost, abs=1e-4)
     assert {(len(word.heat), len(word.heat[0])) for word in caption.words} == {(7, 7)}
+    assert caption.explanation == "occlusion"
+
+
+@pytest.fixture(scope="module")
+def attentive(attentive_model):
+    return Captioner.from_pretrained(attentive_model, device="cpu")
+
+
+def maps_of(caption):
+    return torch.tensor([word.heat for word in caption.words])  # (words, rows, columns)
+
+
+@pytest.mark.parametrize("decoding", DECODINGS.values(), ids=DECODINGS)
+@torch.no_grad()
+def test_explaining_a_model_with_attention_gives_every_word_where_it_looked(attentive, photo, decoding):
+    caption = attentive.caption(photo, explain=True, decoding=decoding)
+    [model] = attentive.models
+    state = model.begin(attentive.transform(read_image(photo), random.Random(0)).unsqueeze(0))
+    said = [attentive.vocabulary.id_of(word.text) for word in caption.words]
+    for before, heat in zip([BOS, *said], maps_of(caption), strict=False):
+        hidden, _, *carried = state
+        looked = model.decoder.context.look(hidden[:, -1], carried).weights
+        torch.testing.assert_close(heat, looked.view(2, 2))
+        _, state = model.step(torch.tensor([before]), state)
+    assert caption.explanation == "attention"
+
+
+def test_what_attention_shows_is_what_it_looked_at_in_decoding(attentive, photo, monkeypatch):
+    context, looked = attentive.models[0].decoder.context, []
+    look = context.look
+
+    def watched(hidden, carried):
+        looked.append(look(hidden, carried))
+        return looked[-1]
+
+    monkeypatch.setattr(context, "look", watched)
+    attentive.caption(photo, decoding={"beam": 1})
+    in_decoding = [sight.weights.view(2, 2) for sight in looked]
+    monkeypatch.undo()
+    maps = maps_of(attentive.caption(photo, explain=True, decoding={"beam": 1}))
+    torch.testing.assert_close(maps, torch.stack(in_decoding)[: len(maps)])
+
+
+def test_explaining_by_attention_sees_no_image_again(attentive, photo, monkeypatch):
+    seen, encode = [], attentive.speaker.encode
+    monkeypatch.setattr(attentive.speaker, "encode", lambda source: seen.append(len(source)) or encode(source))
+    attentive.caption([photo, photo], explain=True)
+    assert seen == [2]
+
+
+def test_explaining_changes_no_caption_and_hangs_on_no_company(attentive, shapes):
+    photos = sorted((shapes / "train").iterdir())[:7]
+    decoding = {"method": "sample", "temperature": 100}  # captions of several lengths
+    together = attentive.caption(photos, explain=True, decoding=decoding)
+    assert len({len(caption.words) for caption in together}) > 1
+    plain = attentive.caption(photos, decoding=decoding)
+    for photo, caption, unexplained in zip(photos, together, plain, strict=True):
+        assert (caption.text, caption.log_prob) == (unexplained.text, unexplained.log_prob)
+        alone = attentive.caption(photo, explain=True, decoding=decoding)
+        torch.testing.assert_close(maps_of(caption), maps_of(alone), atol=1e-4, rtol=1e-4)
+
+
+def test_an_ensemble_is_explained_by_hiding_parts_though_its_models_attend(attentive, photo):
+    both = Captioner(attentive.models * 2, attentive.vocabulary, attentive.config, device="cpu")
+    caption = both.caption(photo, explain=True, decoding={"max_length": 2})
+    assert caption.explanation == "occlusion"
+    assert maps_of(caption).shape == (2, 7, 7)
+
+
+@pytest.mark.parametrize("kind", ["captioner", "attentive"])
+def test_a_caption_that_is_not_shown_is_not_explained(kind, request, shapes):
+    one = request.getfixturevalue(kind)
+    config = one.config.model_copy(update={"confidence": ConfidenceConfig(temperature=2.0, error=0.1, images=9)})
+    sure = Captioner(one.models, one.vocabulary, config, device="cpu")
+    photos = sorted((shapes / "train").iterdir())[:5]
+    every = sure.caption(photos, explain=True, decoding={"max_length": 3})
+    confident = sorted(caption.confidence for caption in every)
+    for wanted, shown in ((confident[2] - 1e-6, 3), (1.0, 0)):
+        captions = sure.caption(photos, explain=True, decoding={"max_length": 3, "min_confidence": wanted})
+        assert sum(not caption.silent for caption in captions) == shown
+        for caption, same in zip(captions, every, strict=True):
+            if caption.silent:
+                assert caption.explanation is None
+                assert all(word.heat is None for word in caption.words)
+            else:
+                torch.testing.assert_close(maps_of(caption), maps_of(same), atol=1e-4, rtol=1e-4)
 
 
 def test_a_word_that_the_model_does_not_know_is_scored_as_unknown(captioner, photo):

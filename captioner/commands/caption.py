@@ -73,6 +73,8 @@ def as_values(caption: Caption, *, several: bool = False) -> dict[str, Any]:
     values: dict[str, Any] = {"caption": None if caption.silent else caption.text, "log_prob": caption.log_prob}
     if caption.confidence is not None:
         values["confidence"] = caption.confidence
+    if caption.explanation is not None:
+        values["explanation"] = caption.explanation
     values["words"] = (
         []
         if caption.silent

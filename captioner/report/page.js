@@ -111,7 +111,7 @@ function describe() {
   }
   const words = entries.flatMap((entry) => entry.words);
   get("shade").hidden = words.every(([, sure]) => sure === null);
-  get("heat").hidden = !words.some(([, , , heat]) => heat);
+  for (const way of ["occlusion", "attention"]) get(way).hidden = !entries.some((entry) => entry.explanation === way);
   document.querySelectorAll("#legend .word").forEach((sample, index) => sample.style.setProperty("--sure", index / 4));
   for (const measure of new Set(entries.flatMap((entry) => Object.keys(entry.measures)))) {
     form.elements.measure.add(new Option(measure));

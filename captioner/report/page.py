@@ -20,10 +20,11 @@ from pathlib import Path
 
 from PIL import ImageOps
 
-from captioner.captions import Caption, Word
+from captioner.captions import Word
 from captioner.data.images import read_image
 from captioner.errors import ImageError
 from captioner.report.entries import Entry, Figure
+from captioner.report.heat import glows
 from captioner.storage import new_file
 
 LONGEST, QUALITY = 320, 40
@@ -31,9 +32,6 @@ LONGEST, QUALITY = 320, 40
 
 THREADS, AHEAD = 4, 64
 """Thumbnails are made by so many threads (Pillow lets go of the interpreter's lock), so many images ahead."""
-
-FAINT = 0.25
-"""A caption none of whose words loses more log-probability than this does not glow to the full."""
 
 
 def write_report(
@@ -84,7 +82,7 @@ def _lines(entries: Iterable[Entry], pool: Executor) -> Iterator[str]:
 
 def _line(entry: Entry) -> str:
     measures = {name: _number(100 * score, 2) for name, score in entry.scores.items()}
-    caption, most = entry.caption, _most(entry.caption)
+    caption = entry.caption
     if caption.confidence is not None:
         measures["confidence"] = _number(100 * caption.confidence, 2)
     measures["log-probability"] = _number(caption.log_prob)
@@ -93,7 +91,11 @@ def _line(entry: Entry) -> str:
             "name": entry.name,
             "lot": zlib.crc32(entry.name.encode(errors="surrogatepass")),  # its place in the random order of any report
             **_thumbnail(entry.path, cropped=entry.cropped),
-            "words": [[word.text, _number(_shade(word)), *_heat(word, most)] for word in caption.words],
+            "explanation": caption.explanation,
+            "words": [
+                [word.text, _number(_shade(word)), *glow]
+                for word, glow in zip(caption.words, glows(caption), strict=True)
+            ],
             "measures": measures,
             "others": [[other.text, _number(other.log_prob)] for other in caption.others if not other.silent],
             "references": list(entry.references),
@@ -118,19 +120,6 @@ def _thumbnail(path: Path, *, cropped: bool) -> dict[str, str | int]:
     file = io.BytesIO()
     picture.save(file, "WEBP", quality=QUALITY, method=2)
     return {"photo": base64.b64encode(file.getvalue()).decode(), "width": picture.width, "height": picture.height}
-
-
-def _heat(word: Word, most: float) -> tuple[()] | tuple[int, str]:
-    """Give the columns, and a signed byte for each part, row by row: 127 where it costs the word `most`."""
-    if not word.heat:
-        return ()
-    cells = [round(127 * lost / most) for row in word.heat for lost in row]
-    return len(word.heat[0]), base64.b64encode(bytes(cell & 0xFF for cell in cells)).decode()
-
-
-def _most(caption: Caption) -> float:
-    """Give the most that any part costs any word, so that words of a caption can be compared; `FAINT` if it is less."""
-    return max([FAINT, *(abs(lost) for word in caption.words for row in word.heat or () for lost in row)])
 
 
 def _number(value: float | None, digits: int = 3) -> float | None:

@@ -114,6 +114,17 @@ def test_explaining_gives_each_word_a_heat_map_in_json(caption):
     _, out, _ = caption("--explain", "--json", "--max-length", 3)
     for line in map(json.loads, out.splitlines()):
         assert all(len(word["heat"]) == len(word["heat"][0]) == 7 for word in line["words"])
+        assert line["explanation"] == "occlusion"
+
+
+def test_a_model_with_attention_is_explained_by_it_in_json_and_in_a_report(caption, attentive_model, tmp_path):
+    page = tmp_path / "page.html"
+    _, out, _ = caption("--explain", "--json", "--report", page, "--max-length", 3, model=attentive_model)
+    for line in map(json.loads, out.splitlines()):
+        assert line["explanation"] == "attention"
+        for word in line["words"]:
+            assert sum(share for row in word["heat"] for share in row) == pytest.approx(1, abs=1e-5)
+    assert page.read_text().count('"explanation":"attention"') == len(out.splitlines())
 
 
 @pytest.mark.parametrize(

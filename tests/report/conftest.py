@@ -13,10 +13,22 @@ def entry(tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
 
-    def make(text, name="dog.png", size=(40, 30), *, words=None, log_prob=-3.0, confidence=None, others=(), **fields):
+    def make(
+        text,
+        name="dog.png",
+        size=(40, 30),
+        *,
+        words=None,
+        log_prob=-3.0,
+        confidence=None,
+        others=(),
+        explanation=None,
+        **fields,
+    ):
         Image.new("RGB", size, "green").save(folder / name)
         words = tuple(words or (Word(word, -1.0, 0.5) for word in text.split()))
         further = tuple(Caption(other, (), score) for other, score in others)
-        return Entry(name, folder / name, Caption(text, words, log_prob, confidence, others=further), **fields)
+        caption = Caption(text, words, log_prob, confidence, others=further, explanation=explanation)
+        return Entry(name, folder / name, caption, **fields)
 
     return make

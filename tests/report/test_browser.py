@@ -61,7 +61,14 @@ def three(entry):
     return [
         entry("a dog runs", "1.png", scores={"CIDEr-D": 0.9}, references=["two dogs run"]),
         entry("a cat sits", "2.png", scores={"CIDEr-D": 0.1}, references=["a dog sits"]),
-        entry("", "3.png", words=[Word("birds", -1.0, 0.25, heat)], scores={"CIDEr-D": 0.5}, references=["a bird"]),
+        entry(
+            "",
+            "3.png",
+            words=[Word("birds", -1.0, 0.25, heat)],
+            scores={"CIDEr-D": 0.5},
+            references=["a bird"],
+            explanation="occlusion",
+        ),
     ]
 
 
@@ -147,6 +154,21 @@ def test_pointing_at_a_word_shows_how_sure_it_is_and_what_it_hangs_on(opened, th
     assert [pixel[3] > 0 for pixel in red_green_blue_alpha] == [False, True, False, True]
     assert hot[0] > hot[2]
     assert cold[2] > cold[0]
+
+
+@pytest.mark.parametrize(
+    ("explanation", "said"),
+    [
+        (None, []),
+        ("occlusion", ["the log-probability it loses, or gains, with that part hidden"]),
+        ("attention", ["each part's share of its attention, the largest in full"]),
+    ],
+)
+def test_the_page_says_what_its_maps_show(opened, entry, explanation, said):
+    word = Word("birds", -1.0, 0.25, heat=((0.75, 0.25),) if explanation else None)
+    page = opened(entry("", words=[word], explanation=explanation))
+    legend = [" ".join(text.split()) for text in page.locator("#legend p:visible").all_text_contents()]
+    assert [text.partition(": ")[2].rstrip(".") for text in legend[1:]] == said  # the first is of the shading
 
 
 def test_hostile_text_is_shown_as_text(opened, entry):

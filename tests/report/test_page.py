@@ -125,6 +125,16 @@ def test_a_word_that_hangs_on_nothing_much_glows_only_faintly(written, entry):
     assert list(base64.b64decode(itself)) == [127, 0]
 
 
+def test_attention_glows_in_proportion_to_the_largest_share_of_the_word(written, entry):
+    around = Word("a", -1.0, 0.5, heat=((0.04, 0.02), *((0.02, 0.02),) * 23))
+    there = Word("dog", -1.0, 0.5, heat=((0.5, 0.25), (0.25, 0.0)))
+    [shown] = written(entry("", words=[around, there], explanation="attention")).entries()
+    assert shown["explanation"] == "attention"
+    [[*_, faint], [*_, sharp]] = shown["words"]
+    assert list(base64.b64decode(faint)) == [127, *[64] * 47]
+    assert list(base64.b64decode(sharp)) == [127, 64, 64, 0]
+
+
 def test_without_a_calibrated_confidence_words_are_shaded_by_probability(written, entry):
     [[_, shade]] = written(entry("", words=[Word("dog", math.log(0.25))])).entries()[0]["words"]
     assert shade == 0.25
