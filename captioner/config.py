@@ -148,16 +148,17 @@ class ScheduledSamplingConfig(Section):
 
 
 class SelfCriticalConfig(Section):
-    """How captions that the model draws are rewarded."""
+    """Which captions of its own the model learns from, and how they are rewarded."""
 
-    samples: Annotated[int, Field(ge=1)] = 5  # captions drawn for each image
-    baseline: Literal["mean", "greedy"] = "mean"  # what a caption must be better than: the other samples, or greedy's
+    candidates: Literal["beam", "sample"] = "beam"  # found by beam search, or drawn
+    samples: Count = 5  # captions of each image
+    baseline: Literal["mean", "greedy"] = "mean"  # what a caption must be better than: the others, or greedy's
     reward: dict[RewardName, Annotated[float, Field(ge=0)]] = {"CIDEr": 1.0}  # metric → weight
 
     @model_validator(mode="after")
     def _can_be_computed(self) -> SelfCriticalConfig:
         if self.baseline == "mean" and self.samples < 2:
-            raise ValueError("a mean of the other samples needs two of them: set samples to 2 or more")
+            raise ValueError("the mean of the other samples needs others: set samples to 2 or more")
         if not any(self.reward.values()):
             raise ValueError("no metric has a weight: set reward to {CIDEr: 1}, for example")
         return self

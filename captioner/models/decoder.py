@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from captioner.errors import UsageError
 from captioner.models.context import NoContext
-from captioner.models.stack import CellName, RecurrentStack
+from captioner.models.stack import PARTS, CellName, RecurrentStack
 from captioner.types import Memory, Reading, Shared, State
 
 _GROUP = {"cpu": 80}  # captions read together; elsewhere all of them, since a GPU minds the number of steps alone
@@ -48,11 +48,11 @@ class RecurrentDecoder(nn.Module):
         self.layers, self.hidden_size = layers, hidden_size
         self.context = context or NoContext()
         self.embedding = nn.Embedding(vocab_size, embed_size)
+        initial_size = PARTS[cell] * layers * hidden_size
+        self.initial = nn.Linear(memory_size, initial_size) if self.context.starts_state else None
         self.rnn = RecurrentStack(
             embed_size + self.context.input_size, hidden_size, cell=cell, layers=layers, dropout=dropout
         )
-        initial_size = self.rnn.parts * layers * hidden_size
-        self.initial = nn.Linear(memory_size, initial_size) if self.context.starts_state else None
         self.dropout = nn.Dropout(dropout)
         said_from = hidden_size + self.context.output_size  # D
         self.output = nn.Linear(said_from, vocab_size)

@@ -13,6 +13,10 @@ CellName = Literal["lstm", "gru", "rnn"]
 _CELLS: dict[CellName, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
+PARTS: dict[CellName, int] = {"lstm": 2, "gru": 1, "rnn": 1}
+"""Of a state: the LSTM's are hidden and cell, the others have a hidden part alone."""
+
+
 class RecurrentStack(nn.Module):
     """Layers of one kind; each beyond the first adds its input to its output, so that depth costs no gradient.
 
@@ -24,7 +28,7 @@ class RecurrentStack(nn.Module):
         self, input_size: int, hidden_size: int, *, cell: CellName = "lstm", layers: int = 1, dropout: float = 0.0
     ) -> None:
         super().__init__()
-        self.parts = 2 if cell == "lstm" else 1  # of the state: the LSTM's hidden and cell, the others' hidden alone
+        self.parts = PARTS[cell]
         sizes = [input_size] + [hidden_size] * (layers - 1)
         self.layers = nn.ModuleList(_CELLS[cell](size, hidden_size, batch_first=True) for size in sizes)
         self.dropout = nn.Dropout(dropout)

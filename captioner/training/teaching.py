@@ -47,7 +47,14 @@ def build_objective(
         case "self_critical":
             asked = phase.self_critical
             reward = _reward(train, vocabulary, asked.reward)
-            return SelfCritical(model, reward, samples=asked.samples, baseline=asked.baseline, max_length=max_length)
+            return SelfCritical(
+                model,
+                reward,
+                candidates=asked.candidates,
+                samples=asked.samples,
+                baseline=asked.baseline,
+                max_length=max_length,
+            )
         case other:
             assert_never(other)
 

@@ -47,7 +47,7 @@ SAID = [
 
 
 def world(images, seed):
-    """Images of a thing at a place, as noisy features (3 places, those of the small CNN), and five people's words for each."""
+    """Images of a thing at a place, as noisy features of a grid of 3, and five people's words for each."""
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     features, examples = [], []
     for number in range(images):
@@ -210,8 +210,8 @@ def test_the_attention_penalty_spreads_attention_over_the_places(learners):
     assert left[1] < 0.8 * left[0]
 
 
-@pytest.mark.parametrize("baseline", ["mean", "greedy"])
-def test_self_critical_training_raises_cider_d_on_images_it_has_not_seen(baseline, learners):
+@pytest.mark.parametrize(("candidates", "baseline"), [("beam", "mean"), ("sample", "mean"), ("sample", "greedy")])
+def test_self_critical_training_raises_cider_d_on_images_it_has_not_seen(candidates, baseline, learners):
     _, _, vocabulary = learners
     features, examples = world(100, seed=3)
     dev_features, dev = world(40, seed=2)
@@ -219,7 +219,9 @@ def test_self_critical_training_raises_cider_d_on_images_it_has_not_seen(baselin
     batch = batch_of(features, examples, vocabulary)
     teach(TeacherForcing(model), batch, steps=25)
     before = cider_d(model, dev_features, dev, vocabulary)
-    phase = PhaseConfig(objective="self_critical", self_critical=SelfCriticalConfig(baseline=baseline))
+    phase = PhaseConfig(
+        objective="self_critical", self_critical=SelfCriticalConfig(candidates=candidates, baseline=baseline)
+    )
     objective = build_objective(phase, TrainingConfig(), model, vocabulary, examples, max_length=10)
     teach(objective, batch, steps=40, rate=2e-3)
     after = cider_d(model, dev_features, dev, vocabulary)
@@ -227,8 +229,9 @@ def test_self_critical_training_raises_cider_d_on_images_it_has_not_seen(baselin
     assert objective.noted["reward"] > 0
 
 
-def test_self_critical_gradients_are_the_advantage_times_that_of_the_log_probability(learners):
-    """Derived without the objective's own code: the captions are drawn again with the same random numbers."""
+@pytest.mark.parametrize("candidates", ["beam", "sample"])
+def test_self_critical_gradients_are_the_advantage_times_that_of_the_log_probability(candidates, learners):
+    """Derived without the objective's own code, from the captions that it asked the reward of."""
     features, examples, vocabulary = learners
     model = model_of(vocabulary)
     model.decoder.dropout.p = 0.0
@@ -240,7 +243,7 @@ def test_self_critical_gradients_are_the_advantage_times_that_of_the_log_probabi
         return torch.tensor([float(len(set(words))) for words in captions])
 
     torch.manual_seed(1)
-    objective = SelfCritical(model.train(), reward, samples=3, max_length=6)
+    objective = SelfCritical(model.train(), reward, candidates=candidates, samples=3, max_length=6)
     objective(batch).total.backward()
     got = model.decoder.output.weight.grad.clone()
     model.zero_grad()
