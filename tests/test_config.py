@@ -1,5 +1,6 @@
 """Settings: strict about names and kinds, and errors that teach."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -86,12 +87,13 @@ def test_a_missing_config_file_is_named(tmp_path):
         read_yaml(tmp_path / "nothing.yaml")
 
 
-@pytest.mark.parametrize(
-    "file", sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), ids=lambda file: file.stem
-)
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", [file for file in CONFIGS if file.stem != "search"], ids=lambda file: file.stem)
 def test_every_config_that_comes_with_the_project_is_valid_and_begins_with_its_command(file):
     config = load_config(file)
-    assert file.read_text().startswith(f"# captioner train configs/{file.name}")
+    assert re.match(rf"# (captioner train|python scripts/\w+\.py) configs/{file.name}", file.read_text())
     assert parse(Config, to_json(config), source="again") == config
 
 
