@@ -143,6 +143,7 @@ def _training(
             objective,
             optimizer,
             in_groups(loader, 1),
+            count=objective.count,
             ranks=Ranks(0, 1, setting.device),
             precision=setting.precision,
             gradient_clip=defaults.gradient_clip,
@@ -281,7 +282,7 @@ def _end_after_ten_words(decoder: RecurrentDecoder, summary: Tensor) -> None:
     The first hidden unit becomes a clock: its cell adds a tenth at each word, from a start that differs between images
     (deviation: 2.4 words). <eos> listens to it alone, and overtakes all other words around the tenth.
     """
-    hidden, rnn = decoder.hidden_size, decoder.rnn
+    hidden, rnn = decoder.hidden_size, decoder.rnn.layers[0]
     gates = torch.arange(4) * hidden  # of the unit: input, forget, cell, output
     for name in ("weight_ih_l0", "weight_hh_l0", "bias_hh_l0"):
         rnn.get_parameter(name)[gates] = 0

@@ -37,8 +37,9 @@ class NaiveCaptioner(nn.Module):
         theirs = deepcopy(model.decoder)
         self.trunk = deepcopy(model.encoder.trunk).to(memory_format=torch.contiguous_format)
         self.embedding, self.initial, self.output = theirs.embedding, theirs.initial, theirs.output
-        self.cell = nn.LSTMCell(theirs.rnn.input_size, theirs.rnn.hidden_size)
-        weights = theirs.rnn.state_dict()
+        layer = theirs.rnn.layers[0]
+        self.cell = nn.LSTMCell(layer.input_size, layer.hidden_size)
+        weights = layer.state_dict()
         self.cell.load_state_dict({name.removesuffix("_l0"): weight for name, weight in weights.items()})
         self.dropout = theirs.dropout
 
