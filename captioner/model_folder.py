@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # torch is imported where tensors are, so that a wrong folder
     from torch import Tensor
 
 BUNDLED = Path(__file__).parent / "pretrained"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 named the decoder's recurrent weights otherwise
 _CONFIG, _WEIGHTS, _VOCABULARY = "config.json", "model.safetensors", "vocab.json"
 
 
@@ -87,9 +87,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise CaptionerError(f"{folder / _CONFIG} is not a captioner model config: {error!r}") from None
     if version != FORMAT_VERSION:
-        raise CaptionerError(
-            f"{folder} has format version {version}, this captioner reads {FORMAT_VERSION}: upgrade it"
-        )
+        way_out = "upgrade captioner" if str(version) > str(FORMAT_VERSION) else "train the model anew"
+        raise CaptionerError(f"{folder} has format version {version}, this captioner reads {FORMAT_VERSION}: {way_out}")
     return values
 
 
