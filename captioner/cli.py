@@ -28,6 +28,7 @@ from captioner.options import (
     PrecisionOption,
     ReferencesOption,
     ReportOption,
+    SettingsArgument,
     SplitOption,
 )
 
@@ -97,10 +98,7 @@ def caption(
 @app.command(epilog=EXAMPLES["train"])
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; see configs/.", show_default=False)],
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Settings that win over the file's.", show_default=False),
-    ] = None,
+    settings: SettingsArgument = None,
     resume: Annotated[
         str | None,
         typer.Option(

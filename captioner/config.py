@@ -15,6 +15,7 @@ TransformName = Literal["squash", "crop"]
 AugmentationName = Literal["random_crop", "mild_crop"]
 PrecisionName = Literal["auto", "fp32", "bf16"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+CellName = Literal["lstm", "gru", "rnn"]
 ContextName = Literal["none", "first_token", "every_step", "attention", "merge"]
 ObjectiveName = Literal["teacher_forcing", "scheduled_sampling", "free_running", "self_critical"]
 ScheduleName = Literal["linear", "exponential", "inverse_sigmoid"]
@@ -51,7 +52,7 @@ class EncoderConfig(Section):
 class DecoderConfig(Section):
     """The recurrent network that writes the caption."""
 
-    cell: Literal["lstm", "gru", "rnn"] = "lstm"
+    cell: CellName = "lstm"
     context: ContextName = "none"  # how the image reaches it: see captioner.models.context
     attention_size: Count = 256  # of the space in which attention compares state and places
     layers: Count = 1  # each beyond the first adds its input to its output

@@ -87,7 +87,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise CaptionerError(f"{folder / _CONFIG} is not a captioner model config: {error!r}") from None
     if version != FORMAT_VERSION:
-        way_out = "upgrade captioner" if str(version) > str(FORMAT_VERSION) else "train the model anew"
+        newer = isinstance(version, int) and version > FORMAT_VERSION
+        way_out = "upgrade captioner" if newer else "train the model anew"
         raise CaptionerError(f"{folder} has format version {version}, this captioner reads {FORMAT_VERSION}: {way_out}")
     return values
 

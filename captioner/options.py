@@ -33,6 +33,10 @@ class Java(StrEnum):
     SPICE = "SPICE"
 
 
+SettingsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings that win over the file's.", show_default=False),
+]
 ModelsOption = Annotated[
     list[Path] | None,
     typer.Option(

@@ -17,7 +17,7 @@ from captioner.decoding.normalisation import Normalisation, average, none, wu
 from captioner.decoding.sampling import greedy, sample
 from captioner.errors import UsageError
 from captioner.text.tokenizer import tokenize
-from captioner.text.vocabulary import BOS, EOS, PAD, UNK, Vocabulary
+from captioner.text.vocabulary import BOS, EOS, UNSPEAKABLE, Vocabulary
 from captioner.types import Hypothesis, State, Step, select_state
 
 Search = Callable[[State, Sequence[int]], list[list[Hypothesis]]]
@@ -56,7 +56,7 @@ def build_search(step: Step, config: DecodingConfig, vocabulary: Vocabulary) -> 
 
 
 def _rules(config: DecodingConfig, forbidden: Sequence[int], required: Sequence[int]) -> list[Rule]:
-    rules = [forbid([PAD, BOS, UNK, *forbidden])]
+    rules = [forbid([*UNSPEAKABLE, *forbidden])]
     if config.min_length:
         rules.append(at_least(config.min_length, eos=EOS))
     if required:

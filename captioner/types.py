@@ -49,6 +49,11 @@ class Shared:
         return self.values.device
 
 
+def rows_of(part: Tensor | Shared) -> Tensor:
+    """Copy out what each caption has, if captions share it."""
+    return part.rows() if isinstance(part, Shared) else part
+
+
 State = tuple[Tensor | Shared, ...]
 """What a decoder remembers between two words. Every part is batch-first: a search reorders any state alike."""
 

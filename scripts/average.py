@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from command import new_app, run_app
 
 from captioner.config import ModelConfig
-from captioner.errors import CaptionerError, UsageError
+from captioner.errors import UsageError
 from captioner.model_folder import read_model, resolve, write_model
 from captioner.parsing import to_json
 from captioner.storage import new_folder
@@ -18,7 +18,7 @@ from captioner.storage import new_folder
 if TYPE_CHECKING:
     from torch import Tensor
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = new_app()
 
 
 @app.command(
@@ -77,8 +77,4 @@ def mean_of(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 if __name__ == "__main__":
-    try:
-        app(prog_name=f"python {sys.argv[0]}")
-    except CaptionerError as error:
-        typer.echo(f"average: {error}", err=True)
-        sys.exit(error.exit_code)
+    run_app(app)

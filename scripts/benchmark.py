@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,13 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from command import new_app, run_app
+from pages import cpu
 
 from captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
     from contests import Contest, Setting
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = new_app()
 
 
 class Name(StrEnum):
@@ -169,15 +170,9 @@ def machine(setting: Setting, rounds: int) -> dict[str, str | int | bool]:
     """Say what the figures hang on."""
     import torch
 
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-        amx = any("amx_tile" in line for line in lines if line.startswith("flags"))
-    except (OSError, StopIteration):
-        import platform
-
-        cpu, amx = platform.processor() or platform.machine(), False
-    facts: dict[str, str | int | bool] = {"cpu": cpu, "amx": amx}
+    about = Path("/proc/cpuinfo")
+    amx = about.exists() and "amx_tile" in about.read_text()
+    facts: dict[str, str | int | bool] = {"cpu": cpu(), "amx": amx}
     if setting.device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(setting.device)
     return facts | {
@@ -191,4 +186,4 @@ def machine(setting: Setting, rounds: int) -> dict[str, str | int | bool]:
 
 
 if __name__ == "__main__":
-    app(prog_name=f"python {sys.argv[0]}")
+    run_app(app)

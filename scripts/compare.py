@@ -6,37 +6,34 @@ of epochs, and captions dev. What was done is kept: started again, it goes on wi
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
+from command import new_app, run_app
 from comparison import Job, in_order
 from comparison_page import write_page
 from comparison_results import Result, check, load
 from experiments import fill_features, run_all
 
 from captioner.commands.settings import load_config
-from captioner.config import ContextName, DecoderConfig, ObjectiveName, PhaseConfig
+from captioner.config import CellName, ContextName, ObjectiveName, PhaseConfig
 from captioner.console import console
 from captioner.errors import CaptionerError, UsageError
+from captioner.options import SettingsArgument
 
-CONTEXTS, OBJECTIVES = get_args(ContextName), get_args(ObjectiveName)
-CELLS = get_args(DecoderConfig.model_fields["cell"].annotation)
+CONTEXTS, CELLS, OBJECTIVES = get_args(ContextName), get_args(CellName), get_args(ObjectiveName)
 DOCUMENT = Path("docs/comparison.md")
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = new_app()
 
 
 @app.command(epilog="Example: python scripts/compare.py configs/compare.yaml --contexts none,attention --jobs 2")
 def compare(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="What all runs have in common.", show_default=False)],
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Settings that win over the file's.", show_default=False),
-    ] = None,
+    settings: SettingsArgument = None,
     contexts: Annotated[str, typer.Option(help="Which, with commas between.")] = ",".join(CONTEXTS),
     cells: Annotated[str, typer.Option(help="Which, with commas between.")] = ",".join(CELLS),
     objectives: Annotated[str, typer.Option(help="Which, with commas between.")] = ",".join(OBJECTIVES),
@@ -139,8 +136,4 @@ def told(outcome: Result | CaptionerError) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        app(prog_name=f"python {sys.argv[0]}")
-    except CaptionerError as error:
-        typer.echo(f"compare: {error}", err=True)
-        sys.exit(error.exit_code)
+    run_app(app)

@@ -12,7 +12,7 @@ from captioner.config import Config, PhaseConfig
 from captioner.errors import UsageError
 
 SELF_CRITICAL_SHARE = 0.25  # of the budget: the rest is teacher forcing, since the model must draw captions worth it
-SELF_CRITICAL_RATE = 0.3  # of the learning rate: the gradient of a reward is noisier than that of the next word
+SELF_CRITICAL_RATE = 0.05  # of the learning rate: the gradient of a reward is noisier than that of the next word
 FACTORS = ("context", "cell", "objective")
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from comparison import FACTORS, Run, self_critical_epochs
 from comparison_plot import draw
 from comparison_results import Result
-from comparison_tables import by_length, effects, every_row, markdown
+from comparison_tables import by_length, effects, every_row
+from pages import markdown
 
 from captioner.config import PhaseConfig
 from captioner.storage import new_file

@@ -11,24 +11,15 @@ from typing import Any
 from comparison import FACTORS, Row, Run
 from comparison_results import Result, matched
 from comparison_tables import bleu_of_bins
-
-from captioner.errors import UsageError
+from pages import new_figure
 
 MARKERS = "os^Dv"
 
 
 def draw(results: Mapping[Run, Result], path: Path) -> None:
-    """Draw it from what is there.
-
-    Raises:
-        UsageError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise UsageError("the plot needs matplotlib: pip install 'captioner[train]'") from None
+    """Draw it from what is there."""
     objectives = list(dict.fromkeys(run.row.objective for run in results))
-    figure = Figure(figsize=(13, 7.5), layout="constrained")
+    figure = new_figure(13, 7.5)
     above, below = figure.subfigures(2, 1, squeeze=False)[:, 0]
     panels = above.subplots(1, len(objectives), sharey=True, squeeze=False)[0]
     for axes, objective in zip(panels, objectives, strict=True):

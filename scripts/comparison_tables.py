@@ -1,17 +1,17 @@
-"""The tables of `compare.py`: every row, what each choice does, and BLEU-4 by the length of captions, in Markdown."""
+"""The tables of `compare.py`: every row, what each choice does, and BLEU-4 by the length of captions."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 
 from comparison import FACTORS, Row, Run
 from comparison_results import Result, matched
+from pages import NOTHING
 
 SCORES = {"Bleu_1": "BLEU-1", "Bleu_2": "BLEU-2", "Bleu_3": "BLEU-3", "Bleu_4": "BLEU-4", "CIDEr": "CIDEr-D"}
 COSTS = ("training, s", "captions/s")
-NOTHING = "–"
 
 
 def every_row(runs: Sequence[Run], results: Mapping[Run, Result]) -> Iterator[list[str]]:
@@ -62,11 +62,3 @@ def costs(found: Sequence[Result]) -> list[str]:
 def spread(values: Sequence[float]) -> str:
     """Mean and standard deviation (of the sample), or the one value there is."""
     return f"{fmean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
-
-
-def markdown(lines: Iterable[Sequence[str]]) -> str:
-    """Draw a table; what is a number stands to the right."""
-    head, *rows = lines
-    numbers = [all(row[place][:1] in f"0123456789-{NOTHING}" for row in rows) for place in range(len(head))]
-    rule = ["---:" if number else "---" for number in numbers]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))

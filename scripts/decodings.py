@@ -6,17 +6,17 @@ Every image goes through the CNN once, whatever the number of ways. Scores are t
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from command import new_app, run_app
 
 from captioner.config import DecodingConfig
 from captioner.console import console, track
 from captioner.data.datasets import Example, load_examples
-from captioner.errors import CaptionerError, ImageError
+from captioner.errors import ImageError
 from captioner.metrics.scorer import Scorer
 from captioner.parsing import apply_overrides
 from captioner.text.tokenizer import detokenize
@@ -36,9 +36,13 @@ WAYS = (
     ),
     *("captions=5 method=sample", "captions=5 method=sample temperature=0.5", "captions=5 method=sample top_p=0.9"),
 )
+BATCH = 32  # images
 COLUMNS = ("Bleu_4", "METEOR", "ROUGE_L", "CIDEr")
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+Seen = list[tuple["State", list[int]]]
+"""Of each batch of images: the states before the first word, and the images' keys for sampling."""
+
+app = new_app()
 
 
 @app.command(
@@ -59,41 +63,43 @@ def decodings(
 
     captioner = Captioner.from_pretrained(*([model] if model else []))
     settings = {way: captioner.decoding(apply_overrides({}, shlex.split(way))) for way in ways or WAYS}
-    states, keys, examples = look(captioner, examples)
+    seen, examples = look(captioner, examples)
     scorer = Scorer({example.image_id: example.captions for example in examples})
     typer.echo("| decoding | BLEU-4 | METEOR | ROUGE-L | CIDEr-D | best of them | words | different | distinct |")
     typer.echo("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for way, asked in settings.items():
-        typer.echo(f"| {way} | {' | '.join(row(captioner, states, keys, examples, scorer, asked))} |")
+        typer.echo(f"| {way} | {' | '.join(row(captioner, seen, examples, scorer, asked))} |")
 
 
-def look(captioner: Captioner, examples: Sequence[Example]) -> tuple[State, list[int], list[Example]]:
-    """Give the state before the first word of every image that can be read, with its key for sampling."""
+def look(captioner: Captioner, examples: Sequence[Example]) -> tuple[Seen, list[Example]]:
+    """Look at every image that can be read; give also the examples they are of."""
     import torch
 
     from captioner.data.reading import read_ahead
     from captioner.search import key_of
 
-    states, keys, good = [], [], []
-    batches = read_ahead((example.path for example in examples), captioner.transform, size=32)
-    read = (image for batch in batches for image in batch)
-    with torch.inference_mode():
-        for example, image in zip(
-            examples, track(read, total=len(examples), doing="looking", unit="images"), strict=True
-        ):
+    seen: Seen = []
+    good: list[Example] = []
+    batches = read_ahead((example.path for example in examples), captioner.transform, size=BATCH)
+    left = iter(examples)
+    for batch in track(batches, total=-(-len(examples) // BATCH), doing="looking", unit="batches"):
+        images = []
+        for image, example in zip(batch, left, strict=False):  # `left` goes on where it stopped
             if isinstance(image, ImageError):
                 console.print(f"decodings: {image}", markup=False)
-                continue
-            states.append(captioner.speaker.begin(image.unsqueeze(0).to(captioner.device)))
-            keys.append(key_of(image))
-            good.append(example)
-    return tuple(torch.cat(parts) for parts in zip(*states, strict=True)), keys, good
+            else:
+                images.append(image)
+                good.append(example)
+        if images:
+            with torch.inference_mode():
+                state = captioner.speaker.begin(torch.stack(images).to(captioner.device))
+            seen.append((state, [key_of(image) for image in images]))
+    return seen, good
 
 
 def row(
     captioner: Captioner,
-    states: State,
-    keys: Sequence[int],
+    seen: Seen,
     examples: Sequence[Example],
     scorer: Scorer,
     asked: DecodingConfig,
@@ -106,9 +112,8 @@ def row(
     search = build_search(captioner.speaker.step, asked, captioner.vocabulary)
     found = []
     with torch.inference_mode():
-        for first in range(0, len(keys), 64):
-            batch = slice(first, first + 64)
-            found += search(tuple(part[batch] for part in states), keys[batch])
+        for state, keys in seen:
+            found += search(state, keys)
     texts = [[detokenize(captioner.vocabulary.decode(one.words)) for one in captions] for captions in found]
     ranks = [
         scorer.score({one.image_id: said[min(rank, len(said) - 1)] for one, said in zip(examples, texts, strict=True)})
@@ -124,8 +129,4 @@ def row(
 
 
 if __name__ == "__main__":
-    try:
-        app(prog_name=f"python {sys.argv[0]}")
-    except CaptionerError as error:
-        typer.echo(f"decodings: {error}", err=True)
-        sys.exit(error.exit_code)
+    run_app(app)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import platform
 import signal
 import threading
 import time
@@ -16,6 +15,8 @@ from contextlib import contextmanager, redirect_stderr
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import TypeVar
+
+from pages import cpu
 
 from captioner.config import Config, DeviceName
 from captioner.errors import CaptionerError
@@ -108,9 +109,4 @@ def machine() -> str:
     """Name what computes."""
     import torch
 
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        cpu = platform.processor() or platform.machine()
-    return f"{cpu}, torch {torch.__version__}"
+    return f"{cpu()}, torch {torch.__version__}"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from command import new_app, run_app
 from experiments import fill_features, log_to, run_all
 from search_page import write_page
 from trials import Trial, best_first, draw, read_space, read_trials, write_trials
@@ -28,11 +28,11 @@ from captioner.commands.settings import load_config
 from captioner.config import DeviceName
 from captioner.console import console
 from captioner.errors import CaptionerError, UsageError
-from captioner.options import Device
+from captioner.options import Device, SettingsArgument
 from captioner.parsing import read_yaml, to_json
 from captioner.storage import new_file
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = new_app()
 
 
 @app.command(
@@ -42,10 +42,7 @@ def search(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="What all trials share.", show_default=False)],
     space: Annotated[Path, typer.Option(metavar="FILE", help="What they differ in.", show_default=False)],
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="Of trials and results.", show_default=False)],
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Settings that win over the file's.", show_default=False),
-    ] = None,
+    settings: SettingsArgument = None,
     minutes: Annotated[float, typer.Option(min=0, help="Begin no trial after so long.")] = 60,
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all.", show_default="no limit")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Trials at a time, one core each.")] = 1,
@@ -134,8 +131,4 @@ def told(done: dict[int, Trial], number: int) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        app(prog_name=f"python {sys.argv[0]}")
-    except CaptionerError as error:
-        typer.echo(f"search: {error}", err=True)
-        sys.exit(error.exit_code)
+    run_app(app)

@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from pages import markdown, new_figure
 from trials import Range, Space, Trial, best_first
 
-from captioner.errors import UsageError
 from captioner.storage import new_file
 
 COLUMNS = 3  # of the plot
@@ -20,12 +20,11 @@ def write_page(path: Path, trials: Sequence[Trial], space: Space, *, command: Se
     picture = path.with_suffix(".png")
     best = best_first(trials)[0]
     head = ["trial", "CIDEr-D", "BLEU-4", "step", "seconds", *space]
-    lines = [head, ["---:"] * len(head), *(row(trial) for trial in best_first(trials))]
     failures = [f"Trial {trial.number} failed: {trial.failed}" for trial in trials if trial.failed]
     parts = [
         f"# {len(trials)} trials",
         "Settings drawn by chance; scores of the best validation on dev, times 100.",
-        "\n".join(f"| {' | '.join(cells)} |" for cells in lines),
+        markdown([head, *map(row, best_first(trials))]),
         *failures,
     ]
     if best.cider is not None:
@@ -50,17 +49,9 @@ def row(trial: Trial) -> list[str]:
 
 
 def plot(trials: Sequence[Trial], space: Space, path: Path) -> None:
-    """Draw a small plot for each setting: its value in each trial against CIDEr-D, the best trial in another colour.
-
-    Raises:
-        UsageError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise UsageError("the plot needs matplotlib: pip install 'captioner[train]'") from None
+    """Draw a small plot for each setting: its value in each trial against CIDEr-D, the best trial in another colour."""
     rows = -(-len(space) // COLUMNS)
-    figure = Figure(figsize=(10, 2.6 * rows), layout="constrained")
+    figure = new_figure(10, 2.6 * rows)
     panels = figure.subplots(rows, COLUMNS, sharey=True, squeeze=False).flat
     scores = [100 * (trial.cider or 0.0) for trial in trials]
     for (key, values), axes in zip(space.items(), panels, strict=False):

@@ -23,15 +23,12 @@ class CaptioningModel(nn.Module):
         """Where the parameters are."""
         return self.decoder.output.weight.device
 
-    def forward(self, batch: Batch) -> Reading:
+    def listen(self, batch: Batch, state: State) -> Reading:
         """Read before each of the M real words to say, in the order of `batch.targets[batch.target_mask]`.
 
-        An image is encoded once, and its state handed to each of its captions.
+        `state` is that of the images before the first word: each is handed to all its captions. `batch.source` is not
+        looked at.
         """
-        return self.listen(batch, self.begin(batch.source))
-
-    def listen(self, batch: Batch, state: State) -> Reading:
-        """The same for images that were seen already: `state` is theirs; `batch.source` is not looked at."""
         reading: Reading = self.decoder(batch.inputs, batch.target_mask, select_state(state, batch.owner))
         return reading
 

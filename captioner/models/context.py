@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from captioner.types import Memory, Shared, State
+from captioner.types import Memory, Shared, State, rows_of
 
 
 class Sight(NamedTuple):
@@ -117,7 +117,7 @@ class AdditiveAttention(NoContext):
 
     def look(self, hidden: Tensor, carried: State) -> Sight:
         """Attend with the state as the query."""
-        keys, grid, mask = (part.rows() if isinstance(part, Shared) else part for part in carried)
+        keys, grid, mask = map(rows_of, carried)
         scores = self.score(torch.tanh(self.query(hidden).unsqueeze(1) + keys)).squeeze(-1)  # (N, P)
         weights = scores.float().masked_fill(~mask, float("-inf")).softmax(dim=1)  # (N, P)
         mean = torch.bmm(weights.to(grid.dtype).unsqueeze(1), grid).squeeze(1)  # (N, C)

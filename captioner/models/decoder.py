@@ -7,10 +7,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from captioner.config import CellName
 from captioner.errors import UsageError
 from captioner.models.context import NoContext
-from captioner.models.stack import PARTS, CellName, RecurrentStack
-from captioner.types import Memory, Reading, Shared, State
+from captioner.models.stack import PARTS, RecurrentStack
+from captioner.types import Memory, Reading, State, rows_of
 
 _GROUP = {"cpu": 80}  # captions read together; elsewhere all of them, since a GPU minds the number of steps alone
 
@@ -108,7 +109,7 @@ class RecurrentDecoder(nn.Module):
         """Read all captions a word at a time, the longest first, so that those which have ended drop off the end."""
         order = mask.sum(dim=1).argsort(descending=True, stable=True)
         inputs = inputs[order]
-        state = tuple(part[order].rows() if isinstance(part, Shared) else part[order] for part in state)
+        state = tuple(rows_of(part[order]) for part in state)
         place = torch.empty_like(inputs)  # (N, T) where the vector after each word will stand
         hidden: list[Tensor] = []
         weights: list[Tensor] = []

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-CellName = Literal["lstm", "gru", "rnn"]
+from captioner.config import CellName
 
 _CELLS: dict[CellName, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
-
 
 PARTS: dict[CellName, int] = {"lstm": 2, "gru": 1, "rnn": 1}
 """Of a state: the LSTM's are hidden and cell, the others have a hidden part alone."""

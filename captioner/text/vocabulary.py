@@ -11,6 +11,7 @@ from pathlib import Path
 from captioner.errors import UsageError
 
 PAD, BOS, EOS, UNK = range(4)
+UNSPEAKABLE = (PAD, BOS, UNK)  # never in a caption that a model finds
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 FORMAT = 1
 

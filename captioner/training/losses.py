@@ -78,7 +78,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             log_probs = torch.addmm(bias.to(dtype), part, weights.t()).float().log_softmax(dim=1)  # (rows, V)
             total -= (1 - smoothing) * (times * log_probs.gather(1, target)).sum()
             if smoothing:
-                total -= smoothing / words * (times * log_probs).sum()
+                total -= smoothing / words * (times * log_probs.sum(dim=1, keepdim=True)).sum()
             if learns:
                 error = log_probs.exp_()  # the gradient of the logits: what was said less what was to be said
                 if smoothing:

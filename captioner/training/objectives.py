@@ -1,4 +1,4 @@
-"""Ways of teaching with the true captions. Each is a module around the model, and what several GPUs wrap."""
+"""What an objective is, and those that teach with the true captions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,21 @@ from captioner.training.schedules import Schedule
 from captioner.types import Batch, State, select_state
 
 
-class TeacherForcing(nn.Module):
+class Objective(nn.Module):
+    """A way of teaching: a module around the model, and what several GPUs wrap. Called, it gives a batch's loss."""
+
+    def __init__(self, model: CaptioningModel) -> None:
+        super().__init__()
+        self.model = model
+        self.progress = 0.0  # share of the phase's steps taken: set before each
+        self.noted: dict[str, float] = {}  # what the log should say of the last step besides its loss
+
+    def count(self, batch: Batch) -> Tensor:
+        """Say how many things the loss is a sum of, before it is known."""
+        raise NotImplementedError
+
+
+class TeacherForcing(Objective):
     """Show the true caption so far, ask for its next word.
 
     While it trains, a share `word_dropout` of the words shown is <unk> instead (Bowman et al. 2016, "Generating
@@ -30,12 +44,9 @@ class TeacherForcing(nn.Module):
         word_dropout: float = 0.0,
         attention_penalty: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model)
         self.label_smoothing, self.word_dropout = label_smoothing, word_dropout
         self.attention_penalty = attention_penalty
-        self.progress = 0.0  # share of the phase's steps taken: set before each
-        self.noted: dict[str, float] = {}  # what the log should say of the last step besides its loss
 
     def count(self, batch: Batch) -> Tensor:
         """Words to say."""

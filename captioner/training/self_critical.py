@@ -6,22 +6,23 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from captioner.data.batching import pad
 from captioner.decoding.beam import beam_search
 from captioner.decoding.constraints import forbid, obey
 from captioner.decoding.sampling import greedy, sample
 from captioner.models.captioning import CaptioningModel
-from captioner.text.vocabulary import BOS, EOS, PAD, UNK
+from captioner.text.vocabulary import BOS, EOS, UNSPEAKABLE
 from captioner.training.losses import LossSum, cross_entropy
+from captioner.training.objectives import Objective
 from captioner.types import Batch, State, Step, select_state
 
 Reward = Callable[[Sequence[int], Sequence[Sequence[int]]], Tensor]
 """(numbers of images in the training split, a caption of word ids for each) → how good each is."""
 
 
-class SelfCritical(nn.Module):
+class SelfCritical(Objective):
     """Find captions of each image; make those likelier whose reward is above the baseline, the others less likely.
 
     The gradient is that of REINFORCE: the reward less the baseline, times that of the caption's log-probability. The
@@ -44,12 +45,10 @@ class SelfCritical(nn.Module):
         baseline: Literal["mean", "greedy"] = "mean",
         max_length: int = 20,
     ) -> None:
-        super().__init__()
-        self.model, self.reward = model, reward
+        super().__init__(model)
+        self.reward = reward
         self.candidates, self.samples = candidates, samples
         self.baseline, self.max_length = baseline, max_length
-        self.progress = 0.0  # as in TeacherForcing, and not needed here
-        self.noted: dict[str, float] = {}
 
     def count(self, batch: Batch) -> Tensor:
         """Captions that will be found."""
@@ -105,4 +104,4 @@ class SelfCritical(nn.Module):
 
 
 def _speakable(step: Step, state: State) -> tuple[Step, State]:
-    return obey(step, state, [forbid([PAD, BOS, UNK])], eos=EOS)
+    return obey(step, state, [forbid(UNSPEAKABLE)], eos=EOS)

@@ -15,11 +15,9 @@ from captioner.models.captioning import CaptioningModel
 from captioner.text.tokenizer import tokenize
 from captioner.text.vocabulary import Vocabulary
 from captioner.training import schedules, self_critical
-from captioner.training.objectives import ScheduledSampling, TeacherForcing
+from captioner.training.objectives import Objective, ScheduledSampling, TeacherForcing
 from captioner.training.schedules import Schedule
 from captioner.training.self_critical import SelfCritical
-
-Objective = TeacherForcing | SelfCritical
 
 
 def build_objective(
@@ -77,7 +75,7 @@ def _reward(train: Sequence[Example], vocabulary: Vocabulary, weights: dict[Rewa
     score = Reward(references, weights)
 
     def reward(images: Sequence[int], captions: Sequence[Sequence[int]]) -> Tensor:
-        words = [[vocabulary.words[word] for word in caption] for caption in captions]
+        words = [vocabulary.decode(caption) for caption in captions]
         return torch.from_numpy(score(images, words)).float()
 
     return reward

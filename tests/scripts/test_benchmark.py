@@ -142,7 +142,7 @@ def test_help_shows_an_example_and_does_not_wait_for_torch():
         "import sys; sys.argv[1:] = ['--help']; import runpy\ntry: runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
     look += "finally: print('torch' in sys.modules)"
-    look = f"import sys; sys.argv[0] = {str(SCRIPTS / 'benchmark.py')!r}; {look}"
+    look = f"import sys; sys.path[0] = {str(SCRIPTS)!r}; sys.argv[0] = {str(SCRIPTS / 'benchmark.py')!r}; {look}"
     shown = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True, cwd=SCRIPTS.parent)
     assert "Example: python scripts/benchmark.py" in shown.stdout
     assert shown.stdout.splitlines()[-1] == "False"
