@@ -35,6 +35,7 @@ class Name(StrEnum):
 
     TRAIN_CACHED = "train-cached"
     TRAIN_JPEG = "train-jpeg"
+    SELF_CRITICAL = "self-critical"
     CAPTION_JPEG = "caption-jpeg"
     DECODE = "decode"
     REQUIRE = "require"

@@ -40,8 +40,10 @@ from captioner.text.vocabulary import BOS, EOS, SPECIALS, Vocabulary
 from captioner.training.distributed import Ranks
 from captioner.training.loop import fit, in_groups
 from captioner.training.losses import LossSum
-from captioner.training.objectives import TeacherForcing
+from captioner.training.objectives import Objective, TeacherForcing
 from captioner.training.optim import make_optimizer
+from captioner.training.self_critical import SelfCritical
+from captioner.training.teaching import build_objective
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Setting:
     dropout: float = 0.5
     captions: int = 5  # of an image
     cached_images: int = 64  # in a batch that trains on features
+    split_images: int = 6_000  # whose captions a reward knows
     jpeg_images: int = 16  # in a batch that begins at JPEG files, also for captioning
     decoded_images: int = 64
     beam: int = 3  # ranked by the mean log-probability of a word, as the naive one does
@@ -127,12 +130,56 @@ def _training(
     their_loader = DataLoader(
         naive.Pairs(sources, pairs, setting.image_size), batch_size=len(pairs), shuffle=True, collate_fn=naive.pad
     )
-    objective = TeacherForcing(model).train()
-    optimizer = make_optimizer(model, phase, weight_decay=defaults.weight_decay)
-    dataset = CaptionDataset(load, captions, setting.captions, setting.seed)
-    loader = Loader(dataset, EpochSampler(len(sources), len(sources), setting.seed), workers=0)
+    train_ours = _steps(setting, TeacherForcing(model), _loader(load, captions, setting), phase)
 
-    def train_ours() -> list[float]:
+    def train_naive() -> list[float]:
+        return naive.train(
+            theirs,
+            their_optimizer,
+            their_loader,
+            device=setting.device,
+            precision=setting.precision,
+            gradient_clip=defaults.gradient_clip,
+        )
+
+    return Contest(name, "captions", len(pairs), train_ours, train_naive)
+
+
+def self_critical(setting: Setting) -> Contest:
+    """Take a self-critical step, rewarded with CIDEr-D among a whole split; the other way's reward costs nothing."""
+    model, vocabulary = setting.model(), setting.vocabulary
+    features = torch.randn(setting.cached_images, model.encoder.memory_size).relu()
+    _end_after_ten_words(model.decoder, features.to(setting.device))
+    captions = _say_something(setting, setting.split_images)
+    texts = [tuple(" ".join(vocabulary.decode(caption)) for caption in of_image) for of_image in captions]
+    split = [Example(number, setting.folder, said) for number, said in enumerate(texts)]
+    phase = PhaseConfig(objective="self_critical", learning_rate=1e-6)  # so that captions stay as long as they are
+    rewarded = build_objective(phase, TrainingConfig(), model, vocabulary, split, max_length=setting.max_length)
+    free = SelfCritical(
+        model, lambda images, found: torch.arange(len(found)) / len(found), max_length=setting.max_length
+    )
+
+    def load(index: int, rng: random.Random) -> Tensor:
+        return features[index].unsqueeze(0)
+
+    loader = _loader(load, captions[: len(features)], setting)
+    ours, theirs = (_steps(setting, objective, loader, phase) for objective in (rewarded, free))
+    return Contest("self-critical", "captions", len(features) * free.samples, ours, theirs, "a reward that is free")
+
+
+def _loader(load: Load, captions: list[list[list[int]]], setting: Setting) -> Loader:
+    """Give one batch an epoch."""
+    dataset = CaptionDataset(load, captions, setting.captions, setting.seed)
+    return Loader(dataset, EpochSampler(len(captions), len(captions), setting.seed), workers=0)
+
+
+def _steps(setting: Setting, objective: Objective, loader: Loader, phase: PhaseConfig) -> Callable[[], list[float]]:
+    """Make what takes a step for each of the loader's batches, and gives their losses."""
+    defaults = TrainingConfig()
+    optimizer = make_optimizer(objective.model, phase, weight_decay=defaults.weight_decay)
+    objective.train()
+
+    def take() -> list[float]:
         losses: list[float] = []
 
         def after_step(loss: LossSum) -> bool:
@@ -152,17 +199,7 @@ def _training(
         )
         return losses
 
-    def train_naive() -> list[float]:
-        return naive.train(
-            theirs,
-            their_optimizer,
-            their_loader,
-            device=setting.device,
-            precision=setting.precision,
-            gradient_clip=defaults.gradient_clip,
-        )
-
-    return Contest(name, "captions", len(pairs), train_ours, train_naive)
+    return take
 
 
 def caption_jpeg(setting: Setting) -> Contest:
@@ -237,6 +274,7 @@ def require(setting: Setting) -> Contest:
 CONTESTS: dict[str, Callable[[Setting], Contest]] = {
     "train-cached": train_cached,
     "train-jpeg": train_jpeg,
+    "self-critical": self_critical,
     "caption-jpeg": caption_jpeg,
     "decode": decode,
     "require": require,

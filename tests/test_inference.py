@@ -384,7 +384,9 @@ def test_an_ensemble_led_by_a_model_that_keeps_silent_when_unsure_speaks(caption
     assert both.caption(photo).text
 
 
-@pytest.mark.parametrize(("version", "way_out"), [(1, "train the model anew"), (3, "upgrade captioner"), (10, "upgrade captioner")])
+@pytest.mark.parametrize(
+    ("version", "way_out"), [(1, "train the model anew"), (3, "upgrade captioner"), (10, "upgrade captioner")]
+)
 def test_a_folder_of_another_format_version_is_told_with_the_way_out(tiny_model, tmp_path, version, way_out):
     with new_folder(tmp_path / "other") as place:
         shutil.copytree(tiny_model, place, dirs_exist_ok=True)

@@ -16,6 +16,7 @@ import contests  # noqa: E402
 from contests import CONTESTS, Setting  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
+from captioner.metrics.reward import Reward  # noqa: E402
 from captioner.text.vocabulary import BOS, EOS  # noqa: E402
 
 
@@ -31,6 +32,7 @@ def setting(tmp_path):
         width=16,
         dropout=0.0,
         cached_images=6,
+        split_images=20,
         jpeg_images=3,
         decoded_images=40,
     )
@@ -54,6 +56,17 @@ def test_both_sides_find_the_same_captions_of_features(beam, setting):
     contest = CONTESTS["decode"](setting)
     assert contest.naive() == contest.ours()
     assert len(contest.ours()) == contest.items == 40
+
+
+def test_self_critical_steps_find_captions_whether_or_not_their_reward_costs_something(setting, monkeypatch):
+    scored = []
+    real = Reward.__call__
+    monkeypatch.setattr(Reward, "__call__", lambda *asked: scored.append(len(asked[2])) or real(*asked))
+    contest = CONTESTS["self-critical"](setting)
+    assert len(contest.naive()) == 1
+    assert not scored
+    assert len(contest.ours()) == 1
+    assert scored == [contest.items] == [6 * 5]
 
 
 def test_required_words_are_in_every_caption_of_that_contest(setting):
