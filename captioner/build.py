@@ -27,6 +27,7 @@ def build_model(config: ModelConfig, *, vocab_size: int) -> CaptioningModel:
         cell=decoder.cell,
         layers=decoder.layers,
         dropout=decoder.dropout,
+        image_dropout=decoder.image_dropout,
         tie_embedding=decoder.tie_embedding,
         context=_context(decoder, memory_size=seeing.memory_size),
     )

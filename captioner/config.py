@@ -59,6 +59,7 @@ class DecoderConfig(Section):
     embed_size: Count = 512
     hidden_size: Count = 512
     dropout: Share = 0.5
+    image_dropout: Share = 0.0  # of the encoder's features, before the decoder sees them
     tie_embedding: bool = False  # one matrix for reading and saying words; needs embed_size = hidden_size
 
 

@@ -24,6 +24,9 @@ class RecurrentDecoder(nn.Module):
     training wherever what is shown at a step does not depend on the state, and word by word for decoding; both give the
     same vectors.
 
+    While it trains, a share `dropout` of embeddings and of what words are said from is hidden, and of the memory a share
+    `image_dropout`: images are few, and soon known by heart.
+
     Letters here: D is H and the context's vector beside it, from which words are said.
 
     Vinyals et al. 2015, "Show and tell"; the projection onto the initial state as in Xu et al. 2015, section 3.1.2.
@@ -42,6 +45,7 @@ class RecurrentDecoder(nn.Module):
         cell: CellName = "lstm",
         layers: int = 1,
         dropout: float = 0.0,
+        image_dropout: float = 0.0,
         tie_embedding: bool = False,
         context: NoContext | None = None,
     ) -> None:
@@ -54,7 +58,7 @@ class RecurrentDecoder(nn.Module):
         self.rnn = RecurrentStack(
             embed_size + self.context.input_size, hidden_size, cell=cell, layers=layers, dropout=dropout
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout, self.image_dropout = nn.Dropout(dropout), nn.Dropout(image_dropout)
         said_from = hidden_size + self.context.output_size  # D
         self.output = nn.Linear(said_from, vocab_size)
         if tie_embedding:
@@ -67,6 +71,7 @@ class RecurrentDecoder(nn.Module):
 
     def start(self, memory: Memory) -> State:
         """Give the state before <bos>: parts times (B, L, H), and what the context carries."""
+        memory = Memory(self.image_dropout(memory.summary), self.image_dropout(memory.grid), memory.mask)
         state = self._initial(memory)
         first = self.context.first_input(memory)
         if first is not None:

@@ -56,16 +56,18 @@ class SelfCritical(Objective):
 
     def forward(self, batch: Batch) -> LossSum:
         """Advantage of each caption found times its negative log-probability, summed."""
-        state = self.model.begin(batch.source)
+        memory = self.model.encode(batch.source)
         decoder, was_training = self.model.decoder, self.model.decoder.training
         decoder.eval()
+        with torch.no_grad():
+            state = self.model.start(memory)
         found = self._find(state)
         images = batch.image.repeat_interleave(self.samples)
         rewards = self._score(images, found).view(-1, self.samples)  # (B, S)
         self.noted = {"reward": float(rewards.mean())}
         advantages = rewards - self._baseline(rewards, batch.image, state)
         decoder.train(was_training)
-        return self._loss(found, advantages.flatten(), state)
+        return self._loss(found, advantages.flatten(), self.model.start(memory))
 
     @torch.no_grad()
     def _find(self, state: State) -> list[list[int]]:

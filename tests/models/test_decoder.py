@@ -103,6 +103,20 @@ def test_everything_in_a_context_learns(context):
     assert all(weight.grad.abs().sum() > 0 for weight in decoder.parameters())
 
 
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_image_dropout_hides_some_of_what_was_seen_but_only_in_training(context):
+    decoder, memory = decoder_of(context=context, image_dropout=0.5), memory_of(2)
+    plain = flat(decoder_of(context=context).start(memory))
+    assert flat(decoder.start(memory)) == plain
+    decoder.train()
+    assert len({flat(decoder.start(memory)) for _ in range(3)} | {plain}) == 4
+
+
+def flat(state):
+    parts = (part.rows() if isinstance(part, Shared) else part for part in state)
+    return tuple(torch.cat([part.flatten() for part in parts]).tolist())
+
+
 def test_attention_sees_no_masked_place():
     decoder = decoder_of(context=ATTENTION)
     words, mask = captions(4, 2)
