@@ -18,6 +18,8 @@ from captioner.storage import new_folder
 if TYPE_CHECKING:
     from torch import Tensor
 
+OF_TRAINING = {"dropout", "image_dropout"}  # settings that change nothing once a model is trained
+
 app = new_app()
 
 
@@ -30,9 +32,10 @@ def average(
 ) -> None:
     """Write the model whose every weight is the mean of that weight in the models given.
 
-    They should be checkpoints of one run (Vaswani et al. 2017, "Attention is all you need", section 6.1; Izmailov et
-    al. 2018, "Averaging weights leads to wider optima and better generalization"): models that were trained apart have
-    no meaningful mean. Statistics of batch norms are averaged like weights.
+    They should be checkpoints of one run (Vaswani et al. 2017, "Attention is all you need", section 6.1), or models that
+    were trained on from one and the same (Wortsman et al. 2022, "Model soups"), be it with other objectives (Rame et al.
+    2023, "Rewarded soups"): models that were trained apart have no meaningful mean. Statistics of batch norms are
+    averaged like weights.
     """
     if output.exists():
         raise UsageError(f"{output} is there already: choose another --output")
@@ -56,11 +59,11 @@ def average(
 
 
 def difference_of(config: ModelConfig, other: ModelConfig) -> str:
-    """Name a setting of the encoder or decoder that two models do not share; how they decode does not matter."""
+    """Name a setting of the encoder or decoder that two models do not share, of those that what they say hangs on."""
     mine, its = to_json(config), to_json(other)
     for section in ("encoder", "decoder"):
         for name, value in its[section].items():
-            if value != mine[section][name]:
+            if value != mine[section][name] and name not in OF_TRAINING:
                 return f"{section}.{name} is {value} in the first and {mine[section][name]} in the second"
     return ""
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from captioner.types import State
 
 WAYS = (
-    *("beam=1", "beam=3", "beam=5", "beam=10"),
+    *("beam=1", "beam=2", "beam=4", "beam=8"),
     *("length_norm=none", "length_norm=average", "length_alpha=0.5", "length_alpha=1.5"),
     *(
         "no_repeat_ngram=2",

@@ -58,6 +58,12 @@ def test_what_was_found_out_about_one_model_is_not_claimed_of_the_average(varian
     assert (config.decoding.min_confidence, config.decoding.beam) == (0.0, 7)
 
 
+def test_models_that_were_trained_with_other_dropouts_have_a_mean(tiny_model, variant, tmp_path):
+    run(tiny_model, variant("dropped", decoder={"dropout": 0.1, "image_dropout": 0.3}), "--output", tmp_path / "mean")
+    config, _, _ = read_model(tmp_path / "mean")
+    assert config.decoder == read_model(tiny_model)[0].decoder
+
+
 def test_models_of_another_config_or_vocabulary_are_refused_by_name(tiny_model, variant, tmp_path):
     with pytest.raises(UsageError, match=r"wide and .*decoder\.hidden_size is 32 in the first and 16 in the second"):
         run(tiny_model, variant("wide", decoder={"hidden_size": 32}), "--output", tmp_path / "mean")
