@@ -32,10 +32,10 @@ def average(
 ) -> None:
     """Write the model whose every weight is the mean of that weight in the models given.
 
-    They should be checkpoints of one run (Vaswani et al. 2017, "Attention is all you need", section 6.1), or models that
-    were trained on from one and the same (Wortsman et al. 2022, "Model soups"), be it with other objectives (Rame et al.
-    2023, "Rewarded soups"): models that were trained apart have no meaningful mean. Statistics of batch norms are
-    averaged like weights.
+    They should be checkpoints of one run (Vaswani et al. 2017, "Attention is all you need", section 6.1), or models
+    that were trained on from one and the same (Wortsman et al. 2022, "Model soups"), be it with other objectives (Rame
+    et al. 2023, "Rewarded soups"): models that were trained apart have no meaningful mean. Statistics of batch norms
+    are averaged like weights.
     """
     if output.exists():
         raise UsageError(f"{output} is there already: choose another --output")

@@ -24,8 +24,8 @@ class RecurrentDecoder(nn.Module):
     training wherever what is shown at a step does not depend on the state, and word by word for decoding; both give the
     same vectors.
 
-    While it trains, a share `dropout` of embeddings and of what words are said from is hidden, and of the memory a share
-    `image_dropout`: images are few, and soon known by heart.
+    While it trains, a share `dropout` of embeddings and of what words are said from is hidden, and a share
+    `image_dropout` of the memory: images are few, and soon known by heart.
 
     Letters here: D is H and the context's vector beside it, from which words are said.
 
