@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +9,10 @@ import torch
 import yaml
 
 from captioner.build import build_model, load_weights
+from captioner.commands.settings import split_sources
 from captioner.config import Config, DataConfig, DeviceName
 from captioner.console import console
-from captioner.data.datasets import Example, load_examples
+from captioner.data.datasets import Example, hold_out, load_examples
 from captioner.data.shapes import draw_shapes
 from captioner.devices import pick_device
 from captioner.errors import UsageError
@@ -84,21 +84,14 @@ def train(config: Config, *, device: DeviceName = "auto", resume: str | None = N
 def load_splits(data: DataConfig, together: Ranks) -> tuple[list[Example], list[Example]]:
     """Load train and dev, drawing the shapes first if they are asked for, or holding a share of train out as dev."""
     if data.shapes:
-        folder = data.shapes.folder
         if together.is_first:
-            draw_shapes(folder, train=data.shapes.train, dev=data.shapes.dev)
+            draw_shapes(data.shapes.folder, train=data.shapes.train, dev=data.shapes.dev)
         together.wait()
-        return tuple(load_examples(folder / f"captions_{split}.json", folder / split) for split in ("train", "dev"))  # type: ignore[return-value]
-    if data.train is None:
-        raise UsageError("data.train is missing: name its annotations, as in data.train.annotations=captions.jsonl")
-    train_examples = load_examples(
-        data.train.annotations, data.train.images, data.train.split, restval=data.train.restval
+    train, *dev = (
+        load_examples(source.annotations, source.images, source.split, restval=source.restval)
+        for source in split_sources(data).values()
     )
-    if data.dev:
-        return train_examples, load_examples(data.dev.annotations, data.dev.images, data.dev.split)
-    random.Random(0).shuffle(train_examples)
-    held_out = max(1, round(data.holdout * len(train_examples)))
-    return train_examples[held_out:], train_examples[:held_out]
+    return (train, dev[0]) if dev else hold_out(train, data.holdout)
 
 
 def start_model(

@@ -1,40 +1,23 @@
-"""Reading text and JSON strictly, and gathering what is wrong with a file so that it can be told at once."""
+"""Reading text and JSON strictly: what is broken is told with its place."""
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from captioner.data.problems import Problems
 from captioner.errors import UsageError
 
-SHOWN = 20  # things named of each kind of problem
+NOT_TEXT = re.compile("[\udc80-\udcff]")  # what bytes that are not UTF-8 are read as
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-class Problems:
-    """Gathers what is wrong with one file, so that it can be mended in one go."""
-
-    def __init__(self, source: Path) -> None:
-        self._source = source
-        self._found: dict[str, list[str]] = defaultdict(list)
-
-    def add(self, kind: str, things: Iterable[object]) -> None:
-        """Note things that share a kind of problem; none is no problem."""
-        for thing in things:
-            self._found[kind].append(str(thing))
-
-    def refuse(self) -> None:
-        """Raise, if there is any problem, one `UsageError` that counts each kind and names the first things of it."""
-        if self._found:
-            total = sum(map(len, self._found.values()))
-            lines = [f"{self._source}: {total:,} problem{'s' * (total > 1)}, so nothing was started:"]
-            for kind, things in self._found.items():
-                more = f" and {len(things) - SHOWN:,} more" if len(things) > SHOWN else ""
-                lines.append(f"  {kind} ({len(things):,}): {', '.join(things[:SHOWN])}{more}")
-            raise UsageError("\n".join(lines))
+class BrokenJSONError(ValueError):
+    """Its text is the place and the reason: `line 2, column 12: Expecting value`."""
 
 
 def read_text(path: Path) -> str:
@@ -43,23 +26,44 @@ def read_text(path: Path) -> str:
     Raises:
         UsageError: it cannot be read, is something other than UTF-8, or is empty.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
-    except UnicodeDecodeError as error:
-        place = f"byte {error.start:,} is 0x{error.object[error.start]:02x}"
-        raise UsageError(f"{path}: is not UTF-8 ({place}): save it as UTF-8") from error
-    if not text.strip():
-        raise UsageError(f"{path}: is empty")
+    problems = Problems(path)
+    text = read_bytes_as_text(path, problems)
+    problems.refuse()
     return text
 
 
-def parse_json(text: str, path: Path, first_line: int = 1) -> Any:
-    """Parse strict JSON: without NaN and Infinity, which Python lets pass. The text begins in `first_line` of the file.
+def read_bytes_as_text(path: Path, problems: Problems) -> str:
+    """Read what should be UTF-8, noting each line with other bytes, which become lone surrogates.
 
     Raises:
-        UsageError: it is broken: says where, and how.
+        UsageError: it cannot be read, is UTF-16, or is empty.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
+    if data.startswith(UTF_16):
+        raise UsageError(f"{path}: is UTF-16, not UTF-8 (byte 0 is 0x{data[0]:02x}): save it as UTF-8")
+    text = data.decode("utf-8-sig", "surrogateescape")
+    if not text.strip():
+        raise UsageError(f"{path}: is empty")
+    if NOT_TEXT.search(text):
+        problems.add("lines to be saved as UTF-8, which they are not", _places(text))
+    return text
+
+
+def _places(text: str) -> Iterator[str]:
+    """Name the first byte of each line that is not UTF-8."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if found := NOT_TEXT.search(line):
+            yield f"line {number}, column {found.start() + 1} is 0x{ord(found[0]) - 0xDC00:02x}"
+
+
+def parse_json(text: str, first_line: int = 1) -> Any:
+    """Parse strict JSON: without NaN and Infinity, which Python lets pass. The text begins in `first_line` of its file.
+
+    Raises:
+        BrokenJSONError: says where, and how.
     """
     constants: list[str] = []
     try:
@@ -69,7 +73,6 @@ def parse_json(text: str, path: Path, first_line: int = 1) -> Any:
         return data
     except json.JSONDecodeError as error:
         reason = f"{constants[0]} is not JSON" if constants else error.msg
-        place = f"line {first_line + error.lineno - 1}, column {error.colno}"
-        raise UsageError(f"{path}: broken JSON in {place}: {reason}") from error
+        raise BrokenJSONError(f"line {first_line + error.lineno - 1}, column {error.colno}: {reason}") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
-        raise UsageError(f"{path}: JSON that cannot be read, from line {first_line} on: {error}") from error
+        raise BrokenJSONError(f"line {first_line}: cannot be read from there on: {error}") from error

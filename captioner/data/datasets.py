@@ -6,19 +6,20 @@ Everything that is wrong is told at once, before anything is started; captions t
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
+import random
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from captioner.data.checks import Problems
 from captioner.data.formats import Annotations, read_annotations
+from captioner.data.problems import Problems
+from captioner.data.records import Entry
 from captioner.errors import UsageError
 
-logger = logging.getLogger("captioner")
+Thing = TypeVar("Thing")
 
 
 class Example(NamedTuple):
@@ -44,17 +45,31 @@ def load_examples(
         UsageError: everything that is wrong, each kind with its count: repeated and unknown ids, missing images,
             names that lead out of the folder, wrong types; or why the file cannot be read at all.
     """
+    problems = Problems(annotations)
+    examples = read_examples(annotations, images, split, restval=restval, problems=problems)
+    problems.refuse()
+    return examples
+
+
+def read_examples(
+    annotations: Path, images: Path | None, split: str | None, *, restval: bool, problems: Problems
+) -> list[Example]:
+    """Read what is sound of a split, as `load_examples` does, and note the rest in `problems`.
+
+    Raises:
+        UsageError: it cannot be read at all, or says nothing of any image.
+    """
     if images is not None and not os.path.isdir(images):
         raise UsageError(f"{images}: no such folder of images")
-    problems = Problems(annotations)
     found = _read(annotations, split, restval, problems)
     root = images or _usual_folder(found)
     leading_out = {entry.file for entry in found.entries if _leads_out(entry.file)}
     problems.add("image names that lead out of their folder", map(repr, leading_out))
     missing = _missing(root, (entry.file for entry in found.entries if entry.file not in leading_out))
-    problems.add(f"images missing in {root}, where their names begin", missing)
-    _refuse(annotations, found, problems)
-    return [Example(entry.image_id, root / entry.file, tuple(filter(None, entry.captions))) for entry in found.entries]
+    problems.add(f"images missing in {root}, where their names begin", map(repr, missing))
+    absent = leading_out.union(missing)
+    sound = [entry for entry in found.entries if entry.file not in absent]
+    return [Example(entry.image_id, root / entry.file, _said(entry.captions)) for entry in sound]
 
 
 def load_references(annotations: Path, split: str | None = None) -> dict[int | str, list[str]]:
@@ -65,33 +80,39 @@ def load_references(annotations: Path, split: str | None = None) -> dict[int | s
     """
     problems = Problems(annotations)
     found = _read(annotations, split, False, problems)
-    _refuse(annotations, found, problems)
-    return {entry.image_id: list(filter(None, entry.captions)) for entry in found.entries}
+    problems.refuse()
+    return {entry.image_id: list(_said(entry.captions)) for entry in found.entries}
+
+
+def hold_out(examples: Sequence[Thing], share: float) -> tuple[list[Thing], list[Thing]]:
+    """Set a share of a data set aside as dev, at least one: the same whoever asks. Gives train and dev."""
+    shuffled = list(examples)
+    random.Random(0).shuffle(shuffled)
+    held_out = max(1, round(share * len(shuffled)))
+    return shuffled[held_out:], shuffled[:held_out]
 
 
 def _read(annotations: Path, split: str | None, restval: bool, problems: Problems) -> Annotations:
-    """Read the entries that say something, and note image ids that are there twice."""
+    """Read the entries that say something, and note image ids that are there twice and captions that are empty."""
     entries, folders = read_annotations(annotations, split, restval, problems)
     counts = Counter(entry.image_id for entry in entries)
     problems.add("image ids given more than once", (repr(image_id) for image_id in counts if counts[image_id] > 1))
-    cleaned = [entry._replace(captions=_said(entry.captions)) for entry in entries]
-    speaking = [entry for entry in cleaned if entry.captions]
-    empty = sum(len(entry.captions) for entry in entries) - sum(len(entry.captions) for entry in speaking)
-    if empty:
-        logger.warning("%s: empty captions, left out: %s", annotations, f"{empty:,}")
-    if len(speaking) < len(entries):
-        logger.warning("%s: images without a caption, left out: %s", annotations, f"{len(entries) - len(speaking):,}")
+    problems.tolerate("empty captions, left out", (place for entry in entries for place in _empty(entry)))
+    silent = (repr(entry.image_id) for entry in entries if not _said(entry.captions))
+    problems.tolerate("images without a caption, left out", silent)
+    speaking = [entry for entry in entries if _said(entry.captions)]
+    if not speaking and not problems.grave:
+        raise UsageError(f"{annotations}: holds no image with a caption")
     return Annotations(speaking, folders)
+
+
+def _empty(entry: Entry) -> list[str]:
+    captions = enumerate(entry.captions, 1)
+    return [f"{entry.image_id!r} #{number}" for number, caption in captions if not caption or caption.isspace()]
 
 
 def _said(captions: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(caption.strip() for caption in captions if caption and not caption.isspace())
-
-
-def _refuse(annotations: Path, found: Annotations, problems: Problems) -> None:
-    problems.refuse()
-    if not found.entries:
-        raise UsageError(f"{annotations}: holds no image with a caption")
 
 
 def _usual_folder(found: Annotations) -> Path:
@@ -107,7 +128,7 @@ def _leads_out(file: str) -> bool:
 
 
 def _missing(root: Path, files: Iterable[str]) -> list[str]:
-    """Name the files that are not there. Each folder is listed once: asking file by file is slow on a network disk."""
+    """Give the files that are not there. Each folder is listed once: asking file by file is slow on a network disk."""
     listings: dict[str, set[str]] = {}
     missing = []
     for file in files:
@@ -117,5 +138,5 @@ def _missing(root: Path, files: Iterable[str]) -> list[str]:
             with contextlib.suppress(OSError, ValueError):  # what cannot be listed is asked for file by file
                 listings[folder].update(os.listdir(root / folder))
         if name not in listings[folder] and not os.path.isfile(root / file):  # some disks ignore case
-            missing.append(repr(file))
+            missing.append(file)
     return missing
