@@ -37,6 +37,7 @@ INTERRUPTED = 130  # the exit code that typer gives a Ctrl-C
 EXAMPLES = {
     "caption": "Example: captioner caption photo.jpg holiday/ 'archive/*.png' --output captions.json",
     "train": "Example: captioner train configs/shapes.yaml training.batch_size=32 --output runs/first",
+    "check": "Example: captioner check photos/captions.jsonl --html checkup.html",
     "evaluate": "Example: captioner evaluate --annotations captions_val2017.json --images val2017",
     "compare": "Example: captioner compare greedy.json beam.json --annotations captions_val2017.json",
     "score": "Example: captioner score photo.jpg --caption 'a dog runs' --caption 'a cat sleeps'",
@@ -119,6 +120,33 @@ def train(
     best = run(loaded, device=device.value, resume=resume)
     if os.environ.get("RANK", "0") == "0":  # under torchrun, the first rank speaks for all
         typer.echo(best)
+
+
+@app.command(epilog=EXAMPLES["check"])
+def check(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG|ANNOTATIONS",
+            help="A config (.yaml), whose train and dev are checked together, or annotations of any format.",
+            show_default=False,
+        ),
+    ],
+    settings: SettingsArgument = None,
+    images: ImagesOption = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Also write a page with histograms.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Look a data set over: what is wrong with annotations and images, what splits share, and what they are like.
+
+    Every image is read to its end. Exits with 0 if nothing is wrong, with 3 if something is.
+    """
+    from captioner.commands.check import check_data
+
+    if check_data(source, settings=settings or [], images=images, page=html, as_json=as_json):
+        raise typer.Exit(3)
 
 
 @app.command(epilog=EXAMPLES["evaluate"])

@@ -14,7 +14,7 @@ LAYERS = [
     {"errors"},
     {"types", "config", "options", "captions"},
     {"parsing", "decoding_options"},
-    {"text", "console", "storage", "devices"},
+    {"text", "console", "storage", "devices", "threads"},
     {"metrics", "models", "data", "decoding", "model_folder"},
     {"training", "build", "search", "attention", "occlusion", "report"},
     {"explanation"},
@@ -57,7 +57,7 @@ def test_lower_layers_do_not_know_higher_ones(file):
         "captioner.cli",
         *(
             f"captioner.commands.{name}"
-            for name in ("caption", "calibrate", "compare", "defaults", "evaluate", "score", "settings")
+            for name in ("caption", "calibrate", "check", "compare", "defaults", "evaluate", "score", "settings")
         ),
     ],
 )

@@ -30,6 +30,13 @@ class Example(NamedTuple):
     captions: tuple[str, ...]
 
 
+class Found(NamedTuple):
+    """What a split holds, whether or not anything may be started with it."""
+
+    examples: list[Example]
+    missing: set[Path]  # images of theirs that are not there
+
+
 def load_examples(
     annotations: Path, images: Path | None = None, split: str | None = None, *, restval: bool = False
 ) -> list[Example]:
@@ -46,15 +53,17 @@ def load_examples(
             names that lead out of the folder, wrong types; or why the file cannot be read at all.
     """
     problems = Problems(annotations)
-    examples = read_examples(annotations, images, split, restval=restval, problems=problems)
+    found = read_examples(annotations, images, split, restval=restval, problems=problems)
     problems.refuse()
-    return examples
+    return found.examples
 
 
 def read_examples(
     annotations: Path, images: Path | None, split: str | None, *, restval: bool, problems: Problems
-) -> list[Example]:
-    """Read what is sound of a split, as `load_examples` does, and note the rest in `problems`.
+) -> Found:
+    """Read a split as `load_examples` does, but note in `problems` what is wrong with it, and go on.
+
+    Images that lead out of their folder are no examples: nobody should open them.
 
     Raises:
         UsageError: it cannot be read at all, or says nothing of any image.
@@ -65,11 +74,11 @@ def read_examples(
     root = images or _usual_folder(found)
     leading_out = {entry.file for entry in found.entries if _leads_out(entry.file)}
     problems.add("image names that lead out of their folder", map(repr, leading_out))
-    missing = _missing(root, (entry.file for entry in found.entries if entry.file not in leading_out))
+    inside = [entry for entry in found.entries if entry.file not in leading_out]
+    missing = _missing(root, (entry.file for entry in inside))
     problems.add(f"images missing in {root}, where their names begin", map(repr, missing))
-    absent = leading_out.union(missing)
-    sound = [entry for entry in found.entries if entry.file not in absent]
-    return [Example(entry.image_id, root / entry.file, _said(entry.captions)) for entry in sound]
+    examples = [Example(entry.image_id, root / entry.file, _said(entry.captions)) for entry in inside]
+    return Found(examples, {root / file for file in missing})
 
 
 def load_references(annotations: Path, split: str | None = None) -> dict[int | str, list[str]]:

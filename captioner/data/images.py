@@ -11,8 +11,9 @@ import stat
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from PIL import Image, UnidentifiedImageError
 
@@ -70,7 +71,7 @@ def read_image(source: ImageLike, *, at_least: int | None = None, max_pixels: in
         ImageError: whatever is wrong with it. One of more than `max_pixels` is refused before it is decoded.
     """
     name = "image" if isinstance(source, Image.Image) else "image (bytes)" if isinstance(source, bytes) else str(source)
-    try:
+    with _errors_named(name):
         if isinstance(source, Image.Image):
             _check_size(source, max_pixels)
             return _upright(source)
@@ -79,6 +80,31 @@ def read_image(source: ImageLike, *, at_least: int | None = None, max_pixels: in
             if at_least is not None:
                 picture.draft(None, (at_least, at_least))
             return _upright(picture)
+
+
+class Header(NamedTuple):
+    """What an image file says of itself before its pixels."""
+
+    width: int  # in pixels, as stored: not yet turned upright
+    height: int
+    mode: str  # Pillow's name of the kind of pixel: RGB, L, CMYK, ...
+
+
+def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
+    """Read an image's size and mode, and decode nothing.
+
+    Raises:
+        ImageError: as `read_image`, as far as the header shows it.
+    """
+    with _errors_named(str(path)), _open_file(path) as file:
+        picture = _identify(file, max_pixels)
+        return Header(*picture.size, picture.mode)
+
+
+@contextmanager
+def _errors_named(name: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # on hostile bytes Pillow throws whatever its parsers stumble over
         raise ImageError(name, _reason(error)) from error
 

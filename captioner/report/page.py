@@ -12,10 +12,8 @@ import io
 import json
 import math
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
-from itertools import islice
 from pathlib import Path
 
 from PIL import ImageOps
@@ -26,12 +24,13 @@ from captioner.errors import ImageError
 from captioner.report.entries import Entry, Figure
 from captioner.report.heat import glows
 from captioner.storage import new_file
+from captioner.threads import map_ahead
 
 LONGEST, QUALITY = 320, 40
 """A thumbnail's longer side in pixels, and its WebP quality."""
 
-THREADS, AHEAD = 4, 64
-"""Thumbnails are made by so many threads (Pillow lets go of the interpreter's lock), so many images ahead."""
+THREADS = 4
+"""Thumbnails are made by so many threads: Pillow lets go of the interpreter's lock."""
 
 
 def write_report(
@@ -55,11 +54,16 @@ def write_report(
     shown = [[figure.name, *map(_number, (figure.value, figure.low, figure.high))] for figure in figures]
     report = {"title": title, "about": dict(about), "figures": shown, "facts": dict(facts or {})}
     head, tail = _frame()
-    with new_file(path) as file, ThreadPoolExecutor(THREADS) as pool:
+    with new_file(path) as file:
         file.write(head.replace("{{ report }}", _json(report)))
-        for number, line in enumerate(_lines(entries, pool)):
+        for number, line in enumerate(map_ahead(_line, entries, threads=THREADS)):
             file.write(f",\n{line}" if number else line)
         file.write(tail)
+
+
+def style(name: str) -> str:
+    """Give the style sheet of a page: what all pages share, light and dark, and its own."""
+    return "\n".join((files(__package__) / part).read_text(encoding="utf-8") for part in ("base.css", name))
 
 
 def _frame() -> tuple[str, str]:
@@ -68,16 +72,10 @@ def _frame() -> tuple[str, str]:
     script = "\n".join((part / name).read_text(encoding="utf-8") for name in ("card.js", "charts.js", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = (part / "page.html").read_text(encoding="utf-8")
-    page = page.replace("{{ style }}", (part / "page.css").read_text(encoding="utf-8"))
+    page = page.replace("{{ style }}", style("page.css"))
     page = page.replace("{{ script }}", script).replace("{{ digest }}", digest)
     head, tail = page.split("{{ entries }}")
     return head, tail
-
-
-def _lines(entries: Iterable[Entry], pool: Executor) -> Iterator[str]:
-    waiting = iter(entries)
-    while some := list(islice(waiting, AHEAD)):  # pool.map alone would take them all at once
-        yield from pool.map(_line, some)
 
 
 def _line(entry: Entry) -> str:
