@@ -14,11 +14,13 @@ EXCERPT = 60  # characters of a caption that are quoted
 
 
 def note_caption(problems: Problems, example: Example, caption: str, words: Sequence[str], *, max_length: int) -> None:
-    """Note a caption of more than `max_length` words, and one whose letters were spoilt by a wrong encoding."""
+    """Note a caption of more than `max_length` words or none, and one whose letters were spoilt by a wrong encoding."""
     named = f"{example.image_id!r}: {caption if len(caption) <= EXCERPT else caption[:EXCERPT] + '...'!r}"
     if len(words) > max_length:
         kind = f"captions of more than {max_length} words, cut in training"
         problems.tolerate(kind, [f"{named} ({len(words)} words)"])
+    if not words:
+        problems.tolerate("captions without a word, kept as they are", [named])
     if not caption.isascii() and is_spoilt(caption):
         problems.tolerate("captions whose letters a wrong encoding has spoilt, kept as they are", [named])
 

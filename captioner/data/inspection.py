@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from captioner.data.images import Header, read_header, read_image
@@ -15,8 +14,8 @@ from captioner.errors import ImageError
 from captioner.threads import map_ahead
 
 THREADS = 4  # more only wait for each other: a header is read by Python itself
-ENOUGH = 36  # pixels of the short side: four for each of dHash's rows and columns
-FLAT = 8  # grey levels between the darkest and the lightest part, below which a picture shows nothing to know it by
+COLUMNS, ROWS = 9, 8  # of a thumbnail: dHash compares each of eight parts of a row with the one before
+ENOUGH = 36  # pixels of the short side from which thumbnails are made: four for each of their parts
 
 
 class Inspection(NamedTuple):
@@ -24,7 +23,7 @@ class Inspection(NamedTuple):
 
     header: Header
     content: bytes  # SHA-256 of the file
-    picture: int | None  # dHash, 64 bits; None of an even surface
+    thumbnail: bytes  # (ROWS, COLUMNS, 3) RGB
 
 
 def inspect_images(paths: Iterable[Path]) -> Iterator[Inspection | ImageError]:
@@ -34,18 +33,6 @@ def inspect_images(paths: Iterable[Path]) -> Iterator[Inspection | ImageError]:
     little above, which costs little more than reading it.
     """
     return map_ahead(_inspect, paths, threads=THREADS)
-
-
-def difference_hash(picture: Image.Image) -> int | None:
-    """Give 64 bits that survive other sizes, encodings and brightness: dHash (Krawetz 2013, "Kind of like that").
-
-    The picture is shrunk to 9 x 8 grey parts; each bit says whether a part is lighter than the one to its left.
-    """
-    small = picture.convert("L").resize((9, 8), Image.Resampling.BOX)
-    grey = np.asarray(small)  # (8, 9)
-    if int(grey.max()) - int(grey.min()) < FLAT:
-        return None
-    return int.from_bytes(np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes(), "big")
 
 
 def _inspect(path: Path) -> Inspection | ImageError:
@@ -58,4 +45,4 @@ def _inspect(path: Path) -> Inspection | ImageError:
         return error
     except OSError as error:
         return ImageError(str(path), (error.strerror or "cannot be read").lower())
-    return Inspection(header, content, difference_hash(picture))
+    return Inspection(header, content, picture.resize((COLUMNS, ROWS), Image.Resampling.BOX).tobytes())

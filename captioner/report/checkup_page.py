@@ -53,7 +53,7 @@ def _splits(checkup: Checkup) -> Iterator[str]:
         yield from (f"<dt>{what}</dt><dd>{_text(text)}</dd>" for what, text in facts(split).items())
         yield "</dl>"
         for what, counts in _measures(split).items():
-            if counts:
+            if len(counts) > 1:  # a single value is said above
                 yield f"<h3>{what}</h3>{histogram(counts, what)}"
         yield "</section>"
     yield "</div>"
