@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from data_sets import DataSet
 
 from captioner import Captioner
 from captioner.build import build_model
@@ -25,6 +26,12 @@ def shapes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shapes")
     draw_shapes(folder, train=24, dev=8)
     return folder
+
+
+@pytest.fixture
+def data_set(tmp_path):
+    """Make a data set of photographs that differ, to put faults into."""
+    return DataSet(tmp_path / "data")
 
 
 @pytest.fixture

@@ -114,6 +114,9 @@ def test_output_is_a_results_file_by_its_ending(run, tiny_model, photo, tmp_path
         (["evaluate", "--annotations", "x.json", "--results", "y.json", "--beam", "5"], "add --model or --images"),
         (["evaluate", "--annotations", "nothing.json", "--results", "nothing.json"], "nothing.json: no such results"),
         (["defaults", "beam=none"], "beam"),
+        (["check"], "CONFIG|ANNOTATIONS"),
+        (["check", "nothing.json"], "nothing.json"),
+        (["check", "nothing.yaml"], "nothing.yaml"),
     ],
 )
 def test_wrong_usage_is_named_and_exits_with_2(run, arguments, message):
@@ -130,7 +133,9 @@ def test_usage_errors_end_with_an_example(run):
     assert run("evaluate")[2].splitlines()[-1].startswith("Example: captioner evaluate")
 
 
-@pytest.mark.parametrize("command", ["caption", "train", "evaluate", "compare", "score", "calibrate", "defaults"])
+@pytest.mark.parametrize(
+    "command", ["caption", "train", "check", "evaluate", "compare", "score", "calibrate", "defaults"]
+)
 def test_help_ends_with_an_example(run, command):
     code, out, _ = run(command, "--help")
     assert code == 0

@@ -2,10 +2,11 @@
 
 import io
 import json
-import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from data_sets import encoded, picture
 from PIL import Image, ImageEnhance
 
 from captioner.data import looks
@@ -13,26 +14,19 @@ from captioner.data.datasets import load_examples
 from captioner.data.inspection import COLUMNS, ROWS, inspect_images
 
 
-def picture(seed, size=(120, 90)):
-    """Draw coloured clouds: another picture for each seed."""
-    return Image.frombytes("RGB", (6, 5), random.Random(seed).randbytes(90)).resize(size, Image.Resampling.BICUBIC)
-
-
 def thumbnails(*pictures):
     small = (it.convert("RGB").resize((COLUMNS, ROWS), Image.Resampling.BOX) for it in pictures)
     return looks.stack([it.tobytes() for it in small])
 
 
-def encoded(image, quality):
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=quality)
-    return Image.open(file)
+def recoded(image, quality):
+    return Image.open(io.BytesIO(encoded(image, quality=quality)))
 
 
 COPIES = {
-    "encoded anew": lambda image: encoded(image, 40),
+    "encoded anew": lambda image: recoded(image, 40),
     "half the size": lambda image: image.resize((image.width // 2, image.height // 2)),
-    "twice the size": lambda image: encoded(image.resize((image.width * 2, image.height * 2)), 60),
+    "twice the size": lambda image: recoded(image.resize((image.width * 2, image.height * 2)), 60),
     "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.2),
     "cropped a little": lambda image: image.crop((2, 2, image.width - 2, image.height - 2)),
 }
@@ -42,7 +36,7 @@ def test_a_hash_says_where_each_row_becomes_lighter():
     row = np.array([0, 9, 9, 5, 6, 0, 0, 1, 2])
     thumbnail = np.repeat(np.tile(row, (ROWS, 1))[None, :, :, None], 3, axis=3).astype(np.uint8)
     [found] = looks.difference_hashes(thumbnail).tolist()
-    expected = "".join(str(int(right > left)) for left, right in zip(row[:-1], row[1:], strict=True))
+    expected = "".join(str(int(right > left)) for left, right in pairwise(row))
     assert found == int(expected * ROWS, 2)
 
 
@@ -61,7 +55,8 @@ def test_the_same_pattern_in_other_colours_is_another_picture():
 
 
 def _bands(name):
-    pattern, black = picture(0).convert("L"), Image.new("L", (120, 90))
+    pattern = picture(0).convert("L")
+    black = Image.new("L", pattern.size)
     return (pattern, black, black) if name == "red" else (black, pattern, black)
 
 

@@ -17,6 +17,7 @@ from captioner.errors import CaptionerError
 from captioner.report import page
 from captioner.report.entries import Figure
 from captioner.report.page import write_report
+from captioner.threads import AHEAD
 
 HOSTILE = "</script><img src=x onerror=alert(1)><!-- {{ entries }} {{ script }}"
 
@@ -59,7 +60,9 @@ def test_the_page_asks_for_nothing(written, entry):
         value for _, attributes in elements.tags for name in ("src", "href") if (value := attributes.get(name))
     ]
     assert addresses == ["data:,"]  # the icon, which a browser would ask for if it were not named
-    parts = "".join((page.files("captioner.report") / name).read_text() for name in ("page.css", "page.html"))
+    parts = "".join(
+        (page.files("captioner.report") / name).read_text() for name in ("base.css", "page.css", "page.html")
+    )
     assert not re.search(r"https?:|url\(|@import", parts)
 
 
@@ -160,21 +163,8 @@ def test_scores_and_confidence_are_shown_times_100_and_what_is_no_number_is_left
 
 def test_more_entries_than_are_made_ahead_keep_their_order(written, entry):
     one = entry("a dog")
-    names = [str(number) for number in range(page.AHEAD + 3)]
+    names = [str(number) for number in range(AHEAD + 3)]
     assert [shown["name"] for shown in written(*(replace(one, name=name) for name in names)).entries()] == names
-
-
-def test_entries_are_written_as_they_come(written, entry):
-    one, taken = entry("a dog"), []
-
-    def come():
-        for number in range(3 * page.AHEAD):
-            taken.append(number)
-            yield one
-
-    lines = page._lines(come(), page.ThreadPoolExecutor(1))
-    next(lines)
-    assert len(taken) == page.AHEAD
 
 
 def test_the_random_order_is_the_same_in_every_report(written, entry):
