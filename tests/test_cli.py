@@ -6,58 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from captioner import Captioner
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def mixed_folder(tmp_path, photo):
-    """Every kind of good and bad file that a folder of photographs may hold."""
-    folder = tmp_path / "mixed"
-    (folder / "deeper").mkdir(parents=True)
-    image = Image.open(photo).convert("RGB")
-    image.save(folder / "good.png")
-    image.convert("CMYK").save(folder / "cmyk.jpg", quality=100)
-    Image.open(photo).convert("L").convert("I").point(lambda value: value * 257).convert("I;16").save(
-        folder / "deep.png"
-    )
-    image.convert("RGBA").save(folder / "alpha.png")
-    image.quantize(256).save(folder / "palette.gif")
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned a quarter clockwise
-    image.transpose(Image.Transpose.ROTATE_90).save(folder / "deeper" / "turned.png", exif=exif)
-    (folder / "empty.jpg").write_bytes(b"")
-    (folder / "page.jpg").write_text("<!DOCTYPE html><title>404</title>")
-    image.resize((300, 300)).save(folder / "cut.jpg")
-    whole = (folder / "cut.jpg").read_bytes()
-    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    return folder
-
-
-def test_captions_go_to_stdout_and_complaints_to_stderr(run, tiny_model, mixed_folder):
-    code, out, err = run("caption", mixed_folder, "--model", tiny_model, "--device", "cpu")
-    said = dict(line.split("\t") for line in out.splitlines())
-    assert code == 3
-    assert {Path(path).name for path in said} == {
-        "good.png",
-        "cmyk.jpg",
-        "deep.png",
-        "alpha.png",
-        "palette.gif",
-        "turned.png",
-    }
-    for name, reason in (("empty.jpg", "empty"), ("page.jpg", "HTML"), ("cut.jpg", "truncated")):
-        assert any(name in line and reason in line for line in err.splitlines()), err
-    assert "3 of 9 images could not be read" in err
-
-
-def test_a_picture_says_the_same_in_every_form_that_keeps_it(run, tiny_model, mixed_folder):
-    _, out, _ = run("caption", mixed_folder, "--model", tiny_model, "--device", "cpu")
-    said = {Path(path).name: caption for path, caption in (line.split("\t") for line in out.splitlines())}
-    assert said["good.png"] == said["alpha.png"] == said["turned.png"]
 
 
 def test_json_prints_one_object_per_line(run, tiny_model, photo):
