@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Self
-from urllib.error import URLError
-from urllib.parse import urlparse
 
 import torch
 import torchvision
@@ -20,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from captioner.config import TrunkName
 from captioner.errors import CaptionerError, UsageError
 from captioner.models.small_cnn import CHANNELS, SmallCNN
+from captioner.models.weights import download_weights, read_state_dict
 from captioner.types import Memory
 
 
@@ -129,11 +128,11 @@ class ImageEncoder(nn.Module):
         """Start from `default` (torchvision's ImageNet weights, downloaded once), `none`, or a state dict file.
 
         Raises:
-            CaptionerError: the download fails, or the file does not hold exactly this trunk (its classifier aside).
+            CaptionerError: they cannot be had, or the file does not hold exactly this trunk (its classifier aside).
         """
         if weights == "none":
             return
-        state = self._download() if weights == "default" else _read_state_dict(Path(weights))
+        state = download_weights(self.name) if weights == "default" else read_state_dict(Path(weights))
         state = {key: value for key, value in state.items() if not key.startswith(self.layout.classifier + ".")}
         try:
             self.trunk.load_state_dict(state)
@@ -142,20 +141,6 @@ class ImageEncoder(nn.Module):
             raise CaptionerError(
                 f"encoder.weights={weights} does not fit encoder.trunk={self.name}: {reason}"
             ) from None
-
-    def _download(self) -> dict[str, Tensor]:
-        if self.name == "small_cnn":
-            raise UsageError("small_cnn has no pretrained weights: set encoder.weights=none")
-        url = torchvision.models.get_model_weights(self.name).DEFAULT.url
-        target = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
-        try:
-            state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True)
-        except (URLError, OSError, RuntimeError) as error:
-            raise CaptionerError(
-                f"ImageNet weights for {self.name} could not be downloaded from {url} ({error}): "
-                f"put that file at {target}, or set encoder.weights to a state dict file, or to none"
-            ) from None
-        return state
 
 
 def fold_batch_norms(encoder: ImageEncoder) -> ImageEncoder:
@@ -170,21 +155,3 @@ def fold_batch_norms(encoder: ImageEncoder) -> ImageEncoder:
                 parent.add_module(before, fuse_conv_bn_eval(convolution, norm))
                 parent.add_module(after, nn.Identity())
     return folded.to(memory_format=torch.channels_last)
-
-
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read tensors only: nothing in the file is ever executed."""
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CaptionerError(f"encoder.weights={path}: there is no such file") from None
-    except Exception as error:  # what torch.load raises for a bad file is not documented
-        reason = str(error).splitlines()[0][:200]
-        raise CaptionerError(f"encoder.weights={path} is not a state dict of tensors: {reason}") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CaptionerError(f"encoder.weights={path} is not a state dict: save model.state_dict()")
-    return state
