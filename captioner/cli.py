@@ -68,7 +68,12 @@ def caption(
     device: DeviceOption = Device.AUTO,
     precision: PrecisionOption = Precision.AUTO,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write COCO results (.json) or JSON lines (.jsonl).")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write COCO results (.json) or JSON lines (.jsonl); after an interruption, go on from FILE.part.",
+            show_default=False,
+        ),
     ] = None,
     report: ReportOption = None,
     explain: ExplainOption = False,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from captioner.config import ModelConfig
 from captioner.errors import CaptionerError
 from captioner.parsing import parse, to_json
-from captioner.storage import new_folder, verify
+from captioner.storage import CHECKSUMS, new_folder, verify
 from captioner.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:  # torch is imported where tensors are, so that a wrong folder is named at once
@@ -35,6 +35,19 @@ def resolve(folder: str | Path | None) -> Path:
             hint = f"did you mean {path / 'best'}?"
         raise CaptionerError(f"{path} is not a model folder (it has no {_CONFIG}): {hint}")
     return path
+
+
+def weights_digest(folder: str | Path | None) -> str:
+    """Tell a model from others by the SHA-256 of its weights, as it was noted when they were saved.
+
+    Raises:
+        CaptionerError: there is no model there, or it has no checksums.
+    """
+    sums = resolve(folder) / CHECKSUMS
+    try:
+        return str(json.loads(sums.read_text(encoding="utf-8"))[_WEIGHTS])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CaptionerError(f"{sums} does not name {_WEIGHTS} ({error!r}): copy the whole folder again") from None
 
 
 def write_model(

@@ -15,7 +15,10 @@ from captioner.config import DeviceName, PrecisionName
 from captioner.console import console, readable
 from captioner.data.images import find_images
 from captioner.errors import UsageError
-from captioner.metrics.results import check_destination, write_results
+from captioner.metrics.growing import growing_results
+from captioner.metrics.results import check_destination
+from captioner.model_folder import weights_digest
+from captioner.parsing import to_json
 
 
 def caption_files(
@@ -33,6 +36,8 @@ def caption_files(
 ) -> int:
     """Print the captions of every image as soon as they are known; name those that cannot be read on stderr.
 
+    With `output`, an interrupted run is gone on with, unless there is to be a report: that needs every caption's words.
+
     Returns:
         How many images could not be read.
     """
@@ -47,25 +52,37 @@ def caption_files(
 
     captioner = Captioner.from_pretrained(*models, device=device, precision=precision)
     asked = captioner.decoding(decoding)
-    captioned: dict[Path, Caption] = {}
-    stream = captioner.stream(files, decoding=asked, explain=explain, batch_size=batch_size)
-    for file, result in readable(files, stream, doing="captioning"):
-        captioned[file] = result
-        if as_json:
-            typer.echo(json.dumps({"image": str(file), **as_values(result, several=asked.captions > 1)}))
-        else:
-            for caption in (result, *result.others):
-                typer.echo(f"{file}\t{'' if caption.silent else caption.text}")
-    shown: dict[int | str, str] = {str(file): caption.text for file, caption in captioned.items() if not caption.silent}
-    if output:
-        write_results(output, shown)
+    captioned: dict[Path, Caption] = {}  # only for a report: they would grow with the images
+    unsure = read = 0
+    made_by = {"weights": [weights_digest(model) for model in models or (None,)], "decoding": to_json(asked)}
+    with growing_results(output, [str(file) for file in files], made_by=made_by, go_on=not report) as results:
+        left = [file for file in files if str(file) not in results.captions]
+        if there := len(files) - len(left):
+            console.print(f"captioner: an interrupted run captioned {there:,} of {len(files):,} images: going on")
+        stream = captioner.stream(left, decoding=asked, explain=explain, batch_size=batch_size)
+        for file, caption in readable(left, stream, doing="captioning"):
+            _show(file, caption, several=asked.captions > 1, as_json=as_json)
+            read += 1
+            unsure += caption.silent
+            if not caption.silent:
+                results.add(str(file), caption.text)
+            if report:
+                captioned[file] = caption
     if report:
         report_captions(report, captioned, models=models, config=captioner.config, asked=asked)
-    if silent := len(captioned) - len(shown):
-        console.print(f"captioner: {silent} of {len(files)} captions are not shown: their confidence is too low")
-    if failed := len(files) - len(captioned):
+    if unsure:
+        console.print(f"captioner: {unsure} of {len(files)} captions are not shown: their confidence is too low")
+    if failed := len(left) - read:
         console.print(f"captioner: {failed} of {len(files)} images could not be read, the others are captioned")
     return failed
+
+
+def _show(file: Path, caption: Caption, *, several: bool, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"image": str(file), **as_values(caption, several=several)}))
+        return
+    for one in (caption, *caption.others):
+        typer.echo(f"{file}\t{'' if one.silent else one.text}")
 
 
 def as_values(caption: Caption, *, several: bool = False) -> dict[str, Any]:
