@@ -59,14 +59,15 @@ def growing_results(
         yield GrowingResults({}, None)
         return
     part = path.with_name(path.name + ".part")
-    there = _read(part, made_by) if go_on else {}
-    captions = {image: there[image] for image in images if image in there}
+    there = _read(part, made_by)
+    captions = {image: there[image] for image in images if go_on and image in there}
     with new_file(part) as file:  # anew, for the end of a killed run's may be half a line
         file.writelines([json.dumps(made_by) + "\n", *(_line(*result) for result in captions.items())])
     try:
         yield GrowingResults(captions, part)
     except BaseException:
-        console.print(f"captioner: {len(captions):,} captions are kept in {part}, where the same command goes on")
+        kept = f"captioner: {len(captions):,} captions are kept in {part}, where the same command goes on"
+        console.print(kept, markup=False)
         raise
     write_results(path, {image: captions[image] for image in images if image in captions})
     part.unlink()
@@ -84,7 +85,7 @@ def _read(part: Path, made_by: Mapping[str, object]) -> dict[ImageId, str]:
         captions = {result["image_id"]: result["caption"] for result in results}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UsageError(f"{part}: cannot be read as what an interrupted run left ({error}); move it away") from error
     if about != made_by:
         raise UsageError(

@@ -121,6 +121,10 @@ def _parsed(path: Path, text: str, first_line: int) -> object:
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
         raise UsageError(f"{path}, line {line}: not JSON: {error.msg}; write the file again") from error
+    except RecursionError as error:
+        raise UsageError(f"{path}, line {first_line}: not JSON: nested too deep; write the file again") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise UsageError(f"{path}, line {first_line}: not JSON: {error}; write the file again") from error
 
 
 def _checked(entry: object) -> tuple[ImageId, str]:

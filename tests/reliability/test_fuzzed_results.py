@@ -1,0 +1,29 @@
+"""Results files of any bytes and any values: all that is in them is read, or what is wrong is told."""
+
+import pytest
+from fuzz import answer, as_json, as_json_lines, changed, damaged
+from hypothesis import given
+from hypothesis import strategies as st
+
+from captioner.metrics.results import check_images, read_results
+
+pytestmark = pytest.mark.row(21)
+
+GOOD = [{"image_id": 1, "caption": "a dog runs"}, {"image_id": "b.jpg", "caption": "a cat"}]
+
+files = damaged(changed(GOOD).map(as_json) | changed(GOOD).map(as_json_lines)) | st.binary()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("results")
+
+
+@given(data=files, ending=st.sampled_from([".json", ".jsonl"]))
+def test_fuzzed_results_are_read_or_refused(folder, data, ending):
+    file = folder / f"results{ending}"
+    file.write_bytes(data)
+    results = answer(read_results, file)
+    if results is not None:
+        assert all(isinstance(caption, str) for caption in results.values())
+        answer(check_images, [1, "b.jpg"], results)
