@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,9 +30,9 @@ def resolve(folder: str | Path | None) -> Path:
         CaptionerError: there is no model there.
     """
     path = BUNDLED if folder is None or str(folder) == "bundled" else Path(folder)
-    if not (path / _CONFIG).is_file():
+    if not os.path.isfile(path / _CONFIG):  # of any text: `Path.is_file` throws on names that are too long
         hint = "name the folder that holds it, for example runs/flickr8k/best"
-        if (path / "best" / _CONFIG).is_file():
+        if os.path.isfile(path / "best" / _CONFIG):
             hint = f"did you mean {path / 'best'}?"
         raise CaptionerError(f"{path} is not a model folder (it has no {_CONFIG}): {hint}")
     return path

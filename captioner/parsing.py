@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import json
 import types
 import typing
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from captioner.config import Section
 from captioner.errors import UsageError
+from captioner.plain_yaml import parse_yaml
 
 AnySection = TypeVar("AnySection", bound=Section)
 
@@ -26,15 +26,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UsageError: it is missing, is not YAML, or is not a mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        values = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"config {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"config {path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UsageError(f"config {path} is not YAML{where}: {getattr(error, 'problem', error)}") from None
+    except ValueError as error:
+        raise UsageError(f"config {path} is not plain YAML: {error}") from None
     if not isinstance(values, dict):
         raise UsageError(f"config {path} holds no settings: expected lines such as 'training:'")
     return values
@@ -46,20 +44,21 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
     Raises:
         UsageError: a pair has no `=`, or its key leads into something that is no section.
     """
-    values = json.loads(json.dumps(values, default=str))  # a copy, of plain values
+    values = deepcopy(values)
     for pair in overrides:
         key, equals, text = pair.partition("=")
         if not equals or not key:
             raise UsageError(f"'{pair}' is not a setting: write key=value, for example training.batch_size=32")
+        try:
+            value = parse_yaml(text)
+        except ValueError as error:
+            raise UsageError(f"{key}: '{text}' is not a YAML value ({error}): put it in quotes") from None
         *parents, last = key.split(".")
         place: Any = values
         try:
-            value = yaml.safe_load(text)
             for parent in parents:
                 place = place[int(parent)] if isinstance(place, list) else _section(place, parent)
             place[int(last) if isinstance(place, list) else last] = value
-        except yaml.YAMLError:
-            raise UsageError(f"{key}: '{text}' is not a YAML value: put it in quotes") from None
         except (ValueError, IndexError, TypeError, AttributeError):
             raise UsageError(f"'{key}' leads nowhere in this config") from None
     return values

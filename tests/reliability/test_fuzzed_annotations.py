@@ -29,12 +29,13 @@ LINES = [
     {"image": "sub/2.jpg", "caption": "a bird flies"},
 ]
 CSV = b'image,caption\n1.jpg,a dog\nsub/2.jpg,"a cat, asleep"\n'
+QUOTED = b'"1,image,caption,2"\n1.jpg,a dog\n'
 TOKEN = b"1.jpg#0\ta dog\n1.jpg#1\ta cat\nsub/2.jpg#0\ta bird\n"
 
 formats = st.one_of(
     st.tuples(st.just(".json"), damaged((changed(COCO) | changed(KARPATHY)).map(as_json))),
     st.tuples(st.just(".jsonl"), damaged(changed(LINES).map(as_json_lines))),
-    st.tuples(st.sampled_from([".csv", ".txt"]), damaged(st.sampled_from([CSV, TOKEN]))),
+    st.tuples(st.sampled_from([".csv", ".txt"]), damaged(st.sampled_from([CSV, QUOTED, TOKEN]))),
     st.tuples(st.sampled_from([".json", ".jsonl", ".csv", ".txt"]), st.binary() | st.text().map(str.encode)),
 )
 
