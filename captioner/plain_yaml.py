@@ -22,16 +22,19 @@ class _PlainLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="aliases are not read, write it out", problem_mark=event.start_mark)
-        if getattr(event, "tag", None):
-            raise yaml.MarkedYAMLError(problem="tags are not read, leave it out", problem_mark=event.start_mark)
-        if self.depth >= MAX_DEPTH:
-            raise yaml.MarkedYAMLError(problem=f"more than {MAX_DEPTH} levels deep", problem_mark=event.start_mark)
+        if problem := self._problem(event):
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
+
+    def _problem(self, event: Any) -> str | None:
+        if isinstance(event, yaml.AliasEvent):
+            return "aliases are not read, write it out"
+        if getattr(event, "tag", None):
+            return "tags are not read, leave it out"
+        return f"more than {MAX_DEPTH} levels deep" if self.depth >= MAX_DEPTH else None
 
 
 def parse_yaml(text: str) -> Any:
