@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from captioner.data.datasets import load_examples, load_references
 
-pytestmark = pytest.mark.row(18)
+pytestmark = [pytest.mark.row(18), pytest.mark.timeout(3600)]
 
 COCO = {
     "images": [{"id": 1, "file_name": "1.jpg"}, {"id": "b", "file_name": "sub/2.jpg"}],

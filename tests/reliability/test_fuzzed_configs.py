@@ -10,7 +10,7 @@ from captioner.commands.settings import load_config
 from captioner.config import Config
 from captioner.parsing import parse, to_json
 
-pytestmark = pytest.mark.row(24)
+pytestmark = [pytest.mark.row(24), pytest.mark.timeout(3600)]
 
 GOOD = to_json(parse(Config, {"data": {"train": {"annotations": "captions.json"}}, "init": "bundled"}, source="good"))
 BOMBS = (

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pictures import encoded, noise
 from reading_process import ReadingProcess
 
-pytestmark = pytest.mark.row(14)
+pytestmark = [pytest.mark.row(14), pytest.mark.timeout(3600)]
 
 KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MODES = {"JPEG": ("RGB", "L", "CMYK"), "WEBP": ("RGB", "RGBA"), "BMP": ("RGB", "L")}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from captioner.metrics.results import check_images, read_results
 
-pytestmark = pytest.mark.row(21)
+pytestmark = [pytest.mark.row(21), pytest.mark.timeout(3600)]
 
 GOOD = [{"image_id": 1, "caption": "a dog runs"}, {"image_id": "b.jpg", "caption": "a cat"}]
 
