@@ -49,3 +49,5 @@ def parse_yaml(text: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise ValueError(where + " ".join(str(getattr(error, "problem", None) or error).split())) from None
+    except OverflowError:
+        raise ValueError("a character beyond Unicode's last") from None

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from captioner.errors import CaptionerError
 
-ODD_TEXTS = ("", " ", "\0", "\ud800", "\u2028", "a\nb", "../x", "x" * 5000, "\ufeff", "1e999", "[bold]")
+ODD_TEXTS = ("", " ", "\0", "\ud800", "\u2028", "a\nb", "../x", "x" * 300, "\ufeff", "1e999", "[bold]")
 BOMBS = (b"9" * 5000, b"[" * 100_000, b'{"a":' * 100_000, b"\xff", b"\xef\xbb\xbf", b"\0", b"NaN")
 
 texts = st.text(max_size=20) | st.sampled_from(ODD_TEXTS)

@@ -12,7 +12,19 @@ from captioner.parsing import parse, to_json
 
 pytestmark = [pytest.mark.row(24), pytest.mark.timeout(3600)]
 
-GOOD = to_json(parse(Config, {"data": {"train": {"annotations": "captions.json"}}, "init": "bundled"}, source="good"))
+GOOD = {
+    "init": "bundled",
+    "data": {"train": {"annotations": "captions.json"}, "captions_per_image": "all", "holdout": 0.1},
+    "decoder": {"cell": "gru", "layers": 2},
+    "decoding": {"require": ["dog"], "min_length": 3},
+    "training": {
+        "phases": [
+            {"epochs": 2},
+            {"objective": "self_critical", "self_critical": {"reward": {"CIDEr": 1, "Bleu_4": 0.5}}},
+        ],
+        "max_steps": None,
+    },
+}
 BOMBS = (
     "a: &a [x, x]\nb: &b [*a, *a]\n",
     "init: &a [*a]\n",
