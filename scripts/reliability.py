@@ -91,8 +91,8 @@ def table(faults: Mapping[int, Mapping[str, str]], rows: Mapping[int, Sequence[O
 def _proof(fault: Mapping[str, str], tests: Sequence[Outcome]) -> Iterator[str]:
     files = dict.fromkeys(test.file for test in tests)
     yield "<br>".join(f"[{file}](../tests/reliability/{file})" for file in files) or NOTHING
-    missing = f"not here: {fault['not_here']}" if "not_here" in fault else "" if tests else "**no test**"
-    yield "; ".join(filter(None, [_counted(tests), missing]))
+    missing = f"not here: {fault['not_here']}" if "not_here" in fault else ""
+    yield "; ".join(filter(None, [_counted(tests) or "**no test**", missing]))
 
 
 def _counted(tests: Sequence[Outcome]) -> str:

@@ -14,6 +14,7 @@ FAULTS = {
     2: {"fault": "a flood", "must": "a boat"},
     3: {"fault": "a storm", "must": "a cellar", "not_here": "no wind in here"},
     4: {"fault": "a thief", "must": "a dog"},
+    5: {"fault": "a wave", "must": "a hill", "not_here": "no sea"},
 }
 REPORT = """<testsuites><testsuite>
 <testcase classname="tests.reliability.test_fires" name="test_small">{row1}</testcase>
@@ -43,6 +44,7 @@ def test_every_row_says_what_its_tests_showed(script):
         "| 2 | a flood | a boat | – | **no test** |",
         f"| 3 | a storm | a cellar | {storms} | 1 passed; not here: no wind in here |",
         f"| 4 | a thief | a dog | {thieves} | **test_by_night failed** |",
+        "| 5 | a wave | a hill | – | **no test**; not here: no sea |",
     ]
 
 
