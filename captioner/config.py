@@ -202,6 +202,7 @@ class TrainingConfig(Section):
     cache_features: bool = True  # where the trunk is frozen and nothing is augmented
     precision: PrecisionName = "auto"
     workers: Whole | None = None  # that read images; none: as many as there are cores
+    worker_timeout: Annotated[float, Field(ge=0)] = 45.0  # seconds to wait for a batch of theirs; 0: for ever
     seed: int = 0
 
 

@@ -27,8 +27,9 @@ from captioner.config import (
     TrainingConfig,
     TrunkName,
 )
-from captioner.data.batching import CaptionDataset, EpochSampler, ImageSource, Load, Loader
+from captioner.data.batching import CaptionDataset, EpochSampler, ImageSource, Load
 from captioner.data.datasets import Example
+from captioner.data.loading import Loader
 from captioner.data.transforms import build_transform
 from captioner.devices import autocast, pick_device
 from captioner.errors import ImageError

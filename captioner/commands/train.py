@@ -23,7 +23,7 @@ from captioner.search import build_search
 from captioner.text.glove import read_glove
 from captioner.text.tokenizer import tokenize
 from captioner.text.vocabulary import SPECIALS, Vocabulary
-from captioner.training.checkpoint import checkpoints, find_checkpoint
+from captioner.training.checkpoint import checkpoints, find_checkpoint, way_on
 from captioner.training.distributed import Ranks, ranks
 from captioner.training.trainer import Trainer
 from captioner.types import Hypothesis, State
@@ -75,8 +75,7 @@ def train(config: Config, *, device: DeviceName = "auto", resume: str | None = N
         try:
             trainer.run(checkpoint)
         except KeyboardInterrupt:
-            saved = checkpoints(output)
-            console.print(f"go on from {saved[-1]} with --resume auto" if saved else "there is no checkpoint yet")
+            console.print(way_on(output))
             raise
         return output / "best"
 

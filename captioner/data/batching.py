@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from captioner.data.datasets import Example
 from captioner.data.images import read_image
@@ -144,45 +143,3 @@ def in_order(count: int, batch_size: int) -> list[list[Key]]:
     return [
         [(0, index) for index in range(start, min(start + batch_size, count))] for start in range(0, count, batch_size)
     ]
-
-
-def image_workers() -> int:
-    """Processes that read images where nothing else is asked for: one for each core that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class Loader:
-    """Read batches ahead of their use, in worker processes.
-
-    Iterating raises ImageError, naming the file, when the next batch holds an image that cannot be read. (It travels
-    home as a value: an exception that a worker raises arrives as the text of a traceback.)
-    """
-
-    def __init__(self, dataset: CaptionDataset, batches: Batches, *, workers: int, pin_memory: bool = False) -> None:
-        self._loader: DataLoader[Batch | ImageError] = DataLoader(
-            dataset,  # type: ignore[arg-type]  # collate turns items into a Batch
-            batch_sampler=batches,
-            collate_fn=_collate_or_complain,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=pin_memory,
-            generator=torch.Generator(),  # or the loader would draw from the one that dropout uses
-        )
-
-    def __len__(self) -> int:
-        return len(self._loader)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self._loader:
-            if isinstance(batch, ImageError):
-                raise batch
-            yield batch
-
-
-def _collate_or_complain(items: Sequence[Item | ImageError]) -> Batch | ImageError:
-    good = []
-    for item in items:
-        if isinstance(item, ImageError):
-            return item
-        good.append(item)
-    return collate(good)

@@ -29,7 +29,13 @@ class Progress:
     step: int = 0  # of the run
     best: float = -1.0  # CIDEr-D
     worse: int = 0  # validations since the best one
+    validated: int = 0  # the last step that was
     log_size: int = 0  # bytes of metrics.jsonl
+
+    def next_phase(self) -> None:
+        """Stand at the beginning of the next one."""
+        self.phase += 1
+        self.epoch = self.batch = self.worse = 0
 
 
 def save_checkpoint(
@@ -60,6 +66,12 @@ def checkpoints(output: Path) -> list[Path]:
     """Every checkpoint of a run, the oldest first."""
     found = [path for path in output.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+
+
+def way_on(output: Path) -> str:
+    """Say how to go on with a run that stopped."""
+    saved = checkpoints(output)
+    return f"go on from {saved[-1].name} with --resume auto" if saved else "there is no checkpoint yet: start again"
 
 
 def find_checkpoint(output: Path, resume: str, warn: Callable[[str], None]) -> Path | None:

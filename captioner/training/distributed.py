@@ -43,6 +43,10 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
+    def any(self, told: bool) -> bool:
+        """Whether any rank was told to."""
+        return bool(self.sum(torch.tensor(int(told), device=self.device)))
+
     def gather(self, value: Any) -> list[Any]:
         """Every rank's value, on every rank."""
         if self.count == 1:

@@ -16,12 +16,11 @@ from captioner.data.batching import (
     EpochSampler,
     ImageSource,
     Load,
-    Loader,
-    image_workers,
     in_order,
 )
 from captioner.data.datasets import Example
 from captioner.data.features import FeatureSource, cached_features, features_key
+from captioner.data.loading import Loader, image_workers
 from captioner.data.transforms import build_transform
 from captioner.devices import autocast
 from captioner.models.encoder import ImageEncoder, fold_batch_norms
@@ -55,18 +54,19 @@ class Feeder:
         """Read the training split, augmented as the phase says."""
         if self._is_cached(phase):
             source: Load = self._features(self.train, self.train_words, "train")
-            return self._loader(source, self.train_words, sampler, workers=0)
+            return self._loader(source, self.train, self.train_words, sampler, workers=0)
         name = phase.augmentation or self.config.encoder.transform
         source = ImageSource(self.train, build_transform(name, self.config.encoder.image_size))
-        return self._loader(source, self.train_words, sampler, workers=self._workers)
+        return self._loader(source, self.train, self.train_words, sampler, workers=self._workers)
 
     def dev_loader(self, phase: PhaseConfig) -> Loader:
         """Read this rank's share of the dev split in order, never augmented."""
         batches = in_order(len(self.dev), self.config.training.batch_size)
         if self._is_cached(phase):
             source: Load = self._features(self.dev, self.dev_words, f"dev-{self.ranks.rank}-of-{self.ranks.count}")
-            return self._loader(source, self.dev_words, batches, workers=0)
-        return self._loader(ImageSource(self.dev, self.transform), self.dev_words, batches, workers=self._workers)
+            return self._loader(source, self.dev, self.dev_words, batches, workers=0)
+        source = ImageSource(self.dev, self.transform)
+        return self._loader(source, self.dev, self.dev_words, batches, workers=self._workers)
 
     def _is_cached(self, phase: PhaseConfig) -> bool:
         same_each_epoch = phase.finetune_from is None and phase.augmentation is None
@@ -81,9 +81,23 @@ class Feeder:
         longest = self.config.data.max_length
         return [[vocabulary.encode(tokenize(caption), longest) for caption in example.captions] for example in examples]
 
-    def _loader(self, source: Load, words: list[list[list[int]]], batches: Batches, *, workers: int) -> Loader:
-        dataset = CaptionDataset(source, words, self.config.data.captions_per_image, self.config.training.seed)
-        return Loader(dataset, batches, workers=workers, pin_memory=self.ranks.device.type == "cuda")
+    def _loader(
+        self,
+        source: Load,
+        examples: Sequence[Example],
+        words: list[list[list[int]]],
+        batches: Batches,
+        *,
+        workers: int,
+    ) -> Loader:
+        return Loader(
+            CaptionDataset(source, words, self.config.data.captions_per_image, self.config.training.seed),
+            batches,
+            workers=workers,
+            timeout=self.config.training.worker_timeout,
+            name=lambda index: str(examples[index].path),
+            pin_memory=self.ranks.device.type == "cuda",
+        )
 
     def _features(self, examples: Sequence[Example], words: list[list[list[int]]], split: str) -> FeatureSource:
         """Open the cache of a split, or fill it; a split that all ranks share is filled by the first."""
@@ -95,7 +109,8 @@ class Feeder:
         def compute() -> Iterator[Tensor]:
             seer = fold_batch_norms(self.encoder)
             console.print(f"computing the features of {split}, once: {len(examples)} images")
-            loader = self._loader(ImageSource(examples, self.transform), words, batches, workers=self._workers)
+            source = ImageSource(examples, self.transform)
+            loader = self._loader(source, examples, words, batches, workers=self._workers)
             for batch in track(loader, total=len(batches), doing=f"features of {split}", unit="batches"):
                 with autocast(self.ranks.device, self.config.training.precision):
                     grid = seer.features(batch.source.to(self.ranks.device))  # (B, P, C)

@@ -9,8 +9,8 @@ import torch
 
 from captioner.config import PrecisionName
 from captioner.console import track
-from captioner.data.batching import Loader
 from captioner.data.datasets import Example
+from captioner.data.loading import Loader
 from captioner.devices import autocast
 from captioner.metrics.scorer import Scorer, Scores
 from captioner.models.captioning import CaptioningModel
@@ -65,13 +65,15 @@ class Validator:
         self.scorer = Scorer({example.image_id: example.captions for example in dev})
 
     @torch.inference_mode()
-    def __call__(self, loader: Loader) -> Validation:
-        """Validate on this rank's share of dev, as `loader` reads it, in order."""
+    def __call__(self, loader: Loader, *, stop: Callable[[], bool]) -> Validation | None:
+        """Validate on this rank's share of dev, as `loader` reads it, in order; give it up if any rank says `stop`."""
         self.model.eval()
         objective, device = TeacherForcing(self.model).eval(), self.ranks.device
         forced = free = LossSum(torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device))
         captions: list[str] = []
         for batch in track(loader, total=len(loader), doing="validation", unit="batches"):
+            if stop():
+                break
             batch = batch.to(device)
             with autocast(device, self.precision):
                 memory = self.model.encode(batch.source)
@@ -81,6 +83,8 @@ class Validator:
                 found = self.search(state)
                 captions += [detokenize(self.vocabulary.decode(best.words)) for best in found]
         self.model.train()
+        if self.ranks.any(stop()):
+            return None
         everything: dict[int | str, str] = {}
         for share in self.ranks.gather(dict(zip(self.image_ids, captions, strict=True))):
             everything.update(share)

@@ -5,8 +5,9 @@ import random
 import pytest
 import torch
 
-from captioner.data.batching import CaptionDataset, EpochSampler, ImageSource, Loader, collate, in_order, spread
+from captioner.data.batching import CaptionDataset, EpochSampler, ImageSource, collate, in_order, spread
 from captioner.data.datasets import Example
+from captioner.data.loading import Loader
 from captioner.data.transforms import build_transform
 from captioner.errors import ImageError
 

@@ -1,0 +1,111 @@
+"""What a run leaves in its folder between two steps: numbers, validations, the best model, checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from captioner.config import TrainingConfig
+from captioner.console import console, progress_bar
+from captioner.data.datasets import Example
+from captioner.data.loading import Loader
+from captioner.storage import new_folder
+from captioner.training.averaging import MovingAverage
+from captioner.training.checkpoint import Progress, random_state, save_checkpoint
+from captioner.training.distributed import Ranks
+from captioner.training.logging import RunLog, draw_samples
+from captioner.training.losses import LossSum
+from captioner.training.validation import Validator
+
+SAMPLES = 12  # photographs in samples.png
+
+
+class Recorder:
+    """Write down how a run goes; the first rank does, for all. `progress` is what the trainer counts in."""
+
+    def __init__(
+        self,
+        output: Path,
+        settings: TrainingConfig,
+        progress: Progress,
+        *,
+        dev: Sequence[Example],
+        validator: Validator,
+        average: MovingAverage,
+        write_model: Callable[[Path], None],
+        ranks: Ranks,
+    ) -> None:
+        self.output, self.settings, self.progress = output, settings, progress
+        self.samples, self.validator = dev[:SAMPLES], validator
+        self.average, self.write_model, self.ranks = average, write_model, ranks
+        self.saved = progress.step  # the last step that a checkpoint knows all about
+        self.log = RunLog(output, size=progress.log_size) if ranks.is_first else None
+
+    def close(self) -> None:
+        """Put the log on disk for good."""
+        if self.log:
+            self.log.close()
+
+    @contextmanager
+    def epoch(self, name: str, batches: int) -> Iterator[None]:
+        """Show a bar for as long as an epoch of so many batches lasts."""
+        self.loss: LossSum | None = None
+        self.captions, self.start = 0, time.monotonic()
+        with progress_bar("batches") as self.bar:
+            self.task = self.bar.add_task(name, total=batches, completed=self.progress.batch, note="")
+            yield
+
+    def step(self, loss: LossSum, *, captions: int, **figures: float) -> None:
+        """Note a step that was taken, with so many captions, and what else there is to say of it."""
+        self.loss = loss if self.loss is None else self.loss + loss
+        self.captions += captions
+        if self.log:
+            self.log.write(self.progress.step, loss=loss.mean, **figures)
+        noted = "".join(f"  {name} {value:.3g}" for name, value in figures.items())
+        self.bar.update(self.task, completed=self.progress.batch, note=f"loss {loss.mean:.3f}{noted}")
+
+    def validate(self, loader: Loader, *, stop: Callable[[], bool]) -> bool:
+        """Validate, keep the model if it is the best yet, and say True; or False, if `stop` came true meanwhile."""
+        speed = self.captions / (time.monotonic() - self.start)
+        with self.average.applied():
+            result = self.validator(loader, stop=stop)
+        if result is None:
+            return False
+        cider, progress = result.scores.figures["CIDEr"], self.progress
+        better = cider > progress.best
+        progress.best, progress.worse = max(cider, progress.best), 0 if better else progress.worse + 1
+        progress.validated, self.saved = progress.step, -1
+        if self.log:
+            self.log.validation(progress.step, result.figures)
+            loss = f"loss {self.loss.mean:.3f}  " if self.loss else ""
+            best = "  (best)" if better else ""
+            console.print(f"step {progress.step}  {loss}{result}  {speed:.0f} captions/s{best}")
+            draw_samples(self.output / "samples.png", self.samples, result.captions)
+            if better:
+                with new_folder(self.output / "best") as folder, self.average.applied():
+                    self.write_model(folder)
+        self.captions, self.start = 0, time.monotonic()  # a validation is no time of training
+        return True
+
+    def checkpoint(self, optimizer: torch.optim.Optimizer) -> None:
+        """Save where the run stands, unless that is done."""
+        if self.saved == self.progress.step:
+            return
+        random_states = self.ranks.gather(random_state(self.ranks.device))
+        if self.log:
+            self.progress.log_size = self.log.flush()
+            save_checkpoint(
+                self.output,
+                self.progress,
+                write_model=self.write_model,
+                optimizer=optimizer,
+                average=self.average,
+                random_states=random_states,
+                keep=self.settings.keep_checkpoints,
+            )
+        self.saved = self.progress.step
+        self.ranks.wait()
