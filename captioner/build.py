@@ -62,4 +62,4 @@ def load_weights(model: CaptioningModel, state: Mapping[str, Tensor], *, source:
         model.load_state_dict(state)
     except RuntimeError as error:
         reason = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
-        raise CaptionerError(f"the weights in {source} do not fit its config: {reason}") from None
+        raise CaptionerError(f"the weights in {source} do not fit the config: {reason}") from None

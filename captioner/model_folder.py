@@ -32,6 +32,11 @@ def resolve(folder: str | Path | None) -> Path:
     path = BUNDLED if folder is None or str(folder) == "bundled" else Path(folder)
     if not os.path.isfile(path / _CONFIG):  # of any text: `Path.is_file` throws on names that are too long
         hint = "name the folder that holds it, for example runs/flickr8k/best"
+        if os.path.isfile(path):
+            hint = (
+                "it is a file, and pickles are never executed; train a captioner with encoder.weights set to a state "
+                "dict, saved as torch.save(model.state_dict(), file)"
+            )
         if os.path.isfile(path / "best" / _CONFIG):
             hint = f"did you mean {path / 'best'}?"
         raise CaptionerError(f"{path} is not a model folder (it has no {_CONFIG}): {hint}")
@@ -55,12 +60,16 @@ def write_model(
     folder: Path, *, config: ModelConfig, vocabulary: Vocabulary, state: Mapping[str, Tensor], half: bool = False
 ) -> None:
     """Write a model's files into an existing folder; `half` stores its weights in half precision."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     _write_config(folder, config, vocabulary.digest)
     vocabulary.save(folder / _VOCABULARY)
     tensors = {name: _stored(tensor, half=half) for name, tensor in state.items()}
-    save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+    try:
+        save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+    except SafetensorError as error:  # its name for what the disk says
+        raise OSError(str(error)) from error
 
 
 def _write_config(folder: Path, config: ModelConfig, digest: str) -> None:

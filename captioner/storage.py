@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from captioner.disk import free_space
 from captioner.errors import CaptionerError, UsageError
 
 CHECKSUMS = "checksums.json"
@@ -78,8 +79,10 @@ def new_folder(path: Path) -> Iterator[Path]:
         unfinished.rename(path)
         shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
+        if replaced.exists() and not path.exists():
+            replaced.rename(path)
         raise CaptionerError(
-            f"{path} cannot be written: {error.strerror or error} ({_free(path)} MiB free): "
+            f"{path} cannot be written: {error.strerror or error} ({free_space(path)} MiB free): "
             "free some space or choose another folder; what was saved before is untouched"
         ) from None
     finally:
@@ -119,20 +122,20 @@ def _seal(folder: Path) -> None:
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.suffix != ".md"]
     sums = {file.name: _sha256(file) for file in files if file.name != CHECKSUMS}  # a model card is people's to edit
     (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2), encoding="utf-8")
-    for file in [*folder.iterdir(), folder]:
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            with contextlib.suppress(OSError):  # some file systems cannot flush a folder
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    for file in folder.iterdir():
+        _flush(file)
+    with contextlib.suppress(OSError):  # some file systems cannot flush a folder
+        _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _free(path: Path) -> int:
-    there = next(parent for parent in path.absolute().parents if parent.exists())
-    return shutil.disk_usage(there).free // 2**20

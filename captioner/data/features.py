@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import random
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from captioner.data.datasets import Example
+from captioner.disk import check_space, free_space
 from captioner.errors import CaptionerError
 
 
@@ -45,6 +47,8 @@ class FeatureSource:
         return _opened[self.path]
 
 
+_MINE = f".{platform.node()}-"
+
 _opened: dict[Path, np.ndarray] = {}  # each process maps a file once
 
 
@@ -53,15 +57,16 @@ def cached_features(
 ) -> FeatureSource:
     """Open the features kept under `key`, or compute them, batch after batch (B, P, C), and keep them.
 
-    The file appears under its name only when it is whole.
+    The file appears under its name only when it is whole. What killed runs have left unfinished is removed.
 
     Raises:
         CaptionerError: the disk is full or read-only.
     """
     place = folder / key
     if not (place / "features.npy").exists():
-        unfinished = folder / f"{key}.{os.getpid()}.tmp"
+        unfinished = folder / f"{key}{_MINE}{os.getpid()}.tmp"
         try:
+            _sweep(folder)
             unfinished.mkdir(parents=True, exist_ok=True)
             ids = [example.image_id for example in examples]
             (unfinished / "ids.json").write_text(json.dumps(ids), encoding="utf-8")
@@ -69,9 +74,8 @@ def cached_features(
             shutil.rmtree(place, ignore_errors=True)
             unfinished.rename(place)
         except OSError as error:
-            free = shutil.disk_usage(folder.parent).free // 2**20 if folder.parent.exists() else 0
             raise CaptionerError(
-                f"features cannot be kept in {folder} ({error.strerror}; {free} MiB free): "
+                f"features cannot be kept in {folder} ({error.strerror}; {free_space(folder)} MiB free): "
                 "free some space, choose another --output, or set training.cache_features=false"
             ) from None
         finally:
@@ -79,13 +83,34 @@ def cached_features(
     return FeatureSource(place / "features.npy")
 
 
+def _sweep(folder: Path) -> None:
+    """Remove what processes of this machine have left unfinished that no longer run."""
+    for unfinished in folder.glob(f"*{_MINE}*.tmp"):
+        try:
+            os.kill(int(unfinished.stem.rpartition("-")[2]), 0)  # asks only whether it is there
+        except ProcessLookupError:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        except OSError:  # another user's
+            continue
+
+
 def _write(path: Path, count: int, batches: Iterable[Tensor]) -> None:
-    array, done = None, 0
-    for batch in batches:
-        if array is None:
-            array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(count, *batch.shape[1:]))
-        array[done : done + len(batch)] = batch.half().cpu().numpy()
-        done += len(batch)
-    assert array is not None
+    """Write batch after batch: in a file mapped into memory, a full disk would end the process without a word."""
+    done = 0
+    with path.open("wb") as file:
+        for batch in batches:
+            array = batch.half().cpu().numpy()
+            if not done:
+                whole = {"descr": array.dtype.str, "fortran_order": False, "shape": (count, *array.shape[1:])}
+                np.lib.format.write_array_header_1_0(file, whole)
+                check_space(
+                    path.parent,
+                    count * array[0].nbytes,
+                    what="features",
+                    way_out="set training.cache_features=false",
+                )
+            file.write(np.ascontiguousarray(array).data)
+            done += len(array)
+        file.flush()
+        os.fsync(file.fileno())
     assert done == count
-    array.flush()

@@ -58,7 +58,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise CaptionerError(f"encoder.weights={path}: there is no such file") from None
     except Exception as error:  # what torch.load raises for a bad file is not documented
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CaptionerError(f"encoder.weights={path} is not a state dict of tensors: {reason}") from None
+        raise CaptionerError(
+            f"encoder.weights={path} is not a state dict of tensors ({reason}), and nothing in it was executed: where "
+            "you trust it, convert it with torch.save(model.state_dict(), file)"
+        ) from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CaptionerError(f"encoder.weights={path} is not a state dict: save model.state_dict()")
     return state

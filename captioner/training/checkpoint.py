@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from captioner.errors import CaptionerError, UsageError
-from captioner.storage import new_folder, sweep, verify
+from captioner.storage import new_folder, verify
 from captioner.training.averaging import MovingAverage
 
 _STATE = "training.pt"
@@ -30,11 +30,12 @@ class Progress:
     best: float = -1.0  # CIDEr-D
     worse: int = 0  # validations since the best one
     validated: int = 0  # the last step that was
+    parts: int = 1  # that each batch is worked through in, where memory decides it
     log_size: int = 0  # bytes of metrics.jsonl
 
     def next_phase(self) -> None:
         """Stand at the beginning of the next one."""
-        self.phase += 1
+        self.phase, self.parts = self.phase + 1, 1
         self.epoch = self.batch = self.worse = 0
 
 
@@ -48,7 +49,10 @@ def save_checkpoint(
     random_states: list[list[torch.Tensor]],
     keep: int,
 ) -> None:
-    """Save `checkpoint-<step>/`, and then let go of all but the newest `keep`."""
+    """Save `checkpoint-<step>/`, and then let go of all but the newest `keep`.
+
+    Those of later steps go too: a run that has gone on from an earlier one has left them, or they were corrupt.
+    """
     with new_folder(output / f"checkpoint-{progress.step}") as folder:
         write_model(folder)
         state = {
@@ -57,15 +61,30 @@ def save_checkpoint(
             "average": average.state_dict(),
             "random": random_states,
         }
-        torch.save(state, folder / _STATE)
-    for old in checkpoints(output)[:-keep]:
+        _save(state, folder / _STATE)
+    up_to_here = [path for path in checkpoints(output) if _step(path) <= progress.step]
+    for old in up_to_here[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
+    for corrupt_or_abandoned in set(checkpoints(output)) - set(up_to_here):
+        shutil.rmtree(corrupt_or_abandoned, ignore_errors=True)
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch only says that its count of bytes is wrong
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def checkpoints(output: Path) -> list[Path]:
     """Every checkpoint of a run, the oldest first."""
     found = [path for path in output.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+    return sorted(found, key=_step)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def way_on(output: Path) -> str:
@@ -80,7 +99,6 @@ def find_checkpoint(output: Path, resume: str, warn: Callable[[str], None]) -> P
     Raises:
         CaptionerError: the path is not a checkpoint, or is corrupt.
     """
-    sweep(output)
     if resume != "auto":
         path = Path(resume)
         if not (path / _STATE).is_file():
@@ -100,9 +118,20 @@ def find_checkpoint(output: Path, resume: str, warn: Callable[[str], None]) -> P
 
 
 def load_checkpoint(folder: Path) -> tuple[Progress, dict[str, Any], dict[str, Any], list[list[torch.Tensor]]]:
-    """Give where the run stood, the states of its optimiser, its average and every rank's chance. Runs no code."""
-    state = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
-    return Progress(**state["progress"]), state["optimizer"], state["average"], state["random"]
+    """Give where the run stood, the states of its optimiser, its average and every rank's chance. Runs no code.
+
+    Raises:
+        CaptionerError: the file holds something else, which a pickle that would run code does.
+    """
+    try:
+        state = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
+        return Progress(**state["progress"]), state["optimizer"], state["average"], state["random"]
+    except Exception as error:  # what torch.load raises for a foreign file is not documented
+        reason = " ".join(str(error).split())[:200]
+        raise CaptionerError(
+            f"{folder / _STATE} holds no state of a training that this captioner knows ({reason}), and nothing in it "
+            f"was executed: start a new run from the model beside it, with init={folder}"
+        ) from error
 
 
 def random_state(device: torch.device) -> list[torch.Tensor]:

@@ -24,7 +24,7 @@ class RunLog:
         self.folder = folder
         # Buffered by lines, for those who watch.
         self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
-        self._file.truncate(size)
+        self._file.truncate(min(size, os.fstat(self._file.fileno()).st_size))
         self._file.seek(0, os.SEEK_END)
         self._events: Any = None
         if find_spec("tensorboard"):
