@@ -108,7 +108,7 @@ def train(
     resume: Annotated[
         str | None,
         typer.Option(
-            metavar="auto|PATH", help="Go on from the newest checkpoint, or from this one.", show_default=False
+            metavar="auto|PATH", help="Go on from the newest sound checkpoint, or from this one.", show_default=False
         ),
     ] = None,
     output: Annotated[
@@ -116,7 +116,7 @@ def train(
     ] = None,
     device: DeviceOption = Device.AUTO,
 ) -> None:
-    """Train a captioner; the best model on dev ends up in the run's folder `best`."""
+    """Train a captioner; the best model on dev ends up in the run's folder `best`. Ctrl-C saves a checkpoint first."""
     from captioner.commands.settings import load_config
 
     loaded = load_config(config, settings or [], output=output)

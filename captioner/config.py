@@ -140,6 +140,8 @@ class DataConfig(Section):
     min_count: Count = 5  # a word seen less often is <unk>
     max_length: Count = 30  # words; longer captions are cut for training
     captions_per_image: Count | Literal["all"] = 5  # in an epoch, drawn anew for each where there are more
+    on_bad_image: Literal["error", "skip"] = "error"  # skip: train without the images that cannot be read
+    bad_images: Share = 0.01  # the largest share of a split that may be skipped
 
 
 class ScheduledSamplingConfig(Section):
@@ -185,7 +187,7 @@ class TrainingConfig(Section):
 
     phases: tuple[PhaseConfig, ...] = (PhaseConfig(),)
     batch_size: Count = 64  # images, each with its captions, over all ranks
-    accumulate: Count = 1  # parts that a batch is worked through in, to save memory
+    accumulate: Count | Literal["auto"] = 1  # parts of a batch, one at a time; auto: as few as find room
     max_steps: Count | None = None  # stop here, whatever the phases say
     validate_every: Count | None = None  # steps; none: each epoch
     checkpoint_every: Count | None = None  # steps; none: at each validation

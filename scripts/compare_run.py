@@ -16,7 +16,8 @@ from experiments import log_to, machine
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from captioner import Captioner
-from captioner.commands.train import load_splits, train
+from captioner.commands.splits import load_splits
+from captioner.commands.train import train
 from captioner.config import Config
 from captioner.data.datasets import Example
 from captioner.devices import autocast

@@ -9,22 +9,23 @@ import torch
 import yaml
 
 from captioner.build import build_model, load_weights
-from captioner.commands.settings import split_sources
-from captioner.config import Config, DataConfig, DeviceName
+from captioner.commands.splits import load_splits, without_unreadable
+from captioner.config import Config, DeviceName
 from captioner.console import console
-from captioner.data.datasets import Example, hold_out, load_examples
-from captioner.data.shapes import draw_shapes
+from captioner.data.datasets import Example
 from captioner.devices import pick_device
 from captioner.errors import UsageError
 from captioner.model_folder import read_model, resolve, write_model
 from captioner.models.captioning import CaptioningModel
 from captioner.parsing import to_json
 from captioner.search import build_search
+from captioner.storage import new_file, sweep
 from captioner.text.glove import read_glove
 from captioner.text.tokenizer import tokenize
 from captioner.text.vocabulary import SPECIALS, Vocabulary
 from captioner.training.checkpoint import checkpoints, find_checkpoint, way_on
 from captioner.training.distributed import Ranks, ranks
+from captioner.training.failures import explained
 from captioner.training.trainer import Trainer
 from captioner.types import Hypothesis, State
 
@@ -40,18 +41,26 @@ def train(config: Config, *, device: DeviceName = "auto", resume: str | None = N
     Raises:
         CaptionerError: what cannot be done, and the way out.
     """
-    with ranks(pick_device(device)) as together:
+    output = config.output
+    with ranks(pick_device(device)) as together, explained(output, config.training):
         console.quiet = not together.is_first
-        output = config.output
-        checkpoint = find_checkpoint(output, resume, console.print) if resume else None
         if resume is None and checkpoints(output):
             raise UsageError(f"{output} already holds a run: go on with --resume auto, or choose another --output")
+        if together.is_first:
+            output.mkdir(parents=True, exist_ok=True)
+            sweep(output)
+        together.wait()
+        checkpoint = find_checkpoint(output, resume, console.print) if resume else None
         train_examples, dev_examples = load_splits(config.data, together)
+        if config.data.on_bad_image == "skip":
+            splits = {"train": train_examples, "dev": dev_examples}
+            splits = without_unreadable(config, splits, together, resumed=checkpoint is not None)
+            train_examples, dev_examples = splits["train"], splits["dev"]
         torch.manual_seed(config.training.seed)  # every rank starts from the same weights
         model, vocabulary = start_model(config, train_examples, checkpoint)
         if together.is_first:
-            output.mkdir(parents=True, exist_ok=True)
-            (output / "config.yaml").write_text(yaml.safe_dump(to_json(config), sort_keys=False), encoding="utf-8")
+            with new_file(output / "config.yaml") as file:
+                yaml.safe_dump(to_json(config), file, sort_keys=False)
             _introduce(config, together, model, vocabulary, train_examples, dev_examples)
         as_validated = {"method": "beam", "captions": 1, "beam": config.training.validation_beam}
         search = build_search(model.step, config.decoding.model_copy(update=as_validated), vocabulary)
@@ -78,19 +87,6 @@ def train(config: Config, *, device: DeviceName = "auto", resume: str | None = N
             console.print(way_on(output))
             raise
         return output / "best"
-
-
-def load_splits(data: DataConfig, together: Ranks) -> tuple[list[Example], list[Example]]:
-    """Load train and dev, drawing the shapes first if they are asked for, or holding a share of train out as dev."""
-    if data.shapes:
-        if together.is_first:
-            draw_shapes(data.shapes.folder, train=data.shapes.train, dev=data.shapes.dev)
-        together.wait()
-    train, *dev = (
-        load_examples(source.annotations, source.images, source.split, restval=source.restval)
-        for source in split_sources(data).values()
-    )
-    return (train, dev[0]) if dev else hold_out(train, data.holdout)
 
 
 def start_model(

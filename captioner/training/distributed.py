@@ -18,6 +18,13 @@ from captioner.errors import UsageError
 
 Thing = TypeVar("Thing")
 
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")  # what gloo says
+
+
+def is_lost(error: Exception) -> bool:
+    """Tell by its words the error of a rank that another one has left alone."""
+    return isinstance(error, dist.DistError) or any(words in str(error) for words in _LOST)
+
 
 @dataclass(frozen=True)
 class Ranks:

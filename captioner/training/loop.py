@@ -25,6 +25,16 @@ def in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
         yield group
 
 
+class NotFiniteError(CaptionerError):
+    """The loss of a batch or its gradient is infinite or not a number: no step was taken."""
+
+    def __init__(self, loss: float, norm: float, parts: list[Batch]) -> None:
+        super().__init__(
+            f"the loss ({loss:.3g}) or its gradient ({norm:.3g}) is not a finite number, so no step was taken"
+        )
+        self.loss, self.norm, self.parts = loss, norm, parts
+
+
 Count = Callable[[Batch], Tensor]
 """How many things the objective's loss of a batch is a sum of: words, as a rule."""
 
@@ -65,7 +75,7 @@ def fit(
     """Take a step for each group of batches, until `after_step` says that it is enough.
 
     Raises:
-        CaptionerError: a loss or gradient is not a number. The step is not taken; the weights are the last good ones.
+        NotFiniteError: the step is not taken; the weights are the last good ones.
     """
     learning: list[Tensor] = [weight for group in optimizer.param_groups for weight in group["params"]]
     for parts in steps:
@@ -74,11 +84,7 @@ def fit(
         loss = gradients(objective, parts, count=count, ranks=ranks, precision=precision)
         norm = nn.utils.clip_grad_norm_(learning, gradient_clip)
         if not norm.isfinite() or not loss.total.isfinite():
-            raise CaptionerError(
-                f"the loss ({float(loss.total):.3g}) or its gradient ({float(norm):.3g}) is not a finite number, "
-                "so no step was taken: lower learning_rate or gradient_clip, or set training.precision=fp32, "
-                "and go on with --resume auto"
-            )
+            raise NotFiniteError(loss.mean, float(norm), parts)
         optimizer.step()
         if after_step(loss):
             return

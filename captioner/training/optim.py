@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
 from captioner.config import PhaseConfig
+from captioner.errors import UsageError
 from captioner.models.captioning import CaptioningModel
 
 
@@ -23,6 +25,20 @@ def make_optimizer(model: CaptioningModel, phase: PhaseConfig, *, weight_decay: 
         groups.append({"params": matrices, "peak": rate, "weight_decay": weight_decay})
         groups.append({"params": vectors, "peak": rate, "weight_decay": 0.0})
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=phase.learning_rate, fused=True)
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Go on from what an optimizer's `state_dict` gave.
+
+    Raises:
+        UsageError: it was an optimizer of other weights.
+    """
+    try:
+        optimizer.load_state_dict(state)
+    except (KeyError, ValueError) as error:
+        raise UsageError(
+            f"the checkpoint does not fit this phase ({error}): go on with the training.phases that the run began with"
+        ) from error
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, *, step: int, steps: int, warmup: float) -> float:

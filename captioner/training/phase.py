@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 import torch
@@ -18,6 +18,7 @@ from captioner.training.distributed import Ranks
 from captioner.training.interrupts import Interrupts
 from captioner.training.loop import fit, in_groups
 from captioner.training.losses import LossSum
+from captioner.training.memory import Retreat, is_out_of_memory
 from captioner.training.objectives import Objective
 from captioner.training.optim import set_learning_rate
 from captioner.training.recording import Recorder
@@ -40,6 +41,7 @@ class Phase:
     recorder: Recorder
     ranks: Ranks
     interrupts: Interrupts
+    _retreat: Retreat | None = field(default=None, init=False)  # from the step that is being taken, if it can be
 
     @property
     def is_last(self) -> bool:
@@ -55,11 +57,7 @@ class Phase:
         return self._reached_max_steps or (patience is not None and self.progress.worse >= patience)
 
     def run(self) -> None:
-        """Take every step that is left, and leave a checkpoint of the last one behind.
-
-        Raises:
-            Interrupted: by Ctrl-C or SIGTERM; where the run stood is saved.
-        """
+        """Take every step that is left, and leave a checkpoint of the last one behind. Raises Interrupted."""
         objective = self.ranks.wrap(self.objective)
         objective.train()
         with self.interrupts:
@@ -74,11 +72,25 @@ class Phase:
     def _run_epoch(self, objective: torch.nn.Module) -> None:
         before = sum(phase.epochs for phase in self.settings.phases[: self.progress.phase])
         self.sampler.epoch = before + self.progress.epoch
+        with self.recorder.epoch(self.config.epochs, self.sampler.batches):
+            while retreat := self._take_steps(objective):
+                retreat.take()
+                self.progress.parts *= 2
+                console.print(f"out of memory: batches are worked through in {self.progress.parts} parts from here on")
+        if self.progress.batch == self.sampler.batches:
+            if self.settings.validate_every is None:
+                self._validate()
+            self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
+            if self.settings.validate_every is None and self.settings.checkpoint_every is None:
+                self.recorder.checkpoint(self.optimizer)
+
+    def _take_steps(self, objective: torch.nn.Module) -> Retreat | None:
+        """Take the steps that are left of the epoch; give the way back from one that needs smaller parts."""
+        parts = self.settings.accumulate
         self.sampler.first = self.progress.batch
-        of_phases = f" of phase {self.progress.phase + 1}" if len(self.settings.phases) > 1 else ""
-        name = f"epoch {self.progress.epoch + 1}/{self.config.epochs}{of_phases}"
-        with self.recorder.epoch(name, self.sampler.batches):
-            self._write_down()  # what an interrupted run had no time for
+        self.sampler.parts = self.progress.parts if parts == "auto" else parts
+        self._write_down()  # what an interrupted run had no time for
+        try:
             fit(
                 objective,
                 self.optimizer,
@@ -90,12 +102,11 @@ class Phase:
                 before_step=self._before_step,
                 after_step=self._after_step,
             )
-        if self.progress.batch == self.sampler.batches:
-            if self.settings.validate_every is None:
-                self._validate()
-            self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
-            if self.settings.validate_every is None and self.settings.checkpoint_every is None:
-                self.recorder.checkpoint(self.optimizer)
+        except (MemoryError, RuntimeError) as error:
+            smaller = 2 * self.sampler.parts <= self.sampler.examples // self.sampler.batches
+            if not (smaller and self._retreat and is_out_of_memory(error)):
+                raise
+        return self._retreat
 
     def _counted(self, steps: Iterable[list[Batch]]) -> Iterator[list[Batch]]:
         for parts in steps:
@@ -103,12 +114,15 @@ class Phase:
             yield parts
 
     def _before_step(self) -> None:
-        steps = self.config.epochs * self.sampler.batches
-        step = self.progress.epoch * self.sampler.batches + self.progress.batch
+        if self.settings.accumulate == "auto":
+            self._retreat = Retreat(self.objective, self.ranks.device)
+        batches = self.sampler.batches
+        step, steps = self.progress.epoch * batches + self.progress.batch, self.config.epochs * batches
         self.objective.progress = step / steps
         self.learning_rate = set_learning_rate(self.optimizer, step=step, steps=steps, warmup=self.config.warmup)
 
     def _after_step(self, loss: LossSum) -> bool:
+        self._retreat = None  # from a step that was taken there is none
         self.average.update()
         self.progress.step += 1
         self.progress.batch += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,9 +13,10 @@ from captioner.config import TrainingConfig
 from captioner.console import console, progress_bar
 from captioner.data.datasets import Example
 from captioner.data.loading import Loader
+from captioner.disk import check_space, size_of
 from captioner.storage import new_folder
 from captioner.training.averaging import MovingAverage
-from captioner.training.checkpoint import Progress, random_state, save_checkpoint
+from captioner.training.checkpoint import Progress, checkpoints, random_state, save_checkpoint
 from captioner.training.distributed import Ranks
 from captioner.training.logging import RunLog, draw_samples
 from captioner.training.losses import LossSum
@@ -45,14 +46,34 @@ class Recorder:
         self.saved = progress.step  # the last step that a checkpoint knows all about
         self.log = RunLog(output, size=progress.log_size) if ranks.is_first else None
 
+    def check_space(self, learning: Iterable[torch.nn.Parameter]) -> None:
+        """Make sure that checkpoints, with two moments of all that is learning, and the best model will find room.
+
+        Raises:
+            CaptionerError: they will not.
+        """
+        model = sum(tensor.nbytes for tensor in self.average.module.state_dict().values())
+        moments = 2 * sum(weight.nbytes for weight in learning)
+        average = sum(tensor.nbytes for tensor in self.average.average.values())
+        checkpoint, keep = model + moments + average, self.settings.keep_checkpoints
+        there = sum(size_of(folder) for folder in (*checkpoints(self.output), self.output / "best"))
+        check_space(  # the newest is written before the oldest goes, and so is the best
+            self.output,
+            (keep + 1) * checkpoint + 2 * model - there,
+            what=f"{keep} checkpoints and the best model, each written before an old one goes,",
+            way_out="lower training.keep_checkpoints",
+        )
+
     def close(self) -> None:
         """Put the log on disk for good."""
         if self.log:
             self.log.close()
 
     @contextmanager
-    def epoch(self, name: str, batches: int) -> Iterator[None]:
-        """Show a bar for as long as an epoch of so many batches lasts."""
+    def epoch(self, epochs: int, batches: int) -> Iterator[None]:
+        """Show a bar for as long as one of so many epochs lasts, and so many batches."""
+        of_phase = f" of phase {self.progress.phase + 1}" if len(self.settings.phases) > 1 else ""
+        name = f"epoch {self.progress.epoch + 1}/{epochs}{of_phase}"
         self.loss: LossSum | None = None
         self.captions, self.start = 0, time.monotonic()
         with progress_bar("batches") as self.bar:

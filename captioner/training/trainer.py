@@ -18,9 +18,10 @@ from captioner.text.vocabulary import Vocabulary
 from captioner.training.averaging import MovingAverage
 from captioner.training.checkpoint import Progress, load_checkpoint, restore_random_state
 from captioner.training.distributed import Ranks
+from captioner.training.failures import images_named
 from captioner.training.feeding import Feeder
 from captioner.training.interrupts import Interrupts
-from captioner.training.optim import make_optimizer
+from captioner.training.optim import make_optimizer, restore_optimizer
 from captioner.training.phase import Phase
 from captioner.training.recording import Recorder
 from captioner.training.teaching import build_objective
@@ -54,23 +55,24 @@ class Trainer:
             model, dev, search=search, vocabulary=vocabulary, ranks=ranks, precision=self.settings.precision
         )
         self.interrupts = Interrupts(ranks)
-        self._check_batch_size()
+        self._check_sizes()
 
-    def _check_batch_size(self) -> None:
-        parts = self.ranks.count * self.settings.accumulate
+    def _check_sizes(self) -> None:
+        parts = self.settings.accumulate
+        if parts == "auto" and self.ranks.count > 1:
+            raise UsageError("training.accumulate=auto is for one process, which can take a step back: set a number")
+        shares = self.ranks.count * (1 if parts == "auto" else parts)
         smallest = len(self.train) // -(-len(self.train) // self.settings.batch_size)
-        if smallest < parts:
+        if smallest < shares:
             raise UsageError(
-                f"a batch of {smallest} images cannot be dealt out to {parts} (ranks times training.accumulate): "
+                f"a batch of {smallest} images cannot be dealt out to {shares} (ranks times training.accumulate): "
                 "set a larger training.batch_size"
             )
+        if len(self.dev) < self.ranks.count:
+            raise UsageError(f"{len(self.dev)} images of dev cannot be dealt out to {self.ranks.count} ranks: add some")
 
     def run(self, checkpoint: Path | None = None) -> None:
-        """Train through every phase that is left, from `checkpoint` if one is given.
-
-        Raises:
-            Interrupted: by Ctrl-C or SIGTERM; where the run stood is saved.
-        """
+        """Train through every phase that is left, from `checkpoint` if one is given. Raises Interrupted by a signal."""
         torch.manual_seed(self.settings.seed + self.ranks.rank)  # ranks drop different hidden units
         progress, optimizer_state = self._resume(checkpoint) if checkpoint else (Progress(), None)
         before = progress.step
@@ -84,7 +86,9 @@ class Trainer:
             write_model=self.write_model,
             ranks=self.ranks,
         )
-        with closing(recorder):
+        finetunes = any(phase.finetune_from for phase in self.settings.phases)
+        recorder.check_space((self.model if finetunes else self.model.decoder).parameters())
+        with closing(recorder), images_named(self.config.output, self.train, self.ranks):
             while True:
                 phase = self._phase(progress, recorder, optimizer_state)
                 phase.run()
@@ -98,6 +102,8 @@ class Trainer:
 
     def _resume(self, checkpoint: Path) -> tuple[Progress, dict[str, object]]:
         progress, optimizer_state, average, random_states = load_checkpoint(checkpoint)
+        if progress.phase >= len(self.settings.phases):
+            raise UsageError(f"{checkpoint} is of phase {progress.phase + 1}, which training.phases does not hold")
         self.average.load_state_dict(average)
         if len(random_states) == self.ranks.count:
             restore_random_state(random_states[self.ranks.rank], self.ranks.device)
@@ -109,7 +115,7 @@ class Trainer:
         self.model.encoder.finetune(config.finetune_from)
         optimizer = make_optimizer(self.model, config, weight_decay=self.settings.weight_decay)
         if optimizer_state is not None:
-            optimizer.load_state_dict(optimizer_state)
+            restore_optimizer(optimizer, optimizer_state)
         objective = build_objective(
             config,
             self.settings,
@@ -124,7 +130,6 @@ class Trainer:
             self.settings.seed,
             rank=self.ranks.rank,
             ranks=self.ranks.count,
-            parts=self.settings.accumulate,
         )
         return Phase(
             config,

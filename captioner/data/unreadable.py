@@ -1,0 +1,32 @@
+"""Which images of a split cannot be read, found out before it is used. Knows no policy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from captioner.data.datasets import Example
+from captioner.data.images import read_image
+from captioner.errors import ImageError
+
+_AT_ONCE = 1024  # images that wait for a thread
+
+
+def unreadable(examples: Sequence[Example], *, at_least: int) -> Iterator[tuple[Example, ImageError | None]]:
+    """Read each image as training would, `at_least` pixels wide and high, and say what is wrong with it, if anything.
+
+    Pillow decodes beside Python, so threads are enough.
+    """
+
+    def problem(example: Example) -> ImageError | None:
+        try:
+            read_image(example.path, at_least=at_least)
+        except ImageError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="check-image") as pool:
+        for start in range(0, len(examples), _AT_ONCE):
+            some = examples[start : start + _AT_ONCE]
+            yield from zip(some, pool.map(problem, some), strict=True)
