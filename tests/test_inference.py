@@ -1,9 +1,7 @@
 """Photographs in, captions out, whatever form they come in."""
 
-import json
 import math
 import random
-import shutil
 from statistics import fmean
 
 import pytest
@@ -15,7 +13,6 @@ from captioner.build import build_model
 from captioner.config import ConfidenceConfig
 from captioner.data.images import read_image
 from captioner.errors import CaptionerError, ImageError, UsageError
-from captioner.storage import new_folder
 from captioner.text.vocabulary import BOS
 
 
@@ -382,15 +379,3 @@ def test_an_ensemble_led_by_a_model_that_keeps_silent_when_unsure_speaks(caption
     Captioner(captioner.models, captioner.vocabulary, config, device="cpu").save_pretrained(tmp_path / "sure")
     both = Captioner.from_pretrained(tmp_path / "sure", tmp_path / "sure", device="cpu")
     assert both.caption(photo).text
-
-
-@pytest.mark.parametrize(
-    ("version", "way_out"), [(1, "train the model anew"), (3, "upgrade captioner"), (10, "upgrade captioner")]
-)
-def test_a_folder_of_another_format_version_is_told_with_the_way_out(tiny_model, tmp_path, version, way_out):
-    with new_folder(tmp_path / "other") as place:
-        shutil.copytree(tiny_model, place, dirs_exist_ok=True)
-        config = json.loads((place / "config.json").read_text())
-        (place / "config.json").write_text(json.dumps(config | {"format_version": version}))
-    with pytest.raises(CaptionerError, match=f"has format version {version}, this captioner reads 2: {way_out}"):
-        Captioner.from_pretrained(tmp_path / "other")

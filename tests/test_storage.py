@@ -1,10 +1,6 @@
 """Folders that are whole or not there, and that notice a changed byte."""
 
 import os
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
@@ -74,29 +70,3 @@ def test_sweeping_mends_what_a_crash_left(tmp_path, left, expected):
         (tmp_path / name).mkdir()
     sweep(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == expected
-
-
-SAVER = """
-import sys
-from pathlib import Path
-from captioner.storage import new_folder
-number = 0
-while True:
-    number += 1
-    with new_folder(Path(sys.argv[1]) / "model") as place:
-        (place / "file").write_bytes(bytes([number % 256]) * 20_000_000)
-    print(number, flush=True)
-"""
-
-
-@pytest.mark.slow
-def test_a_kill_at_any_moment_of_saving_leaves_a_sound_folder(tmp_path):
-    for attempt in range(10):
-        saver = subprocess.Popen([sys.executable, "-c", SAVER, str(tmp_path)], stdout=subprocess.PIPE)
-        saver.stdout.readline()
-        time.sleep(0.013 * attempt)
-        saver.send_signal(signal.SIGKILL)
-        saver.wait()
-        sweep(tmp_path)
-        verify(tmp_path / "model")
-        assert [path.name for path in tmp_path.iterdir()] == ["model"]

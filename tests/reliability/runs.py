@@ -1,0 +1,61 @@
+"""What tests of broken runs share: a run of a moment, the same in a process of its own, and what it left."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import yaml
+from safetensors.torch import load_file
+
+from captioner.parsing import to_json
+from captioner.training.checkpoint import checkpoints
+
+PHASES = [{"epochs": 1}, {"epochs": 1, "finetune_from": "stem", "augmentation": "mild_crop"}]
+
+
+def small(tiny, **sections):
+    """A run of six steps in two phases, on a CNN that is small too."""
+    training = {"phases": PHASES, "keep_checkpoints": 100} | sections.pop("training", {})
+    return tiny(encoder={"trunk": "small_cnn"}, training=training, **sections)
+
+
+def start(config, *more, ranks=1, **popen):
+    """Start `captioner train` on a config; what it says on stderr can be read from the process."""
+    file = config.output.with_suffix(".yaml")
+    file.write_text(yaml.safe_dump(to_json(config)))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
+    return subprocess.Popen(
+        [sys.executable, *torchrun, "-m", "captioner", "train", str(file), "--device", "cpu", *more],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        **popen,
+    )
+
+
+def finish(process, timeout=200):
+    """Wait for a process; give its exit code and what it said."""
+    said = process.communicate(timeout=timeout)[1]
+    return process.returncode, said
+
+
+def steps_done(output):
+    log = output / "metrics.jsonl"
+    return log.read_text().count('"loss"') if log.exists() else 0
+
+
+def digest(folder):
+    """SHA-256 of a model's weights."""
+    tensors = load_file(folder / "model.safetensors")
+    hashed = hashlib.sha256()
+    for name in sorted(tensors):
+        hashed.update(name.encode() + tensors[name].numpy().tobytes())
+    return hashed.hexdigest()
+
+
+def outcome(output):
+    """All that two runs of the same course have in common, to the bit."""
+    last = checkpoints(output)[-1]
+    return (output / "metrics.jsonl").read_bytes(), last.name, digest(last), digest(output / "best")

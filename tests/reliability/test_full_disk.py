@@ -1,0 +1,115 @@
+"""A disk that is full, read-only or too small: named, nothing lost, and never called a success."""
+
+import collections
+import errno
+import os
+import resource
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from runs import outcome, small
+
+from captioner.commands.train import train
+from captioner.data.features import _MINE
+from captioner.errors import CaptionerError
+from captioner.storage import new_folder, verify
+from captioner.training import recording
+from captioner.training.checkpoint import checkpoints
+
+pytestmark = pytest.mark.row(5)
+
+
+@contextmanager
+def files_of_at_most(size):
+    """No file that this process writes may be larger: the disk answers as a full one does, to whoever writes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    ("limit", "file"), [(2**20, "the model"), (8 * 2**20, "the optimizer's state")], ids=["weights", "optimizer"]
+)
+def test_a_checkpoint_that_finds_no_room_is_named_and_the_one_before_is_kept(tiny, tmp_path, monkeypatch, limit, file):
+    """With 1.6 million parameters the model takes 6 MiB, and the state of its optimizer more where the trunk learns."""
+    real, saves = recording.save_checkpoint, []
+
+    def save(*arguments, **named):
+        saves.append(arguments)
+        with files_of_at_most(limit if len(saves) == 3 else resource.RLIM_INFINITY):
+            real(*arguments, **named)
+
+    config = small(tiny, training={"phases": [{"epochs": 2, "finetune_from": "stem"}], "checkpoint_every": 1})
+    told = r"checkpoint-3 cannot be written: .*File too large.*\d+ MiB free"
+    with monkeypatch.context() as patch:
+        patch.setattr(recording, "save_checkpoint", save)
+        with pytest.raises(CaptionerError, match=told) as error:
+            train(config, device="cpu")
+    assert error.value.exit_code == 1
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-1", "checkpoint-2"]
+    assert not list((tmp_path / "run").glob("*.tmp"))
+    train(config, device="cpu", resume="auto")
+    unbroken = config.model_copy(update={"output": tmp_path / "unbroken"})
+    train(unbroken, device="cpu")
+    assert outcome(config.output) == outcome(unbroken.output)
+
+
+def test_features_that_find_no_room_leave_nothing_behind(tiny, tmp_path):
+    told = r"features cannot be kept in .*File too large"
+    with pytest.raises(CaptionerError, match=told), files_of_at_most(8000):
+        train(small(tiny), device="cpu")
+    assert not list((tmp_path / "features").iterdir())
+
+
+def test_what_a_killed_run_has_left_of_features_is_removed_and_a_living_ones_is_not(tiny, tmp_path):
+    gone = max(int(line) for line in Path("/proc/sys/kernel/pid_max").read_text().split()) + 1
+    (tmp_path / "features" / f"x{_MINE}{gone}.tmp").mkdir(parents=True)
+    (tmp_path / "features" / f"x{_MINE}{os.getppid()}.tmp").mkdir()
+    train(small(tiny), device="cpu")
+    left = [path.name for path in (tmp_path / "features").glob("*.tmp")]
+    assert left == [f"x{_MINE}{os.getppid()}.tmp"]
+
+
+def test_a_run_whose_checkpoints_would_not_fit_is_refused_before_its_first_step(tiny, tmp_path, monkeypatch):
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**40, 0, 60 * 2**20))
+    with pytest.raises(
+        CaptionerError, match=r"100 checkpoints .* take [\d,]+ MiB, and 60 are free: .*keep_checkpoints"
+    ):
+        train(small(tiny), device="cpu")
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == ""
+    train(small(tiny, output=tmp_path / "two", training={"keep_checkpoints": 1}), device="cpu")
+
+
+def test_a_read_only_disk_is_named(tiny, tmp_path, monkeypatch):
+    def refuse(self, *arguments, **named):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(CaptionerError, match=r"run: Read-only file system \(\d+ MiB free") as error:
+        train(small(tiny), device="cpu")
+    assert error.value.exit_code == 1
+
+
+def test_a_checkpoint_that_cannot_take_its_name_leaves_the_one_that_has_it(tiny, tmp_path, monkeypatch):
+    config = small(tiny, training={"max_steps": 1})
+    train(config, device="cpu")
+    real = Path.rename
+
+    def refuse(self, target):
+        if self.suffix == ".tmp":
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with (
+        pytest.raises(CaptionerError, match="best cannot be written: Disk quota exceeded"),
+        new_folder(tmp_path / "run" / "best"),
+    ):
+        pass
+    verify(tmp_path / "run" / "best")

@@ -1,0 +1,49 @@
+"""A kill while a checkpoint is being written: the one before is there, and the next start clears up."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from runs import small
+
+from captioner.commands.train import train
+from captioner.storage import sweep, verify
+
+pytestmark = pytest.mark.row(4)
+
+SAVER = """
+import sys
+from pathlib import Path
+from captioner.storage import new_folder
+number = 0
+while True:
+    number += 1
+    with new_folder(Path(sys.argv[1]) / "model") as place:
+        (place / "file").write_bytes(bytes([number % 256]) * 100_000_000)
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_twenty_kills_while_saving_leave_a_sound_folder_each(tmp_path):
+    rng = random.Random(0)
+    for _ in range(20):
+        saver = subprocess.Popen([sys.executable, "-c", SAVER, str(tmp_path)], stdout=subprocess.PIPE)
+        saver.stdout.readline()
+        time.sleep(rng.uniform(0, 0.6))
+        saver.send_signal(signal.SIGKILL)
+        saver.wait()
+        sweep(tmp_path)
+        verify(tmp_path / "model")
+        assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("resume", ["auto", None])
+def test_the_next_start_removes_what_was_half_written(tiny, tmp_path, resume):
+    for name in ("checkpoint-1.tmp", "best.tmp"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+    train(small(tiny, training={"max_steps": 1}), device="cpu", resume=resume)
+    assert not list((tmp_path / "run").glob("*.tmp"))

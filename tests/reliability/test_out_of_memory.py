@@ -1,0 +1,111 @@
+"""Too little memory: the message says what to lower, and `auto` finds the parts that fit."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+from runs import outcome, small
+
+import captioner.training.loop as loop
+from captioner.commands.train import train
+from captioner.errors import CaptionerError
+from captioner.training.checkpoint import checkpoints
+from captioner.training.loop import gradients
+
+pytestmark = pytest.mark.row(8)
+
+
+def no_room_for_more_than(images, monkeypatch, error):
+    """Let gradients of larger parts fail as the memory would: after some of them were made."""
+
+    def narrow(objective, parts, **more):
+        loss = gradients(objective, parts, **more)
+        if any(len(part.image) > images for part in parts):
+            raise error
+        return loss
+
+    monkeypatch.setattr(loop, "gradients", narrow)
+
+
+GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried ...")
+
+
+@pytest.mark.parametrize("error", [GPU, CPU, MemoryError()], ids=["gpu", "cpu", "python"])
+def test_the_message_names_the_batch_size_and_what_to_lower(tiny, tmp_path, monkeypatch, error):
+    with monkeypatch.context() as patch:
+        no_room_for_more_than(7, patch, error)
+        with pytest.raises(
+            CaptionerError, match=r"out of memory with training\.batch_size=8.*set training\.accumulate to"
+        ):
+            train(small(tiny), device="cpu")
+    assert not checkpoints(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("room", "parts"), [(8, 1), (3, 4)])
+def test_auto_takes_as_few_parts_as_find_room_and_is_then_the_run_with_so_many(
+    tiny, tmp_path, monkeypatch, capsys, room, parts
+):
+    train(small(tiny, output=tmp_path / "told", training={"accumulate": parts}), device="cpu")
+    no_room_for_more_than(room, monkeypatch, GPU)
+    train(small(tiny, output=tmp_path / "auto", training={"accumulate": "auto"}), device="cpu")
+    assert ("worked through in 4 parts from here on" in capsys.readouterr().err) == (parts == 4)
+    assert outcome(tmp_path / "auto") == outcome(tmp_path / "told")
+
+
+def test_a_run_that_goes_on_keeps_the_parts_that_it_had_found(tiny, tmp_path, monkeypatch):
+    settings = {"phases": [{"epochs": 2}], "validate_every": 100, "accumulate": 4}
+    train(small(tiny, output=tmp_path / "told", training=settings), device="cpu")
+    with monkeypatch.context() as patch:
+        no_room_for_more_than(3, patch, GPU)
+        train(small(tiny, training=settings | {"accumulate": "auto", "max_steps": 2}), device="cpu")
+    train(small(tiny, training=settings | {"accumulate": "auto"}), device="cpu", resume="auto")
+    assert outcome(tmp_path / "run")[1:3] == outcome(tmp_path / "told")[1:3]
+
+
+def test_where_one_image_is_too_much_that_is_said(tiny, monkeypatch):
+    no_room_for_more_than(0, monkeypatch, GPU)
+    with pytest.raises(CaptionerError, match=r"out of memory with training\.batch_size=8"):
+        train(small(tiny, training={"accumulate": "auto"}), device="cpu")
+
+
+IN_LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+import matplotlib.figure, torch
+from torch.utils.tensorboard import SummaryWriter
+from captioner.commands.train import train
+from captioner.commands.settings import load_config
+torch.set_num_threads(1)
+torch.nn.Conv2d(3, 3, 3)(torch.zeros(1, 3, 8, 8)).sum().backward()  # all of this takes room once, but is not meant
+config = load_config(Path(sys.argv[1]), sys.argv[3:])
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + int(sys.argv[2]) * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+train(config, device="cpu")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_AS") or sys.platform != "linux", reason="limits memory as Linux does")
+def test_in_a_process_with_little_memory_one_part_fails_and_auto_succeeds(tiny, tmp_path):
+    import yaml
+
+    from captioner.parsing import to_json
+
+    whole = {"phases": [{"epochs": 2, "finetune_from": "stem"}], "batch_size": 24}
+    config = tiny(encoder={"image_size": 512, "trunk": "small_cnn"}, training=whole)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_json(config)))
+    said = {}
+    for parts in ("1", "auto"):
+        more = [f"training.accumulate={parts}", f"output={tmp_path / parts}"]
+        command = [sys.executable, "-c", IN_LITTLE_MEMORY, str(tmp_path / "config.yaml"), "600", *more]
+        returns_memory = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1000000", "OMP_NUM_THREADS": "1"}  # glibc's malloc
+        run = subprocess.run(command, env=returns_memory, capture_output=True, text=True, check=False, timeout=280)
+        said[parts] = run.stderr
+    assert "out of memory with training.batch_size=24" in said["1"]
+    assert checkpoints(tmp_path / "auto"), said["auto"]
+    assert "parts from here on" in said["auto"]

@@ -1,0 +1,89 @@
+"""Weights, words, settings and versions that do not belong together: strict, and explained."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from runs import small
+from safetensors.torch import load_file, save_file
+
+from captioner import Captioner
+from captioner.commands.train import train
+from captioner.errors import CaptionerError, UsageError
+from captioner.storage import _seal
+from captioner.training.checkpoint import checkpoints
+
+pytestmark = pytest.mark.row(23)
+
+
+def edit_json(file, **changes):
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def lose_a_word(folder):
+    words = json.loads((folder / "vocab.json").read_text())["words"]
+    edit_json(folder / "vocab.json", words=words[:-1])
+
+
+def lose_a_tensor(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors.pop("decoder.embedding.weight")
+    save_file(tensors, folder / "model.safetensors")
+
+
+def add_a_tensor(folder):
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors | {"decoder.invented": torch.zeros(1)}, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lose_a_word, r"vocab\.json \(\d+ words, \w{12}\) is not the one this model was trained with \(\w{12}\)"),
+        (lose_a_tensor, r"do not fit the config: Missing key.*decoder\.embedding\.weight"),
+        (add_a_tensor, r"do not fit the config: Unexpected key.*decoder\.invented"),
+        (lambda folder: edit_json(folder / "config.json", invented=1), "unknown key 'invented'"),
+        (lambda folder: edit_json(folder / "config.json", format_version=99), "format version 99, .*upgrade captioner"),
+        (
+            lambda folder: edit_json(folder / "config.json", format_version=1),
+            "format version 1, .*train .* anew",
+        ),
+    ],
+)
+def test_a_model_folder_of_parts_that_do_not_fit_is_explained(tiny_model, tmp_path, change, message):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    change(tmp_path / "model")
+    _seal(tmp_path / "model")  # with the right checksums
+    with pytest.raises(CaptionerError, match=message):
+        Captioner.from_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"decoder": {"hidden_size": 24}}, r"do not fit the config: size mismatch.*32.*48"),
+        ({"training": {"phases": [{"epochs": 1, "finetune_from": "stem"}]}}, "training.phases that the run began with"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_the_settings_it_is_to_go_on_with_is_explained(tiny, sections, message):
+    train(small(tiny, training={"max_steps": 1}), device="cpu")
+    with pytest.raises(CaptionerError, match=message):
+        train(small(tiny, **sections), device="cpu", resume="auto")
+
+
+def test_a_checkpoint_of_a_phase_that_is_no_longer_asked_for_is_explained(tiny):
+    train(small(tiny, training={"max_steps": 4}), device="cpu")
+    with pytest.raises(UsageError, match=r"checkpoint-4 is of phase 2, which training\.phases does not hold"):
+        train(small(tiny, training={"phases": [{"epochs": 1}]}), device="cpu", resume="auto")
+
+
+def test_a_checkpoint_of_a_newer_captioner_is_explained(tiny, tmp_path):
+    train(small(tiny, training={"max_steps": 1}), device="cpu")
+    place = checkpoints(tmp_path / "run")[-1]
+    state = torch.load(place / "training.pt", weights_only=True)
+    state["progress"]["invented"] = 1
+    torch.save(state, place / "training.pt")
+    _seal(place)
+    with pytest.raises(CaptionerError, match=r"holds no state of a training that this captioner knows \(.*invented"):
+        train(small(tiny), device="cpu", resume="auto")
