@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from runs import outcome, small
+from trainings import outcome, small
 
 from captioner.commands.train import train
 from captioner.errors import CaptionerError

@@ -1,7 +1,7 @@
 """The newest checkpoint has changed since it was written: that is told, and the one before is taken."""
 
 import pytest
-from runs import outcome, small
+from trainings import outcome, small
 
 from captioner.commands.train import train
 from captioner.errors import CaptionerError

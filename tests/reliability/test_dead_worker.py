@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from runs import small
+from trainings import small
 
 from captioner.commands.train import train
 from captioner.data.batching import CaptionDataset, ImageSource, in_order

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from runs import outcome, small
+from trainings import outcome, small
 
 from captioner.commands.train import train
 from captioner.data.features import _MINE

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 import torch
-from runs import small
+from trainings import small
 
 from captioner import Captioner
 from captioner.commands.train import train

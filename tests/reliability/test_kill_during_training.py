@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import PHASES, finish, outcome, small, start, steps_done
+from trainings import PHASES, finish, outcome, small, start, steps_done
 
 from captioner.commands.settings import load_config
 from captioner.commands.train import train

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from runs import small
+from trainings import small
 
 from captioner.commands.train import train
 from captioner.storage import sweep, verify

@@ -4,8 +4,8 @@ import json
 import math
 
 import pytest
-from runs import digest, small
 from safetensors.torch import load_file
+from trainings import digest, small
 
 from captioner.commands.train import train
 from captioner.errors import CaptionerError

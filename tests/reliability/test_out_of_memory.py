@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from runs import outcome, small
+from trainings import outcome, small
 
 import captioner.training.loop as loop
 from captioner.commands.train import train

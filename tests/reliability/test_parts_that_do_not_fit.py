@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 import torch
-from runs import small
 from safetensors.torch import load_file, save_file
+from trainings import small
 
 from captioner import Captioner
 from captioner.commands.train import train

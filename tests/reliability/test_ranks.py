@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import finish, small, start, steps_done
+from trainings import finish, small, start, steps_done
 
 from captioner.data.batching import EpochSampler
 from captioner.training.checkpoint import checkpoints

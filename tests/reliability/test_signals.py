@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from runs import finish, outcome, small, start, steps_done
+from trainings import finish, outcome, small, start, steps_done
 
 from captioner.commands.train import train
 from captioner.training import recording
