@@ -207,6 +207,13 @@ class TrainingConfig(Section):
     worker_timeout: Annotated[float, Field(ge=0)] = 45.0  # seconds to wait for a batch of theirs; 0: for ever
     seed: int = 0
 
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _is_what_is_kept(cls, value: object) -> object:
+        if value == "auto":
+            raise ValueError("give the number that each step learns from; accumulate=auto finds how many fit at a time")
+        return value
+
 
 class ModelConfig(Section):
     """What a model folder needs in order to be built again."""

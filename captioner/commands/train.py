@@ -46,12 +46,12 @@ def train(config: Config, *, device: DeviceName = "auto", resume: str | None = N
         console.quiet = not together.is_first
         if resume is None and checkpoints(output):
             raise UsageError(f"{output} already holds a run: go on with --resume auto, or choose another --output")
+        train_examples, dev_examples = load_splits(config.data, together)
         if together.is_first:
             output.mkdir(parents=True, exist_ok=True)
             sweep(output)
         together.wait()
         checkpoint = find_checkpoint(output, resume, console.print) if resume else None
-        train_examples, dev_examples = load_splits(config.data, together)
         if config.data.on_bad_image == "skip":
             splits = {"train": train_examples, "dev": dev_examples}
             splits = without_unreadable(config, splits, together, resumed=checkpoint is not None)

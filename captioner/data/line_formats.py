@@ -60,13 +60,16 @@ def _read_csv(text: str, problems: Problems) -> list[Entry]:
     rows = _rows(text.lstrip(), problems)
     _, header = next(rows, (1, []))
     names = [name.strip().lower() for name in header]
-    if {"image", "caption"} <= set(names):  # else a quote in the header never closed, which is noted
-        image, caption = names.index("image"), names.index("caption")
-        for line, row in rows:
-            if len(row) == len(header):
-                grouped.setdefault(row[image].strip(), []).append(row[caption])
-            elif row:
-                problems.add(f"rows without exactly {len(header)} columns", [f"line {line}"])
+    if not {"image", "caption"} <= set(names):
+        if header:  # else a quote in it never closed, which is noted
+            problems.add("no columns image and caption outside of quotes", ["line 1"])
+        return []
+    image, caption = names.index("image"), names.index("caption")
+    for line, row in rows:
+        if len(row) == len(header):
+            grouped.setdefault(row[image].strip(), []).append(row[caption])
+        elif row:
+            problems.add(f"rows without exactly {len(header)} columns", [f"line {line}"])
     return [Entry(name, name, captions) for name, captions in grouped.items()]
 
 

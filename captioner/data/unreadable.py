@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from captioner.data.datasets import Example
 from captioner.data.images import read_image
 from captioner.errors import ImageError
-
-_AT_ONCE = 1024  # images that wait for a thread
+from captioner.threads import map_ahead
 
 
 def unreadable(examples: Sequence[Example], *, at_least: int) -> Iterator[tuple[Example, ImageError | None]]:
@@ -26,7 +24,4 @@ def unreadable(examples: Sequence[Example], *, at_least: int) -> Iterator[tuple[
             return error
         return None
 
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="check-image") as pool:
-        for start in range(0, len(examples), _AT_ONCE):
-            some = examples[start : start + _AT_ONCE]
-            yield from zip(some, pool.map(problem, some), strict=True)
+    yield from zip(examples, map_ahead(problem, examples, threads=os.cpu_count() or 1), strict=True)

@@ -7,6 +7,8 @@ import pytest
 
 from captioner.data.datasets import load_references
 
+pytestmark = pytest.mark.row(18)
+
 
 @pytest.mark.parametrize(
     ("spoil", "reason"),
@@ -63,3 +65,12 @@ def test_all_broken_lines_are_told_at_once(run, data_set):
     assert code == 2
     assert f"{path}: broken JSON (2): line 2, column " in err
     assert ", line 4, column " in err
+
+
+def test_a_csv_header_whose_quotes_hide_its_columns_is_told(run, data_set):
+    config = data_set.write()
+    path = data_set.folder / "captions.csv"
+    path.write_text('"a,image,caption,b"\n1.jpg,a dog\n')
+    code, _, err = run("train", config, f"data.train.annotations={path}")
+    assert code == 2
+    assert f"{path}: no columns image and caption outside of quotes (1): line 1" in err

@@ -20,6 +20,7 @@ DATA = {"data": {"shapes": {"folder": "x"}}}
         ({"training": {"phases": [{"epochs": 0}]}}, "training.phases.0.epochs is 0: input should be greater than 0"),
         ({"training": {"phases": [{"lerning_rate": 1}]}}, "did you mean 'training.phases.0.learning_rate'?"),
         ({"training": {"batch_size": "many"}}, "training.batch_size is 'many'"),
+        ({"training": {"batch_size": "auto"}}, "accumulate=auto finds how many fit at a time"),
         ({"seed": 3}, "unknown key 'seed'"),
         ({"data": None}, "data is None"),
     ],

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 pytestmark = [
+    pytest.mark.row(33),
     pytest.mark.slow,
     pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="this system does not tell a process's peak"),
 ]

@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.row(20)
+
 
 def train(run, data_set):
     code, _, err = run("train", data_set.write(), "--output", data_set.folder / "run")

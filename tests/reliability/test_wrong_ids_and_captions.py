@@ -4,6 +4,8 @@ import pytest
 
 from captioner.data.datasets import load_examples
 
+pytestmark = pytest.mark.row(19)
+
 
 def train(run, data_set, *settings):
     code, _, err = run("train", data_set.write(), *settings, "--output", data_set.folder / "run")
