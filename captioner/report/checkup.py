@@ -9,7 +9,7 @@ from typing import Any
 from captioner.console import one_line
 from captioner.data.doctor import Checkup
 from captioner.data.problems import SHOWN
-from captioner.data.statistics import SplitStatistics
+from captioner.data.statistics import Coverage, SplitStatistics
 
 COMMONEST = 5  # sizes and modes that are named
 
@@ -68,6 +68,11 @@ def verdict(checkup: Checkup) -> str:
     return f"{checkup.found:,} problem{'s' * (checkup.found != 1)}" if checkup.found else "no problems"
 
 
+def kept_if_seen(row: Coverage) -> str:
+    """Say how often a word has to be seen."""
+    return f"{row.min_count} time{'s' * (row.min_count > 1)}"
+
+
 def _likeness(checkup: Checkup) -> Iterator[str]:
     for name, split in checkup.splits.items():
         yield one_line(name)
@@ -77,7 +82,7 @@ def _likeness(checkup: Checkup) -> Iterator[str]:
     yield f"  {'a word is kept if seen':<24}{'words':>8}  " + "  ".join(f"{one_line(name):>12}" for name in names)
     for row in checkup.vocabulary:
         shares = "  ".join(f"{100 * row.shares[name]:>10.1f} %" for name in names)
-        yield f"  {f'{row.min_count} times':<24}{row.words:>8,}  {shares}"
+        yield f"  {kept_if_seen(row):<24}{row.words:>8,}  {shares}"
 
 
 def _complaints(checkup: Checkup) -> Iterator[str]:

@@ -12,7 +12,7 @@ from captioner.data.doctor import Checkup
 from captioner.data.problems import SHOWN
 from captioner.data.statistics import SplitStatistics
 from captioner.report.bars import histogram
-from captioner.report.checkup import facts, verdict
+from captioner.report.checkup import facts, kept_if_seen, verdict
 from captioner.report.page import style
 from captioner.storage import new_file
 
@@ -80,5 +80,5 @@ def _vocabulary(checkup: Checkup) -> Iterator[str]:
     yield "".join(f"<th>known of {_text(name)}</th>" for name in names) + "</tr>"
     for row in checkup.vocabulary:
         shares = "".join(f"<td>{100 * row.shares[name]:.1f} %</td>" for name in names)
-        yield f"<tr><td>{row.min_count} times</td><td>{row.words:,}</td>{shares}</tr>"
+        yield f"<tr><td>{kept_if_seen(row)}</td><td>{row.words:,}</td>{shares}</tr>"
     yield "</table>"
