@@ -14,7 +14,7 @@ from comparison import Job, Run
 from captioner.config import Config
 from captioner.errors import UsageError
 from captioner.metrics.by_length import LengthBin
-from captioner.parsing import to_json
+from captioner.parsing import parse, to_json
 from captioner.storage import new_file
 
 _RESULT = "result.json"
@@ -58,10 +58,13 @@ def load(runs: Iterable[Run], output: Path) -> dict[Run, Result]:
 def check(result: Result, job: Job) -> None:
     """Make sure that a result that is there was made with the same settings.
 
+    A setting that did not exist then counts as its default, with which everything is as it was before.
+
     Raises:
         UsageError: names the settings that have changed since.
     """
-    if changed := sorted(_differ(result.config, settings_of(job.config))):
+    then = parse(Config, result.config, source=str(job.config.output / _RESULT))
+    if changed := sorted(_differ(settings_of(then), settings_of(job.config))):
         raise UsageError(
             f"{job.config.output} was trained with other settings ({', '.join(changed)}): "
             "choose another --output, or remove that folder"

@@ -152,6 +152,17 @@ def test_a_result_of_other_settings_is_not_taken_for_one_of_these(config, tmp_pa
         check(there, Job(run, other))
 
 
+def test_a_setting_that_did_not_exist_yet_counts_as_its_default(config, tmp_path):
+    run = Run(Row("none", "lstm", "teacher_forcing"), 0)
+    job = Job(run, load_config(config, run.settings(PHASE), output=tmp_path / run.name))
+    older = settings_of(job.config)
+    del older["training"]["ema"]
+    check(replace(result_of(run), config=older), job)
+    other = load_config(config, [*run.settings(PHASE), "training.ema=0.9"], output=tmp_path / run.name)
+    with pytest.raises(UsageError, match=r"other settings \(training.ema\)"):
+        check(replace(result_of(run), config=older), Job(run, other))
+
+
 def test_a_result_survives_being_kept(tmp_path):
     run = Run(Row("none", "lstm", "teacher_forcing"), 0)
     (tmp_path / run.name).mkdir()
