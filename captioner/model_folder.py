@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from captioner.config import ModelConfig
 from captioner.errors import CaptionerError
+from captioner.migrations import FORMAT_VERSION, migrate_config, migrate_weights
 from captioner.parsing import parse, to_json
 from captioner.storage import CHECKSUMS, new_folder, verify
 from captioner.text.vocabulary import Vocabulary
@@ -19,7 +20,6 @@ if TYPE_CHECKING:  # torch is imported where tensors are, so that a wrong folder
     from torch import Tensor
 
 BUNDLED = Path(__file__).parent / "pretrained"
-FORMAT_VERSION = 2  # 1 named the decoder's recurrent weights otherwise
 _CONFIG, _WEIGHTS, _VOCABULARY = "config.json", "model.safetensors", "vocab.json"
 
 
@@ -63,18 +63,14 @@ def write_model(
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    _write_config(folder, config, vocabulary.digest)
+    about = {"format_version": FORMAT_VERSION, "vocabulary": vocabulary.digest, **to_json(config)}
+    (folder / _CONFIG).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     vocabulary.save(folder / _VOCABULARY)
     tensors = {name: _stored(tensor, half=half) for name, tensor in state.items()}
     try:
         save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
     except SafetensorError as error:  # its name for what the disk says
         raise OSError(str(error)) from error
-
-
-def _write_config(folder: Path, config: ModelConfig, digest: str) -> None:
-    about = {"format_version": FORMAT_VERSION, "vocabulary": digest, **to_json(config)}
-    (folder / _CONFIG).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
 def write_config(folder: Path, config: ModelConfig) -> None:
@@ -84,11 +80,10 @@ def write_config(folder: Path, config: ModelConfig) -> None:
         CaptionerError: the folder cannot be written; it is then as it was.
     """
     folder = folder.resolve()  # where a link leads: the link itself stays
-    verify(folder)  # or new checksums would bless what has changed
-    digest = read_config(folder)["vocabulary"]
+    _, vocabulary, state = read_model(folder)  # checked, or new checksums would bless what has changed
     with new_folder(folder) as place:
         shutil.copytree(folder, place, dirs_exist_ok=True)
-        _write_config(place, config, digest)
+        write_model(place, config=config, vocabulary=vocabulary, state=state)
 
 
 def _stored(tensor: Tensor, *, half: bool) -> Tensor:
@@ -99,21 +94,17 @@ def _stored(tensor: Tensor, *, half: bool) -> Tensor:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read a model's config as plain values.
+    """Read a model's config as plain values, those that a folder of its kind would hold today.
 
     Raises:
-        CaptionerError: it is broken, or of a version that this program does not know.
+        CaptionerError: it is broken, or of a version that this program cannot read.
     """
     try:
         values: dict[str, Any] = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         version = values.pop("format_version")
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CaptionerError(f"{folder / _CONFIG} is not a captioner model config: {error!r}") from None
-    if version != FORMAT_VERSION:
-        newer = isinstance(version, int) and version > FORMAT_VERSION
-        way_out = "upgrade captioner" if newer else "train the model anew"
-        raise CaptionerError(f"{folder} has format version {version}, this captioner reads {FORMAT_VERSION}: {way_out}")
-    return values
+    return migrate_config(values, version, source=folder)
 
 
 def read_model(folder: Path) -> tuple[ModelConfig, Vocabulary, dict[str, Tensor]]:
@@ -135,7 +126,7 @@ def read_model(folder: Path) -> tuple[ModelConfig, Vocabulary, dict[str, Tensor]
             f"was trained with ({str(digest)[:12]}): copy the whole folder again"
         )
     try:
-        state = load_file(folder / _WEIGHTS)
+        state = migrate_weights(load_file(folder / _WEIGHTS))
     except (OSError, SafetensorError) as error:
         raise CaptionerError(f"{folder / _WEIGHTS} cannot be read: {error}") from None
     return parse(ModelConfig, values, source=str(folder / _CONFIG)), vocabulary, state

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "captioner"
 # A module may import from its own layer's row only where it stands in the same folder, and from any row above.
 LAYERS = [
     {"errors"},
-    {"types", "config", "options", "captions", "plain_yaml", "disk"},
+    {"types", "config", "options", "captions", "plain_yaml", "disk", "migrations"},
     {"parsing", "decoding_options"},
     {"text", "console", "storage", "devices", "threads"},
     {"metrics", "models", "data", "decoding", "model_folder"},

@@ -10,7 +10,10 @@ from trainings import small
 
 from captioner import Captioner
 from captioner.commands.train import train
+from captioner.config import DecodingConfig
 from captioner.errors import CaptionerError, UsageError
+from captioner.migrations import FORMAT_VERSION
+from captioner.model_folder import read_model, write_config
 from captioner.storage import _seal
 from captioner.training.checkpoint import checkpoints
 
@@ -46,9 +49,10 @@ def add_a_tensor(folder):
         (lambda folder: edit_json(folder / "config.json", invented=1), "unknown key 'invented'"),
         (lambda folder: edit_json(folder / "config.json", format_version=99), "format version 99, .*upgrade captioner"),
         (
-            lambda folder: edit_json(folder / "config.json", format_version=1),
-            "format version 1, .*train .* anew",
+            lambda folder: edit_json(folder / "config.json", format_version="two"),
+            "version two, .*copy the whole",
         ),
+        (lambda folder: (folder / "config.json").write_text("[]"), r"config\.json is not a captioner model config"),
     ],
 )
 def test_a_model_folder_of_parts_that_do_not_fit_is_explained(tiny_model, tmp_path, change, message):
@@ -87,3 +91,40 @@ def test_a_checkpoint_of_a_newer_captioner_is_explained(tiny, tmp_path):
     _seal(place)
     with pytest.raises(CaptionerError, match=r"holds no state of a training that this captioner knows \(.*invented"):
         train(small(tiny), device="cpu", resume="auto")
+
+
+def as_version_1(folder):
+    """Write a folder as the first captioner did: another name for the recurrent weights, another rule of ranking."""
+    tensors = load_file(folder / "model.safetensors")
+    save_file(
+        {name.replace("rnn.layers.0.", "rnn."): tensor for name, tensor in tensors.items()},
+        folder / "model.safetensors",
+    )
+    edit_json(folder / "config.json", format_version=1, decoding={"beam": 2, "max_length": 9, "length_alpha": 0.7})
+    _seal(folder)
+
+
+def test_a_model_of_an_older_version_is_read_and_saved_as_one_of_today(tiny_model, shapes, tmp_path):
+    folder = tmp_path / "older"
+    shutil.copytree(tiny_model, folder)
+    as_version_1(folder)
+    photos, found_by = sorted((shapes / "dev").iterdir())[:3], {"beam": 2, "max_length": 9}
+    today, older = (
+        [caption.text for caption in Captioner.from_pretrained(place).caption(photos, decoding=found_by)]
+        for place in (tiny_model, folder)
+    )
+    assert older == today
+    config, _, state = read_model(folder)
+    assert config.decoding == DecodingConfig(beam=2, max_length=9)
+    write_config(folder, config)
+    assert json.loads((folder / "config.json").read_text())["format_version"] == FORMAT_VERSION
+    assert load_file(folder / "model.safetensors").keys() == state.keys() == read_model(tiny_model)[2].keys()
+
+
+def test_several_layers_of_an_older_version_worked_otherwise_and_are_refused(tiny_model, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "older")
+    as_version_1(tmp_path / "older")
+    edit_json(tmp_path / "older" / "config.json", decoder={"layers": 2})
+    _seal(tmp_path / "older")
+    with pytest.raises(CaptionerError, match="several layers, which worked otherwise: train it anew"):
+        Captioner.from_pretrained(tmp_path / "older")
