@@ -26,6 +26,16 @@ def test_json_prints_one_object_per_line(run, tiny_model, photo):
     }
 
 
+def test_a_hostile_name_stays_on_its_line_and_json_has_it_as_it_is(run, tiny_model, photo, tmp_path):
+    hostile = tmp_path / "a\nb\x1b[2J.png"
+    hostile.write_bytes(photo.read_bytes())
+    _, out, _ = run("caption", hostile, "--model", tiny_model, "--device", "cpu")
+    assert out.count("\n") == 1
+    assert "\x1b" not in out
+    _, out, _ = run("caption", hostile, "--model", tiny_model, "--device", "cpu", "--json")
+    assert json.loads(out)["image"] == str(hostile)
+
+
 @pytest.mark.parametrize("ending", ["json", "jsonl"])
 def test_output_is_a_results_file_by_its_ending(run, tiny_model, photo, tmp_path, ending):
     file = tmp_path / f"results.{ending}"

@@ -12,7 +12,7 @@ import typer
 from captioner.captions import Caption
 from captioner.commands.report import check_report, report_captions
 from captioner.config import DeviceName, PrecisionName
-from captioner.console import console, readable
+from captioner.console import console, one_line, readable
 from captioner.data.images import find_images
 from captioner.errors import UsageError
 from captioner.metrics.growing import growing_results
@@ -82,7 +82,7 @@ def _show(file: Path, caption: Caption, *, several: bool, as_json: bool) -> None
         typer.echo(json.dumps({"image": str(file), **as_values(caption, several=several)}))
         return
     for one in (caption, *caption.others):
-        typer.echo(f"{file}\t{'' if one.silent else one.text}")
+        typer.echo(f"{one_line(file)}\t{'' if one.silent else one.text}")
 
 
 def as_values(caption: Caption, *, several: bool = False) -> dict[str, Any]:
