@@ -3,6 +3,15 @@
 The command line prints these as one line and exits with `exit_code`; everything else is a bug and keeps its traceback.
 """
 
+from collections.abc import Sequence
+
+NAMED = 5
+
+
+def first_few(things: Sequence[object]) -> str:
+    """Name the first things of many, as messages do: "1, 2, 3, 4, 5, ..."."""
+    return ", ".join([*map(str, things[:NAMED]), *(["..."] if len(things) > NAMED else [])])
+
 
 class CaptionerError(Exception):
     """Something the user can mend: the message is one line (or a short list) and needs no traceback."""

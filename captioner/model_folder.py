@@ -82,7 +82,8 @@ def write_config(folder: Path, config: ModelConfig) -> None:
     folder = folder.resolve()  # where a link leads: the link itself stays
     _, vocabulary, state = read_model(folder)  # checked, or new checksums would bless what has changed
     with new_folder(folder) as place:
-        shutil.copytree(folder, place, dirs_exist_ok=True)
+        anew = {_CONFIG, _VOCABULARY, _WEIGHTS}
+        shutil.copytree(folder, place, dirs_exist_ok=True, ignore=lambda at, _: anew if Path(at) == folder else set())
         write_model(place, config=config, vocabulary=vocabulary, state=state)
 
 

@@ -12,11 +12,9 @@ from captioner.data.datasets import Example, hold_out, load_examples
 from captioner.data.shapes import draw_shapes
 from captioner.data.transforms import build_transform
 from captioner.data.unreadable import unreadable
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, first_few
 from captioner.storage import new_file
 from captioner.training.distributed import Ranks
-
-SHOWN = 5  # images named in a message; the file names all
 
 
 def load_splits(data: DataConfig, together: Ranks) -> tuple[list[Example], list[Example]]:
@@ -70,10 +68,10 @@ def _problems(config: Config, split: Sequence[Example], together: Ranks) -> list
     ]
     everything = [problem for share in together.gather(found) for problem in share]
     if len(everything) > config.data.bad_images * len(split):
-        first = ", ".join(f"{problem['file']} ({problem['reason']})" for problem in everything[:SHOWN])
+        first = first_few([f"{problem['file']} ({problem['reason']})" for problem in everything])
         raise CaptionerError(
             f"{len(everything)} of {len(split)} images cannot be read, more than data.bad_images="
-            f"{config.data.bad_images:g} of them: {first}{', ...' if len(everything) > SHOWN else ''}; mend them, or "
+            f"{config.data.bad_images:g} of them: {first}; mend them, or "
             "allow more"
         )
     return everything

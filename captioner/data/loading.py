@@ -21,7 +21,7 @@ _IDLE = -1
 
 
 def image_workers() -> int:
-    """Processes that read images where nothing else is asked for: one for each core that this process may use."""
+    """Return the default number of processes or threads that read images: the cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

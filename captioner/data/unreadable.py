@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 
 from captioner.data.datasets import Example
 from captioner.data.images import read_image
+from captioner.data.loading import image_workers
 from captioner.errors import ImageError
 from captioner.threads import map_ahead
 
@@ -24,4 +24,4 @@ def unreadable(examples: Sequence[Example], *, at_least: int) -> Iterator[tuple[
             return error
         return None
 
-    yield from zip(examples, map_ahead(problem, examples, threads=os.cpu_count() or 1), strict=True)
+    yield from zip(examples, map_ahead(problem, examples, threads=image_workers()), strict=True)

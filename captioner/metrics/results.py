@@ -9,14 +9,11 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from captioner.errors import UsageError
+from captioner.errors import UsageError, first_few
 from captioner.storage import check_new_file, new_file
 
 ImageId = int | str
 """COCO numbers its images; other data sets name them. 42 and "42" are two different images."""
-
-NAMED = 5
-"""How many of the things that are wrong a message names; it counts the rest."""
 
 
 def read_results(path: str | Path) -> dict[ImageId, str]:
@@ -97,8 +94,7 @@ def check_images(known: Collection[ImageId], results: Mapping[ImageId, str], *, 
 
 def listed(things: Sequence[object], noun: str) -> str:
     """Count things and name the first few: "7 images (1, 2, 3, 4, 5, ...)"."""
-    names = [*map(str, things[:NAMED]), *(["..."] if len(things) > NAMED else [])]
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'} ({', '.join(names)})"
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'} ({first_few(things)})"
 
 
 def _entries(path: Path, text: str) -> Iterator[tuple[str, object]]:

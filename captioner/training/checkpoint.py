@@ -62,11 +62,11 @@ def save_checkpoint(
             "random": random_states,
         }
         _save(state, folder / _STATE)
-    up_to_here = [path for path in checkpoints(output) if _step(path) <= progress.step]
-    for old in up_to_here[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
-    for corrupt_or_abandoned in set(checkpoints(output)) - set(up_to_here):
-        shutil.rmtree(corrupt_or_abandoned, ignore_errors=True)
+    there = checkpoints(output)
+    kept = [path for path in there if _step(path) <= progress.step][-keep:]
+    for path in there:
+        if path not in kept:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _save(state: dict[str, Any], path: Path) -> None:

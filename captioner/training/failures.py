@@ -10,14 +10,12 @@ from pathlib import Path
 from captioner.config import TrainingConfig
 from captioner.data.datasets import Example
 from captioner.disk import free_space
-from captioner.errors import CaptionerError, ImageError
+from captioner.errors import CaptionerError, ImageError, first_few
 from captioner.storage import new_file
 from captioner.training.checkpoint import way_on
 from captioner.training.distributed import Ranks, is_lost
 from captioner.training.loop import NotFiniteError
 from captioner.training.memory import is_out_of_memory
-
-SHOWN = 5  # images named in a message; the file names all
 
 
 @contextmanager
@@ -60,9 +58,9 @@ def images_named(output: Path, examples: Sequence[Example], ranks: Ranks) -> Ite
         images = [{"image_id": example.image_id, "file": str(example.path)} for example in batch]
         with new_file(output / "not-finite.json") as file:
             json.dump({"loss": str(error.loss), "gradient_norm": str(error.norm), "images": images}, file, indent=1)
-        first = ", ".join(str(example.image_id) for example in batch[:SHOWN])
+        first = first_few([example.image_id for example in batch])
         raise CaptionerError(
-            f"{error}; its images are {first}{', ...' if len(batch) > SHOWN else ''} (all {len(batch)} in "
+            f"{error}; its images are {first} (all {len(batch)} in "
             f"{output / 'not-finite.json'}): lower learning_rate or gradient_clip, or set training.precision=fp32, "
             f"and {way_on(output)}"
         ) from error
