@@ -7,7 +7,7 @@ from typing import assert_never
 
 from torch import Tensor
 
-from captioner.config import DecoderConfig, ModelConfig
+from captioner.config.schema import DecoderConfig, ModelConfig
 from captioner.errors import CaptionerError
 from captioner.models.captioning import CaptioningModel
 from captioner.models.context import AdditiveAttention, EveryStep, FirstToken, Merge, NoContext

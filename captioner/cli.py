@@ -333,7 +333,7 @@ def defaults(
 ) -> None:
     """Show how a model folder's captions are found where nothing else is asked for, or change it."""
     from captioner.commands.defaults import change_defaults
-    from captioner.parsing import to_json
+    from captioner.config.loading import to_json
 
     for name, value in to_json(change_defaults(model, settings or [])).items():
         typer.echo(f"{name}={json.dumps(value)}")

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from captioner.config import DeviceName, PrecisionName
+from captioner.config.schema import DeviceName, PrecisionName
 from captioner.errors import UsageError
 
 

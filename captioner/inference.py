@@ -14,7 +14,8 @@ from torch import Tensor
 
 from captioner.build import build_model, load_weights
 from captioner.captions import Caption, Word
-from captioner.config import DecodingConfig, DeviceName, ModelConfig, PrecisionName
+from captioner.config.loading import parse, to_json
+from captioner.config.schema import DecodingConfig, DeviceName, ModelConfig, PrecisionName
 from captioner.data.batching import pad
 from captioner.data.reading import ImageLike, read_ahead
 from captioner.data.transforms import build_transform
@@ -26,7 +27,6 @@ from captioner.model_folder import read_model, resolve, write_model
 from captioner.models.captioning import CaptioningModel
 from captioner.models.encoder import fold_batch_norms
 from captioner.models.ensemble import Ensemble
-from captioner.parsing import parse, to_json
 from captioner.search import Search, build_search, key_of
 from captioner.storage import new_folder
 from captioner.text.tokenizer import detokenize, tokenize

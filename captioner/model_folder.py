@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captioner.config import ModelConfig
+from captioner.config.loading import parse, to_json
+from captioner.config.schema import ModelConfig
 from captioner.errors import CaptionerError
 from captioner.migrations import FORMAT_VERSION, migrate_config, migrate_weights
-from captioner.parsing import parse, to_json
 from captioner.storage import CHECKSUMS, new_folder, verify
 from captioner.text.vocabulary import Vocabulary
 

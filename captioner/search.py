@@ -10,7 +10,7 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from captioner.config import DecodingConfig
+from captioner.config.schema import DecodingConfig
 from captioner.decoding.beam import beam_search
 from captioner.decoding.constraints import Rule, at_least, forbid, no_double_words, no_repeated_ngram, obey, require
 from captioner.decoding.normalisation import Normalisation, average, none, wu

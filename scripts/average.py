@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from command import new_app, run_app
 
-from captioner.config import ModelConfig
+from captioner.config.loading import to_json
+from captioner.config.schema import ModelConfig
 from captioner.errors import UsageError
 from captioner.model_folder import read_model, resolve, write_model
-from captioner.parsing import to_json
 from captioner.storage import new_folder
 
 if TYPE_CHECKING:

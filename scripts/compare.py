@@ -19,7 +19,7 @@ from comparison_results import Result, check, load
 from experiments import fill_features, run_all
 
 from captioner.commands.settings import load_config
-from captioner.config import CellName, ContextName, ObjectiveName, PhaseConfig
+from captioner.config.schema import CellName, ContextName, ObjectiveName, PhaseConfig
 from captioner.console import console
 from captioner.errors import CaptionerError, UsageError
 from captioner.options import SettingsArgument

@@ -18,7 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from captioner import Captioner
 from captioner.commands.splits import load_splits
 from captioner.commands.train import train
-from captioner.config import Config
+from captioner.config.schema import Config
 from captioner.data.datasets import Example
 from captioner.devices import autocast
 from captioner.metrics.by_length import bleu_by_length

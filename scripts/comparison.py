@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import yaml
 
-from captioner.config import Config, PhaseConfig
+from captioner.config.schema import Config, PhaseConfig
 from captioner.errors import UsageError
 
 SELF_CRITICAL_SHARE = 0.25  # of the budget: the rest is teacher forcing, since the model must draw captions worth it

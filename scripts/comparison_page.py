@@ -13,7 +13,7 @@ from comparison_results import Result
 from comparison_tables import by_length, effects, every_row
 from pages import markdown
 
-from captioner.config import PhaseConfig
+from captioner.config.schema import PhaseConfig
 from captioner.storage import new_file
 
 BEGIN, END = "<!-- by hand: kept when the rest is written anew -->", "<!-- the end of it -->"

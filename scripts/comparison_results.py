@@ -11,10 +11,10 @@ from typing import Any
 
 from comparison import Job, Run
 
-from captioner.config import Config
+from captioner.config.loading import parse, to_json
+from captioner.config.schema import Config
 from captioner.errors import UsageError
 from captioner.metrics.by_length import LengthBin
-from captioner.parsing import parse, to_json
 from captioner.storage import new_file
 
 _RESULT = "result.json"

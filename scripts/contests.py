@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from captioner.build import build_model
-from captioner.config import (
+from captioner.config.schema import (
     DecoderConfig,
     DecodingConfig,
     DeviceName,

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from command import new_app, run_app
 
-from captioner.config import DecodingConfig
+from captioner.config.loading import apply_overrides
+from captioner.config.schema import DecodingConfig
 from captioner.console import console, track
 from captioner.data.datasets import Example, load_examples
 from captioner.errors import ImageError
 from captioner.metrics.scorer import Scorer
-from captioner.parsing import apply_overrides
 from captioner.text.tokenizer import detokenize
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from pages import cpu
 
-from captioner.config import Config, DeviceName
+from captioner.config.schema import Config, DeviceName
 from captioner.errors import CaptionerError
 
 Task = TypeVar("Task")

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from captioner.config import PrecisionName
+from captioner.config.schema import PrecisionName
 from captioner.devices import autocast
 from captioner.models.captioning import CaptioningModel
 from captioner.text.vocabulary import BOS, EOS, PAD, UNK

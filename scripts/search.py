@@ -25,11 +25,11 @@ from search_page import write_page
 from trials import Trial, best_first, draw, read_space, read_trials, write_trials
 
 from captioner.commands.settings import load_config
-from captioner.config import DeviceName
+from captioner.config.loading import read_yaml, to_json
+from captioner.config.schema import DeviceName
 from captioner.console import console
 from captioner.errors import CaptionerError, UsageError
 from captioner.options import Device, SettingsArgument
-from captioner.parsing import read_yaml, to_json
 from captioner.storage import new_file
 
 app = new_app()

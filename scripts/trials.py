@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import model_validator
 
-from captioner.config import Section
+from captioner.config.loading import parse, read_yaml
+from captioner.config.schema import Section
 from captioner.errors import UsageError
-from captioner.parsing import parse, read_yaml
 from captioner.storage import new_file
 
 _DIGITS = 3  # of a drawn number: more would only be harder to read

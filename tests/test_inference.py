@@ -10,7 +10,7 @@ from PIL import Image
 
 from captioner import Caption, Captioner
 from captioner.build import build_model
-from captioner.config import ConfidenceConfig
+from captioner.config.schema import ConfidenceConfig
 from captioner.data.images import read_image
 from captioner.errors import CaptionerError, ImageError, UsageError
 from captioner.text.vocabulary import BOS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from captioner.config import ConfidenceConfig, DeviceName, PrecisionName
+from captioner.config.schema import ConfidenceConfig, DeviceName, PrecisionName
 from captioner.console import console, readable
 from captioner.data.datasets import load_examples
 from captioner.errors import CaptionerError, UsageError

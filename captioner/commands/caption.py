@@ -11,14 +11,14 @@ import typer
 
 from captioner.captions import Caption
 from captioner.commands.report import check_report, report_captions
-from captioner.config import DeviceName, PrecisionName
+from captioner.config.loading import to_json
+from captioner.config.schema import DeviceName, PrecisionName
 from captioner.console import console, one_line, readable
 from captioner.data.images import find_images
 from captioner.errors import UsageError
 from captioner.metrics.growing import growing_results
 from captioner.metrics.results import check_destination
 from captioner.model_folder import weights_digest
-from captioner.parsing import to_json
 
 
 def caption_files(

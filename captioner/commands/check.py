@@ -10,7 +10,7 @@ import typer
 
 from captioner.commands.report import check_report
 from captioner.commands.settings import load_config, split_sources
-from captioner.config import Config, DataConfig, SourceConfig
+from captioner.config.schema import Config, DataConfig, SourceConfig
 from captioner.data.datasets import hold_out, read_examples
 from captioner.data.doctor import Split, check
 from captioner.data.formats import split_names

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from captioner.config import DecodingConfig, ModelConfig
+from captioner.config.loading import apply_overrides, parse, to_json
+from captioner.config.schema import DecodingConfig, ModelConfig
 from captioner.model_folder import read_config, resolve, write_config
-from captioner.parsing import apply_overrides, parse, to_json
 
 
 def change_defaults(model: Path | None, settings: Sequence[str]) -> DecodingConfig:

@@ -11,7 +11,7 @@ import typer
 
 from captioner.captions import Caption
 from captioner.commands.report import check_report, report_evaluation
-from captioner.config import DecodingConfig, DeviceName, PrecisionName
+from captioner.config.schema import DecodingConfig, DeviceName, PrecisionName
 from captioner.console import console, readable
 from captioner.data.datasets import Example, load_examples, load_references
 from captioner.errors import CaptionerError, UsageError

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from captioner.captions import Caption
-from captioner.config import DecodingConfig, ModelConfig
+from captioner.config.loading import to_json
+from captioner.config.schema import DecodingConfig, ModelConfig
 from captioner.console import track
 from captioner.data.datasets import Example
 from captioner.errors import UsageError
 from captioner.metrics.results import ImageId
 from captioner.metrics.scorer import NAMES, Scores
 from captioner.metrics.signature import own_version
-from captioner.parsing import to_json
 from captioner.report.entries import Entry, Figure
 from captioner.report.page import write_report
 from captioner.storage import check_new_file

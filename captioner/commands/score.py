@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import typer
 
-from captioner.config import DeviceName, PrecisionName
+from captioner.config.schema import DeviceName, PrecisionName
 from captioner.console import console, one_line, readable
 from captioner.data.checks import read_text
 from captioner.data.datasets import load_examples

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from captioner.config import Config, DataConfig, SourceConfig
+from captioner.config.loading import apply_overrides, merge, parse, read_yaml
+from captioner.config.schema import Config, DataConfig, SourceConfig
 from captioner.errors import UsageError
 from captioner.model_folder import read_config, resolve
-from captioner.parsing import apply_overrides, merge, parse, read_yaml
 
 
 def load_config(path: Path, overrides: Sequence[str] = (), *, output: Path | None = None) -> Config:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from captioner.commands.settings import split_sources
-from captioner.config import Config, DataConfig
+from captioner.config.schema import Config, DataConfig
 from captioner.console import console, track
 from captioner.data.datasets import Example, hold_out, load_examples
 from captioner.data.shapes import draw_shapes

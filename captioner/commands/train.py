@@ -10,14 +10,14 @@ import yaml
 
 from captioner.build import build_model, load_weights
 from captioner.commands.splits import load_splits, without_unreadable
-from captioner.config import Config, DeviceName
+from captioner.config.loading import to_json
+from captioner.config.schema import Config, DeviceName
 from captioner.console import console
 from captioner.data.datasets import Example
 from captioner.devices import pick_device
 from captioner.errors import UsageError
 from captioner.model_folder import read_model, resolve, write_model
 from captioner.models.captioning import CaptioningModel
-from captioner.parsing import to_json
 from captioner.search import build_search
 from captioner.storage import new_file, sweep
 from captioner.text.glove import read_glove

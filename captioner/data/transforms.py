@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
-from captioner.config import AugmentationName, TransformName
+from captioner.config.schema import AugmentationName, TransformName
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom, in pixels of the source; fractions of a pixel count."""

@@ -11,7 +11,7 @@ from typing import assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from captioner.config import RewardName
+from captioner.config.schema import RewardName
 from captioner.metrics.bleu import Bleu, bleu
 from captioner.metrics.cider import CiderD, ReferenceNgrams
 from captioner.metrics.meteor import Meteor

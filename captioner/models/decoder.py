@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from captioner.config import CellName
+from captioner.config.schema import CellName
 from captioner.errors import UsageError
 from captioner.models.context import NoContext
 from captioner.models.stack import PARTS, RecurrentStack

@@ -15,7 +15,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from captioner.config import TrunkName
+from captioner.config.schema import TrunkName
 from captioner.errors import CaptionerError, UsageError
 from captioner.models.small_cnn import CHANNELS, SmallCNN
 from captioner.models.weights import download_weights, read_state_dict

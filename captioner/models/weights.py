@@ -11,7 +11,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from captioner.config import TrunkName
+from captioner.config.schema import TrunkName
 from captioner.errors import CaptionerError, UsageError
 
 

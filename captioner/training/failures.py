@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from captioner.config import TrainingConfig
+from captioner.config.schema import TrainingConfig
 from captioner.data.datasets import Example
 from captioner.disk import free_space
 from captioner.errors import CaptionerError, ImageError, first_few

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from captioner.config import Config, PhaseConfig
+from captioner.config.schema import Config, PhaseConfig
 from captioner.console import console, track
 from captioner.data.batching import (
     Batches,

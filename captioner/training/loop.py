@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from captioner.config import PrecisionName
+from captioner.config.schema import PrecisionName
 from captioner.devices import autocast
 from captioner.errors import CaptionerError
 from captioner.training.distributed import Ranks

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from captioner.config import PhaseConfig
+from captioner.config.schema import PhaseConfig
 from captioner.errors import UsageError
 from captioner.models.captioning import CaptioningModel
 

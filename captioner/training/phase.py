@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import torch
 
-from captioner.config import PhaseConfig, TrainingConfig
+from captioner.config.schema import PhaseConfig, TrainingConfig
 from captioner.console import console
 from captioner.data.batching import EpochSampler
 from captioner.data.loading import Loader

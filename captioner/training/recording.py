@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from captioner.config import TrainingConfig
+from captioner.config.schema import TrainingConfig
 from captioner.console import console, progress_bar
 from captioner.data.datasets import Example
 from captioner.data.loading import Loader

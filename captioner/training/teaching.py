@@ -8,7 +8,7 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from captioner.config import PhaseConfig, RewardName, ScheduledSamplingConfig, TrainingConfig
+from captioner.config.schema import PhaseConfig, RewardName, ScheduledSamplingConfig, TrainingConfig
 from captioner.data.datasets import Example
 from captioner.metrics.reward import Reward
 from captioner.models.captioning import CaptioningModel

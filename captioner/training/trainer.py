@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from captioner.config import Config
+from captioner.config.schema import Config
 from captioner.console import console
 from captioner.data.batching import EpochSampler
 from captioner.data.datasets import Example

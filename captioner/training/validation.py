@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from captioner.config import PrecisionName
+from captioner.config.schema import PrecisionName
 from captioner.console import track
 from captioner.data.datasets import Example
 from captioner.data.loading import Loader

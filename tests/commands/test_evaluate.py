@@ -6,7 +6,7 @@ import pytest
 
 from captioner import Captioner
 from captioner.commands.evaluate import evaluate_model, score_results
-from captioner.config import ConfidenceConfig
+from captioner.config.schema import ConfidenceConfig
 from captioner.data.datasets import load_references
 from captioner.errors import CaptionerError, UsageError
 from captioner.metrics.results import read_results, write_results

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from captioner.config import AugmentationName, TransformName
+from captioner.config.schema import AugmentationName, TransformName
 from captioner.data.images import read_image
 from captioner.data.transforms import RandomResizedCrop, build_transform
 

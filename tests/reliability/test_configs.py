@@ -3,9 +3,9 @@
 import pytest
 
 from captioner.commands.settings import load_config
-from captioner.config import Config
+from captioner.config.loading import apply_overrides, parse, read_yaml
+from captioner.config.schema import Config
 from captioner.errors import CaptionerError, UsageError
-from captioner.parsing import apply_overrides, parse, read_yaml
 
 pytestmark = pytest.mark.row(24)
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captioner.commands.settings import load_config
-from captioner.config import Config
-from captioner.parsing import parse, to_json
+from captioner.config.loading import parse, to_json
+from captioner.config.schema import Config
 
 pytestmark = [pytest.mark.row(24), pytest.mark.timeout(3600)]
 

@@ -94,7 +94,7 @@ train(config, device="cpu")
 def test_in_a_process_with_little_memory_one_part_fails_and_auto_succeeds(tiny, tmp_path):
     import yaml
 
-    from captioner.parsing import to_json
+    from captioner.config.loading import to_json
 
     whole = {"phases": [{"epochs": 2, "finetune_from": "stem"}], "batch_size": 24}
     config = tiny(encoder={"image_size": 512, "trunk": "small_cnn"}, training=whole)

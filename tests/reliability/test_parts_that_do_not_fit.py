@@ -10,7 +10,7 @@ from trainings import small
 
 from captioner import Captioner
 from captioner.commands.train import train
-from captioner.config import DecodingConfig
+from captioner.config.schema import DecodingConfig
 from captioner.errors import CaptionerError, UsageError
 from captioner.migrations import FORMAT_VERSION
 from captioner.model_folder import read_model, write_config

@@ -8,7 +8,7 @@ import sys
 import yaml
 from safetensors.torch import load_file
 
-from captioner.parsing import to_json
+from captioner.config.loading import to_json
 from captioner.training.checkpoint import checkpoints
 
 PHASES = [{"epochs": 1}, {"epochs": 1, "finetune_from": "stem", "augmentation": "mild_crop"}]

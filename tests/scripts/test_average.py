@@ -11,7 +11,7 @@ sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 
 import average
 
-from captioner.config import ConfidenceConfig
+from captioner.config.schema import ConfidenceConfig
 from captioner.errors import CaptionerError, UsageError
 from captioner.model_folder import read_model, write_model
 from captioner.storage import new_folder

@@ -19,8 +19,8 @@ from trials import Trial, best_first, draw, read_space, read_trials  # noqa: E40
 from typer.testing import CliRunner  # noqa: E402
 
 from captioner.commands.settings import load_config  # noqa: E402
+from captioner.config.loading import to_json  # noqa: E402
 from captioner.errors import CaptionerError, UsageError  # noqa: E402
-from captioner.parsing import to_json  # noqa: E402
 
 SPACE = {
     "decoder.dropout": {"low": 0.1, "high": 0.5},

@@ -11,9 +11,9 @@ import torch.multiprocessing
 import yaml
 
 from captioner.build import build_model
-from captioner.config import DecoderConfig, EncoderConfig, ModelConfig
+from captioner.config.loading import to_json
+from captioner.config.schema import DecoderConfig, EncoderConfig, ModelConfig
 from captioner.data.batching import collate
-from captioner.parsing import to_json
 from captioner.training.checkpoint import checkpoints
 from captioner.training.distributed import Ranks, ranks
 from captioner.training.loop import gradients

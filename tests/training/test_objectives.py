@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from captioner.build import build_model
-from captioner.config import (
+from captioner.config.schema import (
     ContextName,
     DecoderConfig,
     DecodingConfig,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from captioner.commands.settings import load_config
-from captioner.config import Config, ModelConfig
-from captioner.parsing import apply_overrides, parse, to_json
+from captioner.config.loading import apply_overrides, parse, to_json
+from captioner.config.schema import Config, ModelConfig
 
 DATA = {"data": {"shapes": {"folder": "x"}}}
 
