@@ -17,7 +17,7 @@ from captioner.captions import Caption, Word
 from captioner.config.loading import parse, to_json
 from captioner.config.schema import DecodingConfig, DeviceName, ModelConfig, PrecisionName
 from captioner.data.batching import pad
-from captioner.data.reading import ImageLike, read_ahead
+from captioner.data.loading import ImageLike, read_ahead
 from captioner.data.transforms import build_transform
 from captioner.devices import autocast, pick_device
 from captioner.errors import ImageError, UsageError

@@ -16,18 +16,18 @@ from experiments import log_to, machine
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from captioner import Captioner
-from captioner.commands.splits import load_splits
 from captioner.commands.train import train
 from captioner.config.schema import Config
 from captioner.data.datasets import Example
+from captioner.data.splits import load_splits
 from captioner.devices import autocast
+from captioner.distributed import Ranks
 from captioner.metrics.by_length import bleu_by_length
 from captioner.metrics.results import ImageId, write_results
 from captioner.metrics.scorer import Scorer
 from captioner.search import build_search
 from captioner.text.tokenizer import detokenize, tokenize
 from captioner.training.checkpoint import checkpoints
-from captioner.training.distributed import Ranks
 from captioner.training.feeding import Feeder
 from captioner.training.logging import read_log
 

@@ -32,13 +32,13 @@ from captioner.data.datasets import Example
 from captioner.data.loading import Loader
 from captioner.data.transforms import build_transform
 from captioner.devices import autocast, pick_device
+from captioner.distributed import Ranks
 from captioner.errors import ImageError
 from captioner.inference import Captioner
 from captioner.models.captioning import CaptioningModel
 from captioner.models.decoder import RecurrentDecoder
 from captioner.search import Search, build_search
 from captioner.text.vocabulary import BOS, EOS, SPECIALS, Vocabulary
-from captioner.training.distributed import Ranks
 from captioner.training.loop import fit, in_groups
 from captioner.training.losses import LossSum
 from captioner.training.objectives import Objective, TeacherForcing

@@ -75,7 +75,7 @@ def look(captioner: Captioner, examples: Sequence[Example]) -> tuple[Seen, list[
     """Look at every image that can be read; give also the examples they are of."""
     import torch
 
-    from captioner.data.reading import read_ahead
+    from captioner.data.loading import read_ahead
     from captioner.search import key_of
 
     seen: Seen = []

@@ -87,11 +87,11 @@ def fill_features(config: Config, *, device: DeviceName = "cpu") -> None:
     """Compute the features that runs beside `config.output` share, so that no two of them do it at once."""
     import torch
 
-    from captioner.commands.splits import load_splits
     from captioner.commands.train import start_model
     from captioner.data.batching import EpochSampler
+    from captioner.data.splits import load_splits
     from captioner.devices import pick_device
-    from captioner.training.distributed import Ranks
+    from captioner.distributed import Ranks
     from captioner.training.feeding import Feeder
 
     alone = Ranks(0, 1, pick_device(device))

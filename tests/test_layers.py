@@ -12,10 +12,10 @@ PACKAGE = Path(__file__).parents[1] / "captioner"
 # From the bottom to the top: a module may import from its own folder and from the rows above its own.
 LAYERS = [
     {"errors"},
-    {"types", "captions", "disk", "options", "migrations"},
+    {"types", "captions", "options", "migrations"},
     {"config"},
     {"decoding_options"},
-    {"console", "devices", "storage", "threads"},
+    {"console", "devices", "storage"},
     {"distributed"},
     {"text"},
     {"data", "metrics", "model_folder"},

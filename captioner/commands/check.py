@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from captioner.commands.report import check_report
-from captioner.commands.settings import load_config, split_sources
+from captioner.commands.settings import load_config
 from captioner.config.schema import Config, DataConfig, SourceConfig
 from captioner.data.datasets import hold_out, read_examples
 from captioner.data.doctor import Split, check
@@ -60,7 +60,7 @@ def _of_config(config: Config) -> list[Split]:
     shapes = config.data.shapes
     if shapes:
         draw_shapes(shapes.folder, train=shapes.train, dev=shapes.dev)
-    splits = _read(split_sources(config.data))
+    splits = _read(config.data.sources())
     if len(splits) == 1:
         train, dev = hold_out(splits[0].examples, config.data.holdout)
         splits = [splits[0]._replace(examples=train), splits[0]._replace(name="dev", examples=dev)]

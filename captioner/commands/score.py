@@ -11,9 +11,9 @@ import typer
 
 from captioner.config.schema import DeviceName, PrecisionName
 from captioner.console import console, one_line, readable
-from captioner.data.checks import read_text
 from captioner.data.datasets import load_examples
 from captioner.data.images import find_images
+from captioner.data.problems import read_text
 from captioner.errors import UsageError
 
 

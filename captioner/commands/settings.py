@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.config.loading import apply_overrides, merge, parse, read_yaml
-from captioner.config.schema import Config, DataConfig, SourceConfig
-from captioner.errors import UsageError
+from captioner.config.schema import Config
 from captioner.model_folder import read_config, resolve
 
 
@@ -32,20 +31,3 @@ def _settings_of(folder: str) -> dict[str, Any]:
     about = read_config(resolve(folder))
     about.pop("vocabulary", None)
     return about
-
-
-def split_sources(data: DataConfig) -> dict[str, SourceConfig]:
-    """Say where `train` is, and `dev` unless it is to be held out from train.
-
-    Raises:
-        UsageError: train is not given.
-    """
-    if data.shapes:
-        folder = data.shapes.folder
-        return {
-            split: SourceConfig(annotations=folder / f"captions_{split}.json", images=folder / split)
-            for split in ("train", "dev")
-        }
-    if data.train is None:
-        raise UsageError("data.train is missing: name its annotations, as in data.train.annotations=captions.jsonl")
-    return {"train": data.train, **({"dev": data.dev} if data.dev else {})}

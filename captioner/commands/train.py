@@ -9,12 +9,13 @@ import torch
 import yaml
 
 from captioner.build import build_model, load_weights
-from captioner.commands.splits import load_splits, without_unreadable
 from captioner.config.loading import to_json
 from captioner.config.schema import Config, DeviceName
 from captioner.console import console
 from captioner.data.datasets import Example
+from captioner.data.splits import load_splits, without_unreadable
 from captioner.devices import pick_device
+from captioner.distributed import Ranks, ranks
 from captioner.errors import UsageError
 from captioner.model_folder import read_model, resolve, write_model
 from captioner.models.captioning import CaptioningModel
@@ -24,7 +25,6 @@ from captioner.text.glove import read_glove
 from captioner.text.tokenizer import tokenize
 from captioner.text.vocabulary import SPECIALS, Vocabulary
 from captioner.training.checkpoint import checkpoints, find_checkpoint, way_on
-from captioner.training.distributed import Ranks, ranks
 from captioner.training.failures import explained
 from captioner.training.trainer import Trainer
 from captioner.types import Hypothesis, State

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from captioner.errors import UsageError
+
 TrunkName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v2", "small_cnn"]
 TransformName = Literal["squash", "crop"]
 AugmentationName = Literal["random_crop", "mild_crop"]
@@ -142,6 +144,22 @@ class DataConfig(Section):
     captions_per_image: Count | Literal["all"] = 5  # in an epoch, drawn anew for each where there are more
     on_bad_image: Literal["error", "skip"] = "error"  # skip: train without the images that cannot be read
     bad_images: Share = 0.01  # the largest share of a split that may be skipped
+
+    def sources(self) -> dict[str, SourceConfig]:
+        """Return where `train` is, and `dev` unless it is held out from train.
+
+        Raises:
+            UsageError: train is not given.
+        """
+        if self.shapes:
+            folder = self.shapes.folder
+            return {
+                split: SourceConfig(annotations=folder / f"captions_{split}.json", images=folder / split)
+                for split in ("train", "dev")
+            }
+        if self.train is None:
+            raise UsageError("data.train is missing: name its annotations, as in data.train.annotations=captions.jsonl")
+        return {"train": self.train, **({"dev": self.dev} if self.dev else {})}
 
 
 class ScheduledSamplingConfig(Section):

@@ -14,9 +14,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from captioner.data.formats import Annotations, read_annotations
+from captioner.data.formats import Annotations, Entry, read_annotations
 from captioner.data.problems import Problems
-from captioner.data.records import Entry
 from captioner.errors import UsageError
 
 Thing = TypeVar("Thing")

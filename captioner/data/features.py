@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from captioner.data.datasets import Example
-from captioner.disk import check_space, free_space
 from captioner.errors import CaptionerError
+from captioner.storage import check_space, free_space
 
 
 def features_key(encoder: str, examples: Sequence[Example]) -> str:

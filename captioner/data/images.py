@@ -10,10 +10,12 @@ import re
 import stat
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple, TypeVar, cast
 
 from PIL import Image, UnidentifiedImageError
 
@@ -258,3 +260,21 @@ def _walk(folder: str) -> Iterator[Path]:
         for name in files:
             if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
                 yield Path(parent, name)
+
+
+Thing = TypeVar("Thing")
+Result = TypeVar("Result")
+
+AHEAD = 64
+
+
+def map_ahead(function: Callable[[Thing], Result], things: Iterable[Thing], *, threads: int) -> Iterator[Result]:
+    """As `map`, in order, but in threads and ahead of use: up to 64 results wait, however many things there are."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[Result]] = deque()
+        for thing in things:
+            waiting.append(pool.submit(function, thing))
+            if len(waiting) == AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

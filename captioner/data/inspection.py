@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from captioner.data.images import Header, read_header, read_image
+from captioner.data.images import Header, map_ahead, read_header, read_image
 from captioner.errors import ImageError
-from captioner.threads import map_ahead
 
 THREADS = 4  # more only wait for each other: a header is read by Python itself
 COLUMNS, ROWS = 9, 8  # of a thumbnail: dHash compares each of eight parts of a row with the one before

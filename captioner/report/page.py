@@ -19,12 +19,11 @@ from pathlib import Path
 from PIL import ImageOps
 
 from captioner.captions import Word
-from captioner.data.images import read_image
+from captioner.data.images import map_ahead, read_image
 from captioner.errors import ImageError
 from captioner.report.entries import Entry, Figure
 from captioner.report.heat import glows
 from captioner.storage import new_file
-from captioner.threads import map_ahead
 
 LONGEST, QUALITY = 320, 40
 """A thumbnail's longer side in pixels, and its WebP quality."""

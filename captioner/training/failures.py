@@ -9,11 +9,10 @@ from pathlib import Path
 
 from captioner.config.schema import TrainingConfig
 from captioner.data.datasets import Example
-from captioner.disk import free_space
+from captioner.distributed import Ranks, is_lost
 from captioner.errors import CaptionerError, ImageError, first_few
-from captioner.storage import new_file
+from captioner.storage import free_space, new_file
 from captioner.training.checkpoint import way_on
-from captioner.training.distributed import Ranks, is_lost
 from captioner.training.loop import NotFiniteError
 from captioner.training.memory import is_out_of_memory
 

@@ -23,10 +23,10 @@ from captioner.data.features import FeatureSource, cached_features, features_key
 from captioner.data.loading import Loader, image_workers
 from captioner.data.transforms import build_transform
 from captioner.devices import autocast
+from captioner.distributed import Ranks
 from captioner.models.encoder import ImageEncoder, fold_batch_norms
 from captioner.text.tokenizer import tokenize
 from captioner.text.vocabulary import Vocabulary
-from captioner.training.distributed import Ranks
 
 _FEATURE_BATCH = 32  # images at a time when features are computed; training's batch size is no guide to memory here
 

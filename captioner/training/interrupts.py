@@ -11,7 +11,7 @@ from typing import Self
 
 import torch
 
-from captioner.training.distributed import Ranks
+from captioner.distributed import Ranks
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _NOTICE = b"\ncaptioner: stopping after this step, with a checkpoint; the same again stops at once\n"

@@ -12,8 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from captioner.config.schema import PrecisionName
 from captioner.devices import autocast
+from captioner.distributed import Ranks
 from captioner.errors import CaptionerError
-from captioner.training.distributed import Ranks
 from captioner.training.losses import LossSum
 from captioner.types import Batch
 

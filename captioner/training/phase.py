@@ -12,9 +12,9 @@ from captioner.config.schema import PhaseConfig, TrainingConfig
 from captioner.console import console
 from captioner.data.batching import EpochSampler
 from captioner.data.loading import Loader
+from captioner.distributed import Ranks
 from captioner.training.averaging import MovingAverage
 from captioner.training.checkpoint import Progress, way_on
-from captioner.training.distributed import Ranks
 from captioner.training.interrupts import Interrupts
 from captioner.training.loop import fit, in_groups
 from captioner.training.losses import LossSum

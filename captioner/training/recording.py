@@ -13,11 +13,10 @@ from captioner.config.schema import TrainingConfig
 from captioner.console import console, progress_bar
 from captioner.data.datasets import Example
 from captioner.data.loading import Loader
-from captioner.disk import check_space, size_of
-from captioner.storage import new_folder
+from captioner.distributed import Ranks
+from captioner.storage import check_space, new_folder, size_of
 from captioner.training.averaging import MovingAverage
 from captioner.training.checkpoint import Progress, checkpoints, random_state, save_checkpoint
-from captioner.training.distributed import Ranks
 from captioner.training.logging import RunLog, draw_samples
 from captioner.training.losses import LossSum
 from captioner.training.validation import Validator

@@ -12,12 +12,12 @@ from captioner.config.schema import Config
 from captioner.console import console
 from captioner.data.batching import EpochSampler
 from captioner.data.datasets import Example
+from captioner.distributed import Ranks
 from captioner.errors import UsageError
 from captioner.models.captioning import CaptioningModel
 from captioner.text.vocabulary import Vocabulary
 from captioner.training.averaging import MovingAverage
 from captioner.training.checkpoint import Progress, load_checkpoint, restore_random_state
-from captioner.training.distributed import Ranks
 from captioner.training.failures import images_named
 from captioner.training.feeding import Feeder
 from captioner.training.interrupts import Interrupts

@@ -12,11 +12,11 @@ from captioner.console import track
 from captioner.data.datasets import Example
 from captioner.data.loading import Loader
 from captioner.devices import autocast
+from captioner.distributed import Ranks
 from captioner.metrics.scorer import Scorer, Scores
 from captioner.models.captioning import CaptioningModel
 from captioner.text.tokenizer import detokenize
 from captioner.text.vocabulary import BOS, Vocabulary
-from captioner.training.distributed import Ranks
 from captioner.training.losses import LossSum
 from captioner.training.objectives import TeacherForcing
 from captioner.types import Batch, Hypothesis, State

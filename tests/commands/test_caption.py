@@ -143,9 +143,7 @@ def test_a_zero_is_asked_for_and_not_nothing(caption, calibrated, option, settin
     others = {"--diversity": ["--diverse", 3], "--seed": ["--sample"]}.get(option, [])
     asked = ["--num-captions", 3, *others]
     zeroed = caption(*asked, option, 0, model=calibrated)[1]
-    write_config(
-        calibrated, captioner.config.model_copy(update={"decoding": decoding.model_copy(update={setting: 0})})
-    )
+    write_config(calibrated, captioner.config.model_copy(update={"decoding": decoding.model_copy(update={setting: 0})}))
     assert zeroed == caption(*asked, model=calibrated)[1]
 
 

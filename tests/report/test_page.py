@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from captioner.captions import Word
+from captioner.data.images import AHEAD
 from captioner.errors import CaptionerError
 from captioner.report import page
 from captioner.report.entries import Figure
 from captioner.report.page import write_report
-from captioner.threads import AHEAD
 
 HOSTILE = "</script><img src=x onerror=alert(1)><!-- {{ entries }} {{ script }}"
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from captioner.commands.settings import split_sources
 from captioner.config.schema import Config, DataConfig
 from captioner.console import console, track
 from captioner.data.datasets import Example, hold_out, load_examples
+from captioner.data.images import map_ahead, read_image
+from captioner.data.loading import image_workers
 from captioner.data.shapes import draw_shapes
 from captioner.data.transforms import build_transform
-from captioner.data.unreadable import unreadable
-from captioner.errors import CaptionerError, first_few
+from captioner.distributed import Ranks
+from captioner.errors import CaptionerError, ImageError, first_few
 from captioner.storage import new_file
-from captioner.training.distributed import Ranks
 
 
 def load_splits(data: DataConfig, together: Ranks) -> tuple[list[Example], list[Example]]:
@@ -25,7 +25,7 @@ def load_splits(data: DataConfig, together: Ranks) -> tuple[list[Example], list[
         together.wait()
     train, *dev = (
         load_examples(source.annotations, source.images, source.split, restval=source.restval)
-        for source in split_sources(data).values()
+        for source in data.sources().values()
     )
     return (train, dev[0]) if dev else hold_out(train, data.holdout)
 
@@ -75,3 +75,19 @@ def _problems(config: Config, split: Sequence[Example], together: Ranks) -> list
             "allow more"
         )
     return everything
+
+
+def unreadable(examples: Sequence[Example], *, at_least: int) -> Iterator[tuple[Example, ImageError | None]]:
+    """Read each image as training would, `at_least` pixels wide and high, and say what is wrong with it, if anything.
+
+    Pillow decodes beside Python, so threads are enough.
+    """
+
+    def problem(example: Example) -> ImageError | None:
+        try:
+            read_image(example.path, at_least=at_least)
+        except ImageError as error:
+            return error
+        return None
+
+    yield from zip(examples, map_ahead(problem, examples, threads=image_workers()), strict=True)
