@@ -11,7 +11,7 @@ from torch import Tensor
 
 from captioner.captions import Heat
 from captioner.data.batching import pad
-from captioner.models.captioning import CaptioningModel
+from captioner.models.encoder_decoder import CaptioningModel
 from captioner.text.vocabulary import BOS, EOS
 from captioner.types import Batch, State
 

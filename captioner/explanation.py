@@ -10,8 +10,8 @@ from torch import Tensor
 
 from captioner.attention import attention
 from captioner.captions import Caption, Explanation, Heat
-from captioner.models.captioning import CaptioningModel
 from captioner.models.context import AdditiveAttention
+from captioner.models.encoder_decoder import CaptioningModel
 from captioner.occlusion import occlusion
 from captioner.types import Speaker, State, select_state
 

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captioner.build import build_model, load_weights
 from captioner.captions import Caption, Word
 from captioner.config.loading import parse, to_json
 from captioner.config.schema import DecodingConfig, DeviceName, ModelConfig, PrecisionName
@@ -23,10 +22,10 @@ from captioner.devices import autocast, pick_device
 from captioner.errors import ImageError, UsageError
 from captioner.explanation import explain_captions
 from captioner.metrics.calibration import confidence
-from captioner.model_folder import read_model, resolve, write_model
-from captioner.models.captioning import CaptioningModel
+from captioner.models.build import build_model, load_weights
 from captioner.models.encoder import fold_batch_norms
-from captioner.models.ensemble import Ensemble
+from captioner.models.encoder_decoder import CaptioningModel, Ensemble
+from captioner.models.folder import read_model, resolve, write_model
 from captioner.search import Search, build_search, key_of
 from captioner.storage import new_folder
 from captioner.text.tokenizer import detokenize, tokenize

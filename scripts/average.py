@@ -12,7 +12,7 @@ from command import new_app, run_app
 from captioner.config.loading import to_json
 from captioner.config.schema import ModelConfig
 from captioner.errors import UsageError
-from captioner.model_folder import read_model, resolve, write_model
+from captioner.models.folder import read_model, resolve, write_model
 from captioner.storage import new_folder
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from captioner import Captioner
-from captioner.model_folder import BUNDLED
+from captioner.models.folder import BUNDLED
 
 CARD = "README.md"
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from captioner.build import build_model
 from captioner.config.schema import (
     DecoderConfig,
     DecodingConfig,
@@ -35,8 +34,9 @@ from captioner.devices import autocast, pick_device
 from captioner.distributed import Ranks
 from captioner.errors import ImageError
 from captioner.inference import Captioner
-from captioner.models.captioning import CaptioningModel
+from captioner.models.build import build_model
 from captioner.models.decoder import RecurrentDecoder
+from captioner.models.encoder_decoder import CaptioningModel
 from captioner.search import Search, build_search
 from captioner.text.vocabulary import BOS, EOS, SPECIALS, Vocabulary
 from captioner.training.loop import fit, in_groups

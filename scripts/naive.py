@@ -22,7 +22,7 @@ from torchvision import transforms
 
 from captioner.config.schema import PrecisionName
 from captioner.devices import autocast
-from captioner.models.captioning import CaptioningModel
+from captioner.models.encoder_decoder import CaptioningModel
 from captioner.text.vocabulary import BOS, EOS, PAD, UNK
 
 Pair = tuple[Tensor, Tensor]

@@ -8,12 +8,12 @@ import torch
 from data_sets import DataSet
 
 from captioner import Captioner
-from captioner.build import build_model
 from captioner.cli import main
 from captioner.config.loading import parse
 from captioner.config.schema import Config, DecoderConfig, EncoderConfig, ModelConfig
 from captioner.data.datasets import load_references
 from captioner.data.shapes import draw_shapes
+from captioner.models.build import build_model
 from captioner.text.tokenizer import tokenize
 from captioner.text.vocabulary import EOS, Vocabulary
 

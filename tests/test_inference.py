@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from captioner import Caption, Captioner
-from captioner.build import build_model
 from captioner.config.schema import ConfidenceConfig
 from captioner.data.images import read_image
 from captioner.errors import CaptionerError, ImageError, UsageError
+from captioner.models.build import build_model
 from captioner.text.vocabulary import BOS
 
 

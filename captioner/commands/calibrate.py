@@ -10,7 +10,7 @@ from captioner.console import console, readable
 from captioner.data.datasets import load_examples
 from captioner.errors import CaptionerError, UsageError
 from captioner.metrics.calibration import Said, calibration_error, fit_temperature, unseen_error
-from captioner.model_folder import resolve, write_config
+from captioner.models.folder import resolve, write_config
 from captioner.text.tokenizer import tokenize
 
 FEWEST = 100

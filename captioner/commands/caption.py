@@ -18,7 +18,7 @@ from captioner.data.images import find_images
 from captioner.errors import UsageError
 from captioner.metrics.growing import growing_results
 from captioner.metrics.results import check_destination
-from captioner.model_folder import weights_digest
+from captioner.models.folder import weights_digest
 
 
 def caption_files(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from captioner.config.loading import apply_overrides, parse, to_json
 from captioner.config.schema import DecodingConfig, ModelConfig
-from captioner.model_folder import read_config, resolve, write_config
+from captioner.models.folder import read_config, resolve, write_config
 
 
 def change_defaults(model: Path | None, settings: Sequence[str]) -> DecodingConfig:

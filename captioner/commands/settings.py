@@ -8,7 +8,7 @@ from typing import Any
 
 from captioner.config.loading import apply_overrides, merge, parse, read_yaml
 from captioner.config.schema import Config
-from captioner.model_folder import read_config, resolve
+from captioner.models.folder import read_config, resolve
 
 
 def load_config(path: Path, overrides: Sequence[str] = (), *, output: Path | None = None) -> Config:

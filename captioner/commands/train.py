@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 import yaml
 
-from captioner.build import build_model, load_weights
 from captioner.config.loading import to_json
 from captioner.config.schema import Config, DeviceName
 from captioner.console import console
@@ -17,13 +16,12 @@ from captioner.data.splits import load_splits, without_unreadable
 from captioner.devices import pick_device
 from captioner.distributed import Ranks, ranks
 from captioner.errors import UsageError
-from captioner.model_folder import read_model, resolve, write_model
-from captioner.models.captioning import CaptioningModel
+from captioner.models.build import start_model
+from captioner.models.encoder_decoder import CaptioningModel
+from captioner.models.folder import write_model
 from captioner.search import build_search
 from captioner.storage import new_file, sweep
-from captioner.text.glove import read_glove
-from captioner.text.tokenizer import tokenize
-from captioner.text.vocabulary import SPECIALS, Vocabulary
+from captioner.text.vocabulary import Vocabulary
 from captioner.training.checkpoint import checkpoints, find_checkpoint, way_on
 from captioner.training.failures import explained
 from captioner.training.trainer import Trainer
@@ -87,49 +85,6 @@ def train(config: Config, *, device: DeviceName = "auto", resume: str | None = N
             console.print(way_on(output))
             raise
         return output / "best"
-
-
-def start_model(
-    config: Config, examples: Sequence[Example], checkpoint: Path | None
-) -> tuple[CaptioningModel, Vocabulary]:
-    """Make the model that training starts from: a checkpoint's, another model folder's, or a pretrained trunk's.
-
-    Raises:
-        CaptionerError: weights and config do not fit each other.
-    """
-    captions = [tokenize(caption) for example in examples for caption in example.captions]
-    if checkpoint:
-        _, vocabulary, state = read_model(checkpoint)
-        model = build_model(config, vocab_size=len(vocabulary))
-        load_weights(model, state, source=str(checkpoint))
-        return model, vocabulary
-    if config.init is None:
-        vocabulary = Vocabulary.from_captions(captions, min_count=config.data.min_count)
-        model = build_model(config, vocab_size=len(vocabulary))
-        model.encoder.load_trunk(config.encoder.weights)
-        if config.training.glove:
-            _embed(model, vocabulary, config.training.glove)
-        return model, vocabulary
-    if config.training.glove:
-        raise UsageError("training.glove and init both say what embeddings start from: leave one of them out")
-    folder = resolve(config.init)
-    _, known, state = read_model(folder)
-    vocabulary = known.extended(captions, min_count=config.data.min_count)
-    old, model = build_model(config, vocab_size=len(known)), build_model(config, vocab_size=len(vocabulary))
-    load_weights(old, state, source=str(folder))
-    model.encoder = old.encoder
-    model.decoder.take_over(old.decoder)
-    return model, vocabulary
-
-
-@torch.no_grad()
-def _embed(model: CaptioningModel, vocabulary: Vocabulary, path: Path) -> None:
-    """Start from the vectors that others have learnt for our words; the other words keep their random ones."""
-    embedding = model.decoder.embedding
-    vectors = read_glove(path, vocabulary, size=embedding.embedding_dim)
-    for word, vector in vectors.items():
-        embedding.weight[vocabulary.id_of(word)] = torch.tensor(vector)
-    console.print(f"{len(vectors)} of {len(vocabulary) - len(SPECIALS)} words start from their vectors in {path}")
 
 
 def _introduce(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from captioner.config.schema import CellName
 from captioner.errors import UsageError
 from captioner.models.context import NoContext
-from captioner.models.stack import PARTS, RecurrentStack
+from captioner.models.rnn import PARTS, RecurrentStack
 from captioner.types import Memory, Reading, State, rows_of
 
 _GROUP = {"cpu": 80}  # captions read together; elsewhere all of them, since a GPU minds the number of steps alone

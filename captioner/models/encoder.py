@@ -17,9 +17,25 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from captioner.config.schema import TrunkName
 from captioner.errors import CaptionerError, UsageError
-from captioner.models.small_cnn import CHANNELS, SmallCNN
 from captioner.models.weights import download_weights, read_state_dict
 from captioner.types import Memory
+
+CHANNELS = (3, 32, 64, 128, 256, 256, 256)
+
+
+class SmallCNN(nn.Module):
+    """Six convolutions, each halving the map: what is left of 64 x 64 pixels is one place that has seen all of them.
+
+    That keeps where things are, which the mean over a larger map would blur.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential()
+        for before, after in pairwise(CHANNELS):
+            self.layers.append(nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1, bias=False))
+            self.layers.append(nn.BatchNorm2d(after))
+            self.layers.append(nn.ReLU())
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from captioner.models.captioning import CaptioningModel
+from captioner.models.encoder_decoder import CaptioningModel
 from captioner.text.vocabulary import UNK
 from captioner.training.losses import LossSum, cross_entropy, doubly_stochastic
 from captioner.training.schedules import Schedule

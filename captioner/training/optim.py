@@ -9,7 +9,7 @@ import torch
 
 from captioner.config.schema import PhaseConfig
 from captioner.errors import UsageError
-from captioner.models.captioning import CaptioningModel
+from captioner.models.encoder_decoder import CaptioningModel
 
 
 def make_optimizer(model: CaptioningModel, phase: PhaseConfig, *, weight_decay: float) -> torch.optim.AdamW:

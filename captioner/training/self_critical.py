@@ -12,7 +12,7 @@ from captioner.data.batching import pad
 from captioner.decoding.beam import beam_search
 from captioner.decoding.constraints import forbid, obey
 from captioner.decoding.sampling import greedy, sample
-from captioner.models.captioning import CaptioningModel
+from captioner.models.encoder_decoder import CaptioningModel
 from captioner.text.vocabulary import BOS, EOS, UNSPEAKABLE
 from captioner.training.losses import LossSum, cross_entropy
 from captioner.training.objectives import Objective

@@ -11,7 +11,7 @@ from torch import Tensor
 from captioner.config.schema import PhaseConfig, RewardName, ScheduledSamplingConfig, TrainingConfig
 from captioner.data.datasets import Example
 from captioner.metrics.reward import Reward
-from captioner.models.captioning import CaptioningModel
+from captioner.models.encoder_decoder import CaptioningModel
 from captioner.text.tokenizer import tokenize
 from captioner.text.vocabulary import Vocabulary
 from captioner.training import schedules, self_critical

@@ -14,7 +14,7 @@ from captioner.data.batching import EpochSampler
 from captioner.data.datasets import Example
 from captioner.distributed import Ranks
 from captioner.errors import UsageError
-from captioner.models.captioning import CaptioningModel
+from captioner.models.encoder_decoder import CaptioningModel
 from captioner.text.vocabulary import Vocabulary
 from captioner.training.averaging import MovingAverage
 from captioner.training.checkpoint import Progress, load_checkpoint, restore_random_state

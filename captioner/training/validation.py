@@ -14,7 +14,7 @@ from captioner.data.loading import Loader
 from captioner.devices import autocast
 from captioner.distributed import Ranks
 from captioner.metrics.scorer import Scorer, Scores
-from captioner.models.captioning import CaptioningModel
+from captioner.models.encoder_decoder import CaptioningModel
 from captioner.text.tokenizer import detokenize
 from captioner.text.vocabulary import BOS, Vocabulary
 from captioner.training.losses import LossSum

@@ -4,7 +4,7 @@ import pytest
 
 from captioner import Captioner
 from captioner.metrics.calibration import Said, fit_temperature
-from captioner.model_folder import read_config
+from captioner.models.folder import read_config
 from captioner.text.tokenizer import tokenize
 
 

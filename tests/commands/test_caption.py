@@ -7,7 +7,7 @@ import pytest
 
 from captioner import Captioner
 from captioner.config.schema import ConfidenceConfig
-from captioner.model_folder import read_config, write_config
+from captioner.models.folder import read_config, write_config
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from captioner import Captioner
-from captioner.model_folder import read_config
+from captioner.models.folder import read_config
 
 
 @pytest.fixture

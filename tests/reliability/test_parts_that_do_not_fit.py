@@ -12,8 +12,7 @@ from captioner import Captioner
 from captioner.commands.train import train
 from captioner.config.schema import DecodingConfig
 from captioner.errors import CaptionerError, UsageError
-from captioner.migrations import FORMAT_VERSION
-from captioner.model_folder import read_model, write_config
+from captioner.models.folder import FORMAT_VERSION, read_model, write_config
 from captioner.storage import _seal
 from captioner.training.checkpoint import checkpoints
 

@@ -13,7 +13,7 @@ import average
 
 from captioner.config.schema import ConfidenceConfig
 from captioner.errors import CaptionerError, UsageError
-from captioner.model_folder import read_model, write_model
+from captioner.models.folder import read_model, write_model
 from captioner.storage import new_folder
 from captioner.text.vocabulary import Vocabulary
 

@@ -10,11 +10,11 @@ import torch
 import torch.multiprocessing
 import yaml
 
-from captioner.build import build_model
 from captioner.config.loading import to_json
 from captioner.config.schema import DecoderConfig, EncoderConfig, ModelConfig
 from captioner.data.batching import collate
 from captioner.distributed import Ranks, ranks
+from captioner.models.build import build_model
 from captioner.training.checkpoint import checkpoints
 from captioner.training.loop import gradients
 from captioner.training.objectives import TeacherForcing

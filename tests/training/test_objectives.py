@@ -7,7 +7,6 @@ from typing import get_args
 import pytest
 import torch
 
-from captioner.build import build_model
 from captioner.config.schema import (
     ContextName,
     DecoderConfig,
@@ -23,7 +22,8 @@ from captioner.config.schema import (
 from captioner.data.batching import collate
 from captioner.data.datasets import Example
 from captioner.metrics.scorer import Scorer
-from captioner.models.small_cnn import CHANNELS
+from captioner.models.build import build_model
+from captioner.models.encoder import CHANNELS
 from captioner.search import build_search
 from captioner.text.tokenizer import detokenize, tokenize
 from captioner.text.vocabulary import BOS, EOS, UNK, Vocabulary

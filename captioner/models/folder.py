@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 from captioner.config.loading import parse, to_json
 from captioner.config.schema import ModelConfig
 from captioner.errors import CaptionerError
-from captioner.migrations import FORMAT_VERSION, migrate_config, migrate_weights
 from captioner.storage import CHECKSUMS, new_folder, verify
 from captioner.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:  # torch is imported where tensors are, so that a wrong folder is named at once
     from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-BUNDLED = Path(__file__).parent / "pretrained"
+BUNDLED = Path(__file__).parents[1] / "pretrained"
 _CONFIG, _WEIGHTS, _VOCABULARY = "config.json", "model.safetensors", "vocab.json"
 
 
@@ -131,3 +133,32 @@ def read_model(folder: Path) -> tuple[ModelConfig, Vocabulary, dict[str, Tensor]
     except (OSError, SafetensorError) as error:
         raise CaptionerError(f"{folder / _WEIGHTS} cannot be read: {error}") from None
     return parse(ModelConfig, values, source=str(folder / _CONFIG)), vocabulary, state
+
+
+FORMAT_VERSION = 2
+_ONE_MODULE = re.compile(r"decoder\.rnn\.((?:weight|bias)_\w+_l0)")
+
+
+def migrate_config(values: dict[str, Any], version: object, *, source: object) -> dict[str, Any]:
+    """Give the config of a folder of any version.
+
+    Raises:
+        CaptionerError: it is of a version that this program does not know, or has no counterpart in the present one.
+    """
+    if version == FORMAT_VERSION:
+        return values
+    told = f"{source} has format version {version}, this captioner reads 1 to {FORMAT_VERSION}"
+    if version != 1:
+        newer = isinstance(version, int) and version > FORMAT_VERSION
+        raise CaptionerError(f"{told}: {'upgrade captioner' if newer else 'copy the whole folder again'}")
+    decoder, decoding = values.get("decoder"), values.get("decoding")
+    if isinstance(decoder, dict) and decoder.get("layers", 1) != 1:
+        raise CaptionerError(f"{told}, but not its decoder of several layers, which worked otherwise: train it anew")
+    if isinstance(decoding, dict) and "length_norm" not in decoding:  # the rule it ranked by is no more
+        decoding.pop("length_alpha", None)
+    return values
+
+
+def migrate_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give the weights their present names; those that have them already keep them."""
+    return {_ONE_MODULE.sub(r"decoder.rnn.layers.0.\1", name): tensor for name, tensor in state.items()}
