@@ -18,6 +18,7 @@ from captioner.config.schema import DecodingConfig, DeviceName, ModelConfig, Pre
 from captioner.data.batching import pad
 from captioner.data.loading import ImageLike, read_ahead
 from captioner.data.transforms import build_transform
+from captioner.decoding.search import Search, build_search, key_of
 from captioner.devices import autocast, pick_device
 from captioner.errors import ImageError, UsageError
 from captioner.explanation import explain_captions
@@ -26,7 +27,6 @@ from captioner.models.build import build_model, load_weights
 from captioner.models.encoder import fold_batch_norms
 from captioner.models.encoder_decoder import CaptioningModel, Ensemble
 from captioner.models.folder import read_model, resolve, write_model
-from captioner.search import Search, build_search, key_of
 from captioner.storage import new_folder
 from captioner.text.tokenizer import detokenize, tokenize
 from captioner.text.vocabulary import Vocabulary

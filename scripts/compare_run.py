@@ -20,12 +20,12 @@ from captioner.commands.train import train
 from captioner.config.schema import Config
 from captioner.data.datasets import Example
 from captioner.data.splits import load_splits
+from captioner.decoding.search import build_search
 from captioner.devices import autocast
 from captioner.distributed import Ranks
 from captioner.metrics.by_length import bleu_by_length
 from captioner.metrics.results import ImageId, write_results
 from captioner.metrics.scorer import Scorer
-from captioner.search import build_search
 from captioner.text.tokenizer import detokenize, tokenize
 from captioner.training.checkpoint import checkpoints
 from captioner.training.feeding import Feeder

@@ -30,6 +30,7 @@ from captioner.data.batching import CaptionDataset, EpochSampler, ImageSource, L
 from captioner.data.datasets import Example
 from captioner.data.loading import Loader
 from captioner.data.transforms import build_transform
+from captioner.decoding.search import Search, build_search
 from captioner.devices import autocast, pick_device
 from captioner.distributed import Ranks
 from captioner.errors import ImageError
@@ -37,7 +38,6 @@ from captioner.inference import Captioner
 from captioner.models.build import build_model
 from captioner.models.decoder import RecurrentDecoder
 from captioner.models.encoder_decoder import CaptioningModel
-from captioner.search import Search, build_search
 from captioner.text.vocabulary import BOS, EOS, SPECIALS, Vocabulary
 from captioner.training.loop import fit, in_groups
 from captioner.training.losses import LossSum

@@ -76,7 +76,7 @@ def look(captioner: Captioner, examples: Sequence[Example]) -> tuple[Seen, list[
     import torch
 
     from captioner.data.loading import read_ahead
-    from captioner.search import key_of
+    from captioner.decoding.search import key_of
 
     seen: Seen = []
     good: list[Example] = []
@@ -107,7 +107,7 @@ def row(
     """Decode in one way, and give the cells of its line of the table."""
     import torch
 
-    from captioner.search import build_search
+    from captioner.decoding.search import build_search
 
     search = build_search(captioner.speaker.step, asked, captioner.vocabulary)
     found = []

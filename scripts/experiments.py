@@ -1,4 +1,4 @@
-"""Many trainings in a row, or several at once: what `compare.py` and `search.py` share. Knows no table and no plot."""
+"""What scripts that train many models share: cached features, a pool of processes, and how a training is told to end."""
 
 from __future__ import annotations
 

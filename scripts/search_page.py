@@ -1,4 +1,4 @@
-"""What `search.py` writes: a table of trials, the best first, and how each setting went with CIDEr-D."""
+"""What `decoding/search.py` writes: a table of trials, the best first, and how each setting went with CIDEr-D."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `search.py` tries: settings drawn from a space of them, and what came of it."""
+"""What `decoding/search.py` tries: settings drawn from a space of them, and what came of it."""
 
 from __future__ import annotations
 

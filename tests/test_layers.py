@@ -21,7 +21,7 @@ LAYERS = [
     {"data", "metrics"},
     {"results"},
     {"models", "decoding"},
-    {"training", "search", "attention", "occlusion", "report"},
+    {"training", "attention", "occlusion", "report"},
     {"explanation"},
     {"inference"},
     {"checkup"},

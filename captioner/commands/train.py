@@ -13,13 +13,13 @@ from captioner.config.schema import Config, DeviceName
 from captioner.console import console
 from captioner.data.datasets import Example
 from captioner.data.splits import load_splits, without_unreadable
+from captioner.decoding.search import build_search
 from captioner.devices import pick_device
 from captioner.distributed import Ranks, ranks
 from captioner.errors import UsageError
 from captioner.models.build import start_model
 from captioner.models.encoder_decoder import CaptioningModel
 from captioner.models.folder import write_model
-from captioner.search import build_search
 from captioner.storage import new_file, sweep
 from captioner.text.vocabulary import Vocabulary
 from captioner.training.checkpoint import checkpoints, find_checkpoint, way_on

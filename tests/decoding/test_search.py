@@ -7,8 +7,7 @@ import pytest
 import torch
 from languages import BOS, EOS, A, B, C, language, own_score, random_step, start
 
-from captioner.decoding.beam import beam_search
-from captioner.decoding.normalisation import average, none, wu
+from captioner.decoding.beam import average, beam_search, none, wu
 from captioner.decoding.sampling import greedy
 from captioner.types import select_state
 

@@ -202,7 +202,15 @@ def test_each_setting_is_drawn_against_the_score(files):
 
 @pytest.mark.slow
 def test_a_search_that_is_killed_goes_on(files):
-    command = [sys.executable, str(SCRIPTS / "search.py"), str(files / "config.yaml"), "--device", "cpu", "--jobs", "2"]
+    command = [
+        sys.executable,
+        str(SCRIPTS / "decoding/search.py"),
+        str(files / "config.yaml"),
+        "--device",
+        "cpu",
+        "--jobs",
+        "2",
+    ]
     command += ["--space", str(files / "space.yaml"), "--output", str(files / "search"), "--trials", "5"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as first:
         next(line for line in first.stderr if line.startswith("trial"))

@@ -21,10 +21,10 @@ from captioner.config.schema import (
 )
 from captioner.data.batching import collate
 from captioner.data.datasets import Example
+from captioner.decoding.search import build_search
 from captioner.metrics.scorer import Scorer
 from captioner.models.build import build_model
 from captioner.models.encoder import CHANNELS
-from captioner.search import build_search
 from captioner.text.tokenizer import detokenize, tokenize
 from captioner.text.vocabulary import BOS, EOS, UNK, Vocabulary
 from captioner.training.losses import doubly_stochastic

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from captioner.config.schema import DecodingConfig
-from captioner.decoding.beam import beam_search
+from captioner.decoding.beam import Normalisation, average, beam_search, none, wu
 from captioner.decoding.constraints import Rule, at_least, forbid, no_double_words, no_repeated_ngram, obey, require
-from captioner.decoding.normalisation import Normalisation, average, none, wu
 from captioner.decoding.sampling import greedy, sample
 from captioner.errors import UsageError
 from captioner.text.tokenizer import tokenize
