@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+ImageId = int | str
+"""COCO numbers its images; other data sets name them. 42 and "42" are two different images."""
+
 Explanation = Literal["occlusion", "attention"]
 """What a figure of `Heat` is. Occlusion: the log-probability that the word loses with that part of the image hidden;
 below 0 it gains. Attention: the part's share of the look that the model took to say the word; all of them sum to 1."""

@@ -13,6 +13,11 @@ def first_few(things: Sequence[object]) -> str:
     return ", ".join([*map(str, things[:NAMED]), *(["..."] if len(things) > NAMED else [])])
 
 
+def listed(things: Sequence[object], noun: str) -> str:
+    """Count things and name the first few: "7 images (1, 2, 3, 4, 5, ...)"."""
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'} ({first_few(things)})"
+
+
 class CaptionerError(Exception):
     """Something the user can mend: the message is one line (or a short list) and needs no traceback."""
 

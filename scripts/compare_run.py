@@ -16,6 +16,7 @@ from experiments import log_to, machine
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from captioner import Captioner
+from captioner.captions import ImageId
 from captioner.commands.train import train
 from captioner.config.schema import Config
 from captioner.data.datasets import Example
@@ -23,9 +24,9 @@ from captioner.data.splits import load_splits
 from captioner.decoding.search import build_search
 from captioner.devices import autocast
 from captioner.distributed import Ranks
-from captioner.metrics.by_length import bleu_by_length
-from captioner.metrics.results import ImageId, write_results
+from captioner.metrics.diversity import bleu_by_length
 from captioner.metrics.scorer import Scorer
+from captioner.results.files import write_results
 from captioner.text.tokenizer import detokenize, tokenize
 from captioner.training.checkpoint import checkpoints
 from captioner.training.feeding import Feeder

@@ -14,7 +14,7 @@ from comparison import Job, Run
 from captioner.config.loading import parse, to_json
 from captioner.config.schema import Config
 from captioner.errors import UsageError
-from captioner.metrics.by_length import LengthBin
+from captioner.metrics.diversity import LengthBin
 from captioner.storage import new_file
 
 _RESULT = "result.json"

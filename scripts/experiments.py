@@ -1,4 +1,4 @@
-"""What scripts that train many models share: cached features, a pool of processes, and how a training is told to end."""
+"""What scripts that train many models share: cached features, a pool of processes, and a way to end them."""
 
 from __future__ import annotations
 

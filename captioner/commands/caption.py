@@ -16,9 +16,9 @@ from captioner.config.schema import DeviceName, PrecisionName
 from captioner.console import console, one_line, readable
 from captioner.data.images import find_images
 from captioner.errors import UsageError
-from captioner.metrics.growing import growing_results
-from captioner.metrics.results import check_destination
 from captioner.models.folder import weights_digest
+from captioner.results.files import check_destination
+from captioner.results.resumable import growing_results
 
 
 def caption_files(

@@ -10,9 +10,9 @@ import typer
 from captioner.console import console
 from captioner.data.datasets import load_references
 from captioner.errors import UsageError
-from captioner.metrics.comparison import compare
-from captioner.metrics.results import check_images, read_results
-from captioner.metrics.scorer import Scorer
+from captioner.metrics.scorer import Scorer, check_images
+from captioner.metrics.significance import compare
+from captioner.results.files import read_results
 
 
 def compare_results(

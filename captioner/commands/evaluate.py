@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from captioner.captions import Caption
+from captioner.captions import Caption, ImageId
 from captioner.commands.report import check_report, report_evaluation
 from captioner.config.schema import DecodingConfig, DeviceName, PrecisionName
 from captioner.console import console, readable
 from captioner.data.datasets import Example, load_examples, load_references
 from captioner.errors import CaptionerError, UsageError
 from captioner.metrics.java import JavaName, check_java
-from captioner.metrics.results import ImageId, check_destination, check_images, read_results, write_results
-from captioner.metrics.scorer import Scorer, Scores
-from captioner.metrics.scores_file import check_scores_file, write_scores
+from captioner.metrics.scorer import Scorer, Scores, check_images
+from captioner.results.files import check_destination, check_scores_file, read_results, write_results, write_scores
 
 if TYPE_CHECKING:
     from captioner.inference import Captioner

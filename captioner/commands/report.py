@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from captioner.captions import Caption
+from captioner.captions import Caption, ImageId
 from captioner.config.loading import to_json
 from captioner.config.schema import DecodingConfig, ModelConfig
 from captioner.console import track
 from captioner.data.datasets import Example
 from captioner.errors import UsageError
-from captioner.metrics.results import ImageId
 from captioner.metrics.scorer import NAMES, Scores
 from captioner.metrics.signature import own_version
 from captioner.report.entries import Entry, Figure

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from captioner.metrics.bleu import Bleu, bleu
 
 
 @dataclass(frozen=True)
@@ -44,3 +49,35 @@ def measure_diversity(captions: Sequence[Sequence[str]], seen: Collection[tuple[
 def _repeats(words: Sequence[str]) -> bool:
     pairs = list(pairwise(words))
     return len(set(pairs)) < len(pairs) or any(one == other for one, other in pairs)
+
+
+class LengthBin(NamedTuple):
+    """Images of which people said about equally much."""
+
+    shortest: float  # the least mean length of an image's references, in words
+    longest: float
+    images: int
+    bleu_4: float  # a fraction
+
+
+def bleu_by_length(
+    references: Sequence[Sequence[Sequence[str]]], candidates: Sequence[Sequence[str]], *, bins: int = 5
+) -> list[LengthBin]:
+    """Group images by the mean length of their references, and give the BLEU-4 of each group, the shortest first.
+
+    References are images x references x words, candidates one tokenised caption per image in their order. Groups are
+    about equally large; images of one length stay together, so there may be fewer than `bins`.
+    """
+    lengths = np.array([np.mean([len(words) for words in captions]) for captions in references])
+    counts = np.array(Bleu(references).statistics(candidates))  # (images, 10)
+    edges = np.quantile(lengths, np.arange(1, bins) / bins)
+    bin_of = np.searchsorted(edges, lengths)
+    return [
+        LengthBin(
+            shortest=float(lengths[members].min()),
+            longest=float(lengths[members].max()),
+            images=int(members.sum()),
+            bleu_4=float(bleu(counts[members].sum(axis=0))[3]),
+        )
+        for members in (bin_of == number for number in np.unique(bin_of))
+    ]

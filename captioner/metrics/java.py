@@ -17,8 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from captioner.errors import UsageError
-from captioner.metrics.lexicon import EXACT, STEM, SYNONYM
-from captioner.metrics.meteor import DELTA, meteor
+from captioner.metrics.meteor import DELTA, EXACT, STEM, SYNONYM, meteor
 
 JAVA_METEOR_VERSION = "java-1.5"
 SPICE_VERSION = "java-1.0"

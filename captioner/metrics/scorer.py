@@ -10,14 +10,14 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from captioner.errors import UsageError
+from captioner.captions import ImageId
+from captioner.errors import UsageError, listed
 from captioner.metrics.bleu import Bleu, bleu
 from captioner.metrics.bootstrap import interval, resample
 from captioner.metrics.cider import Cider, CiderD, ReferenceNgrams
 from captioner.metrics.diversity import Diversity, measure_diversity
 from captioner.metrics.java import JAVA, JavaName
 from captioner.metrics.meteor import Meteor, meteor
-from captioner.metrics.results import ImageId, check_images, listed
 from captioner.metrics.rouge import RougeL
 from captioner.metrics.signature import sign
 from captioner.text.tokenizer import tokenize
@@ -146,3 +146,27 @@ def figures_of(sums: NDArray[np.float64], java: Sequence[JavaName] = ()) -> dict
         else:
             means[name] = next(rest)
     return scores | {name: total / images for name, total in means.items()}
+
+
+def check_images(known: Collection[ImageId], results: Mapping[ImageId, str], *, allow_partial: bool = False) -> None:
+    """Refuse results that are not of the annotated images, by name; or only unknown images, where `allow_partial`.
+
+    Raises UsageError, also where there is no result at all.
+    """
+    there = set(known)
+    missing = [repr(image) for image in known if image not in results]
+    unknown = [repr(image) for image in results if image not in there]
+    problems = []
+    if missing and not (allow_partial and results):
+        problems.append(f"no caption for {listed(missing, 'image')}")
+    if unknown:
+        problems.append(f"{listed(unknown, 'image')} not in the annotations")
+    if not problems:
+        return
+    if {image.strip("'") for image in missing} & {image.strip("'") for image in unknown}:
+        way_out = "image ids are numbers on one side and text on the other, write them alike"
+    elif unknown:
+        way_out = "caption the annotated images, or name the annotations and the split of these"
+    else:
+        way_out = "caption them" + (" too, or allow a subset with --allow-partial" if results else "")
+    raise UsageError(f"the results do not fit the annotations: {', '.join(problems)}; {way_out}")

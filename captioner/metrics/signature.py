@@ -7,11 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
+from captioner.captions import ImageId
 from captioner.metrics.bleu import BLEU_VERSION
 from captioner.metrics.cider import CIDER_VERSION
 from captioner.metrics.java import JAVA_VERSIONS, JavaName
 from captioner.metrics.meteor import METEOR_VERSION
-from captioner.metrics.results import ImageId
 from captioner.metrics.rouge import ROUGE_VERSION
 from captioner.text.tokenizer import TOKENIZER_VERSION
 

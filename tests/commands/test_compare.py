@@ -7,7 +7,7 @@ import pytest
 from captioner.commands.compare import compare_results
 from captioner.data.datasets import load_references
 from captioner.errors import UsageError
-from captioner.metrics.results import write_results
+from captioner.results.files import write_results
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from captioner.commands.evaluate import evaluate_model, score_results
 from captioner.config.schema import ConfidenceConfig
 from captioner.data.datasets import load_references
 from captioner.errors import CaptionerError, UsageError
-from captioner.metrics.results import read_results, write_results
 from captioner.metrics.scorer import Scorer
+from captioner.results.files import read_results, write_results
 
 
 @pytest.fixture

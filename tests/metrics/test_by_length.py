@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from captioner.metrics.bleu import Bleu
-from captioner.metrics.by_length import bleu_by_length
+from captioner.metrics.diversity import bleu_by_length
 
 
 def said(*lengths):

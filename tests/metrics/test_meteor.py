@@ -7,9 +7,7 @@ import nltk.corpus
 import numpy as np
 import pytest
 
-from captioner.metrics.alignment import align, count_chunks
-from captioner.metrics.lexicon import FUNCTION_WORDS
-from captioner.metrics.meteor import ALPHA, BETA, GAMMA, Meteor, meteor
+from captioner.metrics.meteor import ALPHA, BETA, FUNCTION_WORDS, GAMMA, Meteor, align, count_chunks, meteor
 
 
 class NoWordnet:

@@ -5,7 +5,8 @@ from fuzz import answer, as_json, as_json_lines, changed, damaged
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioner.metrics.results import check_images, read_results
+from captioner.metrics.scorer import check_images
+from captioner.results.files import read_results
 
 pytestmark = [pytest.mark.row(21), pytest.mark.timeout(3600)]
 

@@ -12,8 +12,8 @@ import pytest
 
 from captioner.commands import caption as command_of_caption
 from captioner.errors import CaptionerError, UsageError
-from captioner.metrics.growing import growing_results
-from captioner.metrics.results import read_results
+from captioner.results.files import read_results
+from captioner.results.resumable import growing_results
 
 pytestmark = pytest.mark.row(31)
 

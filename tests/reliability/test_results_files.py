@@ -5,7 +5,8 @@ import json
 import pytest
 
 from captioner.errors import UsageError
-from captioner.metrics.results import check_images, read_results
+from captioner.metrics.scorer import check_images
+from captioner.results.files import read_results
 
 pytestmark = pytest.mark.row(21)
 

@@ -31,8 +31,8 @@ from captioner.commands.settings import load_config  # noqa: E402
 from captioner.config.loading import read_yaml, to_json  # noqa: E402
 from captioner.config.schema import PhaseConfig  # noqa: E402
 from captioner.errors import CaptionerError, UsageError  # noqa: E402
-from captioner.metrics.by_length import LengthBin  # noqa: E402
-from captioner.metrics.results import read_results  # noqa: E402
+from captioner.metrics.diversity import LengthBin  # noqa: E402
+from captioner.results.files import read_results  # noqa: E402
 
 PHASE = PhaseConfig(epochs=6, learning_rate=2e-3)
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from captioner.errors import CaptionerError, UsageError
-from captioner.metrics.results import read_results, write_results
+from captioner.results.files import read_results, write_results
 
 RESULTS = {42: "a dog runs", "beach.jpg": 'a "café"\u2028 at night'}
 

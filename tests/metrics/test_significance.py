@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from captioner.metrics.comparison import FEWEST, SHOWN, compare
 from captioner.metrics.scorer import NAMES, Scorer
+from captioner.metrics.significance import FEWEST, SHOWN, compare
 
 IMAGES = 3 * FEWEST
 REFERENCES = {i: [f"the {i} dogs run with a ball {' and a ball' * (i % 7)}", f"{i} dogs"] for i in range(IMAGES)}

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from captioner.captions import ImageId
 from captioner.console import one_line
 from captioner.metrics.bootstrap import RESAMPLES, interval, resample
-from captioner.metrics.results import ImageId
 from captioner.metrics.scorer import NAMES, Scores, figures_of
 
 FEWEST = 30

@@ -6,14 +6,13 @@ A name that ends in .jsonl means JSON lines: one such object a line.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from captioner.errors import UsageError, first_few
+from captioner.captions import ImageId
+from captioner.errors import UsageError, listed
+from captioner.metrics.scorer import Scores
 from captioner.storage import check_new_file, new_file
-
-ImageId = int | str
-"""COCO numbers its images; other data sets name them. 42 and "42" are two different images."""
 
 
 def read_results(path: str | Path) -> dict[ImageId, str]:
@@ -68,35 +67,6 @@ def write_results(path: str | Path, results: Mapping[ImageId, str]) -> None:
         file.write(text)
 
 
-def check_images(known: Collection[ImageId], results: Mapping[ImageId, str], *, allow_partial: bool = False) -> None:
-    """Refuse results that are not of the annotated images, by name; or only unknown images, where `allow_partial`.
-
-    Raises UsageError, also where there is no result at all.
-    """
-    there = set(known)
-    missing = [repr(image) for image in known if image not in results]
-    unknown = [repr(image) for image in results if image not in there]
-    problems = []
-    if missing and not (allow_partial and results):
-        problems.append(f"no caption for {listed(missing, 'image')}")
-    if unknown:
-        problems.append(f"{listed(unknown, 'image')} not in the annotations")
-    if not problems:
-        return
-    if {image.strip("'") for image in missing} & {image.strip("'") for image in unknown}:
-        way_out = "image ids are numbers on one side and text on the other, write them alike"
-    elif unknown:
-        way_out = "caption the annotated images, or name the annotations and the split of these"
-    else:
-        way_out = "caption them" + (" too, or allow a subset with --allow-partial" if results else "")
-    raise UsageError(f"the results do not fit the annotations: {', '.join(problems)}; {way_out}")
-
-
-def listed(things: Sequence[object], noun: str) -> str:
-    """Count things and name the first few: "7 images (1, 2, 3, 4, 5, ...)"."""
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'} ({first_few(things)})"
-
-
 def _entries(path: Path, text: str) -> Iterator[tuple[str, object]]:
     entries = _parsed(path, text, first_line=1)
     if not isinstance(entries, list):
@@ -135,3 +105,42 @@ def _checked(entry: object) -> tuple[ImageId, str]:
     if not isinstance(caption, str):
         raise ValueError(f"the caption of image {image!r} is {caption!r}")
     return image, caption
+
+
+SCORES = "scores.json"
+
+
+def check_scores_file(results: Path) -> None:
+    """Make sure, before any captioning is done, that the scores of a results file can be noted beside it.
+
+    Raises:
+        UsageError: the scores.json there is broken, or the results file wants its name.
+    """
+    if results.name == SCORES:
+        raise UsageError(f"{results}: the scores of results go to {SCORES}; name the results otherwise")
+    _read_scores(results.parent / SCORES)
+
+
+def write_scores(results: Path, scores: Scores) -> None:
+    """Note the scores of a results file in the scores.json beside it, where those of other files are kept.
+
+    Raises:
+        UsageError: the scores.json that is there is broken.
+        CaptionerError: it cannot be written.
+    """
+    path = results.parent / SCORES
+    entries = {**_read_scores(path), results.name: scores.as_dict()}
+    with new_file(path) as file:
+        file.write(json.dumps(entries, indent=2) + "\n")
+
+
+def _read_scores(path: Path) -> dict[str, object]:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read ({error}); move it away, and a new one is begun") from error
+    if not isinstance(entries, dict) or not all(isinstance(scores, dict) for scores in entries.values()):
+        raise UsageError(f"{path}: does not map results files to their scores; move it away, and a new one is begun")
+    return entries

@@ -6,7 +6,7 @@ import pytest
 
 from captioner.errors import CaptionerError, UsageError
 from captioner.metrics.scorer import Scorer
-from captioner.metrics.scores_file import check_scores_file, write_scores
+from captioner.results.files import check_scores_file, write_scores
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from captioner.captions import ImageId
 from captioner.console import console
 from captioner.errors import CaptionerError, UsageError
-from captioner.metrics.results import ImageId, write_results
+from captioner.results.files import write_results
 from captioner.storage import new_file
 
 
