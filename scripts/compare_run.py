@@ -29,8 +29,8 @@ from captioner.metrics.scorer import Scorer
 from captioner.results.files import write_results
 from captioner.text.tokenizer import detokenize, tokenize
 from captioner.training.checkpoint import checkpoints
-from captioner.training.feeding import Feeder
-from captioner.training.logging import read_log
+from captioner.training.loaders import Feeder
+from captioner.training.plots import read_log
 
 SCORES = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "CIDEr")
 

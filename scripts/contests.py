@@ -39,12 +39,12 @@ from captioner.models.build import build_model
 from captioner.models.decoder import RecurrentDecoder
 from captioner.models.encoder_decoder import CaptioningModel
 from captioner.text.vocabulary import BOS, EOS, SPECIALS, Vocabulary
+from captioner.training.build import build_objective
 from captioner.training.loop import fit, in_groups
 from captioner.training.losses import LossSum
 from captioner.training.objectives import Objective, TeacherForcing
 from captioner.training.optim import make_optimizer
 from captioner.training.self_critical import SelfCritical
-from captioner.training.teaching import build_objective
 
 
 @dataclass(frozen=True)

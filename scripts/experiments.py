@@ -92,7 +92,7 @@ def fill_features(config: Config, *, device: DeviceName = "cpu") -> None:
     from captioner.data.splits import load_splits
     from captioner.devices import pick_device
     from captioner.distributed import Ranks
-    from captioner.training.feeding import Feeder
+    from captioner.training.loaders import Feeder
 
     alone = Ranks(0, 1, pick_device(device))
     with log_to(config.output.parent / "features.log"):

@@ -102,7 +102,7 @@ def place(output: Path, number: int) -> Path:
 def try_out(trial: Trial, *, config: Path, settings: Sequence[str], output: Path, device: DeviceName) -> Trial:
     """Train with a trial's settings, going on with what an interrupted search has left of it; say how good it was."""
     from captioner.commands.train import train  # imports torch
-    from captioner.training.logging import read_log
+    from captioner.training.plots import read_log
 
     folder, begun = place(output, trial.number), time.monotonic()
     chosen = load_config(config, [*settings, *trial.overrides], output=folder)

@@ -13,7 +13,7 @@ import torch
 
 from captioner.errors import CaptionerError, UsageError
 from captioner.storage import new_folder, verify
-from captioner.training.averaging import MovingAverage
+from captioner.training.ema import MovingAverage
 
 _STATE = "training.pt"
 _NAME = re.compile(r"checkpoint-(\d+)")

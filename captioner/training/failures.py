@@ -13,8 +13,7 @@ from captioner.distributed import Ranks, is_lost
 from captioner.errors import CaptionerError, ImageError, first_few
 from captioner.storage import free_space, new_file
 from captioner.training.checkpoint import way_on
-from captioner.training.loop import NotFiniteError
-from captioner.training.memory import is_out_of_memory
+from captioner.training.loop import NotFiniteError, is_out_of_memory
 
 
 @contextmanager

@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from captioner.models.encoder_decoder import CaptioningModel
 from captioner.text.vocabulary import UNK
 from captioner.training.losses import LossSum, cross_entropy, doubly_stochastic
-from captioner.training.schedules import Schedule
 from captioner.types import Batch, State, select_state
+
+Schedule = Callable[[float], float]
+"""(p: share of the steps that are done, 0 to 1) → share of own words, 0 to 1."""
+
+_STEEPNESS = 10.0  # of the inverse sigmoid: a tenth of the way up at p = 0.28, nine tenths at 0.72
+
+
+def linear(share: float) -> Schedule:
+    """In proportion to the steps."""
+    return lambda p: share * p
+
+
+def exponential(share: float) -> Schedule:
+    """True words decay exponentially: fast at first."""
+    return lambda p: 1 - (1 - share) ** p
+
+
+def inverse_sigmoid(share: float) -> Schedule:
+    """Slow, then fast, then slow."""
+    low, high = _sigmoid(-_STEEPNESS / 2), _sigmoid(_STEEPNESS / 2)
+    return lambda p: share * (_sigmoid(_STEEPNESS * (p - 0.5)) - low) / (high - low)
+
+
+def constant(share: float) -> Schedule:
+    """The same from beginning to end."""
+    return lambda p: share
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
 
 
 class Objective(nn.Module):

@@ -15,7 +15,7 @@ from captioner.commands.train import train
 from captioner.data.features import _MINE
 from captioner.errors import CaptionerError
 from captioner.storage import new_folder, verify
-from captioner.training import recording
+from captioner.training import recorder as recording
 from captioner.training.checkpoint import checkpoints
 
 pytestmark = pytest.mark.row(5)

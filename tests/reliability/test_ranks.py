@@ -11,7 +11,7 @@ from trainings import finish, small, start, steps_done
 
 from captioner.data.batching import EpochSampler
 from captioner.training.checkpoint import checkpoints
-from captioner.training.logging import read_log
+from captioner.training.plots import read_log
 
 SLOW_ENOUGH = {"phases": [{"epochs": 300}], "checkpoint_every": 5, "validate_every": 100_000, "keep_checkpoints": 2}
 

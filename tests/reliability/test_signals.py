@@ -8,9 +8,9 @@ import pytest
 from trainings import finish, outcome, small, start, steps_done
 
 from captioner.commands.train import train
-from captioner.training import recording
+from captioner.training import recorder as recording
 from captioner.training.checkpoint import checkpoints
-from captioner.training.recording import Recorder
+from captioner.training.recorder import Recorder
 from captioner.training.validation import Validator
 
 pytestmark = pytest.mark.row(9)

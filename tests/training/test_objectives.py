@@ -27,11 +27,17 @@ from captioner.models.build import build_model
 from captioner.models.encoder import CHANNELS
 from captioner.text.tokenizer import detokenize, tokenize
 from captioner.text.vocabulary import BOS, EOS, UNK, Vocabulary
+from captioner.training.build import build_objective
 from captioner.training.losses import doubly_stochastic
-from captioner.training.objectives import ScheduledSampling, TeacherForcing
-from captioner.training.schedules import constant, exponential, inverse_sigmoid, linear
+from captioner.training.objectives import (
+    ScheduledSampling,
+    TeacherForcing,
+    constant,
+    exponential,
+    inverse_sigmoid,
+    linear,
+)
 from captioner.training.self_critical import SelfCritical
-from captioner.training.teaching import build_objective
 from captioner.training.validation import free_running
 
 CELLS = ["lstm", "gru", "rnn"]

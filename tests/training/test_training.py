@@ -10,7 +10,7 @@ from captioner.commands.train import start_model, train
 from captioner.data.datasets import Example
 from captioner.errors import UsageError
 from captioner.training.checkpoint import checkpoints
-from captioner.training.logging import read_log
+from captioner.training.plots import read_log
 
 
 def weights_of(folder):

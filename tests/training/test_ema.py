@@ -6,9 +6,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from captioner.commands.train import train
-from captioner.training.averaging import MovingAverage
 from captioner.training.checkpoint import checkpoints, load_checkpoint
-from captioner.training.logging import read_log
+from captioner.training.ema import MovingAverage
+from captioner.training.plots import read_log
 
 
 def network():

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,13 +19,57 @@ from captioner.data.datasets import Example
 from captioner.data.loading import Loader
 from captioner.distributed import Ranks
 from captioner.storage import check_space, new_folder, size_of
-from captioner.training.averaging import MovingAverage
 from captioner.training.checkpoint import Progress, checkpoints, random_state, save_checkpoint
-from captioner.training.logging import RunLog, draw_samples
+from captioner.training.ema import MovingAverage
 from captioner.training.losses import LossSum
+from captioner.training.plots import draw_curves, draw_samples
 from captioner.training.validation import Validator
 
 SAMPLES = 12  # photographs in samples.png
+
+
+class RunLog:
+    """Numbers of a run, a line of JSON each, in the order they came; TensorBoard events where it is installed."""
+
+    def __init__(self, folder: Path, *, size: int = 0) -> None:
+        """Go on at byte `size`: what a resumed run will say again is cut off first."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        # Buffered by lines, for those who watch.
+        self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
+        self._file.truncate(min(size, os.fstat(self._file.fileno()).st_size))
+        self._file.seek(0, os.SEEK_END)
+        self._events: Any = None
+        if find_spec("tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._events = SummaryWriter(str(folder / "events"))
+
+    def write(self, step: int, **values: float | int) -> None:
+        """Note numbers at a step."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        if self._events:
+            for name, value in values.items():
+                self._events.add_scalar(name, value, step)
+
+    def validation(self, step: int, figures: Mapping[str, float]) -> None:
+        """Note what a validation found, and draw the curves anew."""
+        self.write(step, **figures)
+        self.flush()
+        draw_curves(self.folder)
+
+    def flush(self) -> int:
+        """Put everything on disk and say how many bytes that is."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Put everything on disk for good."""
+        self.flush()
+        self._file.close()
+        if self._events:
+            self._events.close()
 
 
 class Recorder:

@@ -14,9 +14,17 @@ from captioner.metrics.reward import Reward
 from captioner.models.encoder_decoder import CaptioningModel
 from captioner.text.tokenizer import tokenize
 from captioner.text.vocabulary import Vocabulary
-from captioner.training import schedules, self_critical
-from captioner.training.objectives import Objective, ScheduledSampling, TeacherForcing
-from captioner.training.schedules import Schedule
+from captioner.training import self_critical
+from captioner.training.objectives import (
+    Objective,
+    Schedule,
+    ScheduledSampling,
+    TeacherForcing,
+    constant,
+    exponential,
+    inverse_sigmoid,
+    linear,
+)
 from captioner.training.self_critical import SelfCritical
 
 
@@ -41,7 +49,7 @@ def build_objective(
         case "scheduled_sampling":
             return ScheduledSampling(model, _schedule(phase.scheduled_sampling), **forced)
         case "free_running":
-            return ScheduledSampling(model, schedules.constant(1.0), **forced)
+            return ScheduledSampling(model, constant(1.0), **forced)
         case "self_critical":
             asked = phase.self_critical
             reward = _reward(train, vocabulary, asked.reward)
@@ -60,11 +68,11 @@ def build_objective(
 def _schedule(config: ScheduledSamplingConfig) -> Schedule:
     match config.schedule:
         case "linear":
-            return schedules.linear(config.share)
+            return linear(config.share)
         case "exponential":
-            return schedules.exponential(config.share)
+            return exponential(config.share)
         case "inverse_sigmoid":
-            return schedules.inverse_sigmoid(config.share)
+            return inverse_sigmoid(config.share)
         case other:
             assert_never(other)
 
