@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from captioner.captions import Caption
-    from captioner.inference import Captioner
+    from captioner.inference.captioner import Captioner
 
     __version__: str
 
@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
 
         return version("captioner")
     if name in ("Caption", "Captioner"):
-        from captioner import inference
+        from captioner.inference import captioner as inference
 
         return getattr(inference, name)
     raise AttributeError(f"module 'captioner' has no attribute {name!r}")

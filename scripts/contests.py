@@ -34,7 +34,7 @@ from captioner.decoding.search import Search, build_search
 from captioner.devices import autocast, pick_device
 from captioner.distributed import Ranks
 from captioner.errors import ImageError
-from captioner.inference import Captioner
+from captioner.inference.captioner import Captioner
 from captioner.models.build import build_model
 from captioner.models.decoder import RecurrentDecoder
 from captioner.models.encoder_decoder import CaptioningModel

@@ -40,7 +40,7 @@ def calibrate(
     if not os.access(folder.resolve().parent, os.W_OK):
         raise UsageError(f"{folder}: nothing may be written in the folder it lies in; copy the model elsewhere first")
     examples = load_examples(annotations, images, split)
-    from captioner.inference import Captioner  # imports torch, which a wrong path should not wait for
+    from captioner.inference.captioner import Captioner  # imports torch, which a wrong path should not wait for
 
     captioner = Captioner.from_pretrained(folder, device=device, precision=precision)
     captions = []

@@ -48,7 +48,7 @@ def caption_files(
     if report:
         check_report(report)
     files = find_images(paths)
-    from captioner.inference import Captioner  # imports torch, which a wrong path should not wait for
+    from captioner.inference.captioner import Captioner  # imports torch, which a wrong path should not wait for
 
     captioner = Captioner.from_pretrained(*models, device=device, precision=precision)
     asked = captioner.decoding(decoding)

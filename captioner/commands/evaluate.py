@@ -20,7 +20,7 @@ from captioner.metrics.scorer import Scorer, Scores, check_images
 from captioner.results.files import check_destination, check_scores_file, read_results, write_results, write_scores
 
 if TYPE_CHECKING:
-    from captioner.inference import Captioner
+    from captioner.inference.captioner import Captioner
 
 
 def score_results(
@@ -95,7 +95,7 @@ def evaluate_model(
     check_java(java)
     examples = load_examples(annotations, images, split)
     training = _load_captions(seen, seen_split)
-    from captioner.inference import Captioner  # imports torch, which a wrong path should not wait for
+    from captioner.inference.captioner import Captioner  # imports torch, which a wrong path should not wait for
 
     captioner = Captioner.from_pretrained(*models, device=device, precision=precision)
     asked = captioner.decoding(decoding)

@@ -93,7 +93,7 @@ def _rank(
     as_json: bool,
 ) -> bool:
     """Score and print all captions, the likeliest first; or the `worst`, least likely first."""
-    from captioner.inference import Captioner  # imports torch, which a wrong path should not wait for
+    from captioner.inference.captioner import Captioner  # imports torch, which a wrong path should not wait for
 
     captioner = Captioner.from_pretrained(*models, device=device, precision=precision)
     found: list[_Scored] = []

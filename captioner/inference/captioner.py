@@ -21,7 +21,7 @@ from captioner.data.transforms import build_transform
 from captioner.decoding.search import Search, build_search, key_of
 from captioner.devices import autocast, pick_device
 from captioner.errors import ImageError, UsageError
-from captioner.explanation import explain_captions
+from captioner.inference.explain import explain_captions
 from captioner.metrics.calibration import confidence
 from captioner.models.build import build_model, load_weights
 from captioner.models.encoder import fold_batch_norms
