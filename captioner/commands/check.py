@@ -8,17 +8,17 @@ from pathlib import Path
 
 import typer
 
+from captioner.checkup.check import Split, check
+from captioner.checkup.page import write_checkup
+from captioner.checkup.text import as_text, as_values
 from captioner.commands.report import check_report
 from captioner.commands.settings import load_config
 from captioner.config.schema import Config, DataConfig, SourceConfig
 from captioner.data.datasets import hold_out, read_examples
-from captioner.data.doctor import Split, check
 from captioner.data.formats import split_names
 from captioner.data.problems import Problems
 from captioner.data.shapes import draw_shapes
 from captioner.errors import UsageError
-from captioner.report.checkup import as_text, as_values
-from captioner.report.checkup_page import write_checkup
 
 
 def check_data(

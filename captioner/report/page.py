@@ -60,9 +60,10 @@ def write_report(
         file.write(tail)
 
 
-def style(name: str) -> str:
+def style(package: str, name: str) -> str:
     """Give the style sheet of a page: what all pages share, light and dark, and its own."""
-    return "\n".join((files(__package__) / part).read_text(encoding="utf-8") for part in ("base.css", name))
+    sheets = files(__package__) / "base.css", files(package) / name
+    return "\n".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
 
 
 def _frame() -> tuple[str, str]:
@@ -71,7 +72,7 @@ def _frame() -> tuple[str, str]:
     script = "\n".join((part / name).read_text(encoding="utf-8") for name in ("card.js", "charts.js", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = (part / "page.html").read_text(encoding="utf-8")
-    page = page.replace("{{ style }}", style("page.css"))
+    page = page.replace("{{ style }}", style(__package__, "page.css"))
     page = page.replace("{{ script }}", script).replace("{{ digest }}", digest)
     head, tail = page.split("{{ entries }}")
     return head, tail

@@ -32,7 +32,7 @@ def test_a_name_that_leads_out_of_the_folder_is_refused_and_never_opened(run, da
     data_set.image("train", 9, name, data=b"")
     assert f"train.json: image names that lead out of their folder (1): {name!r}" in train(run, data_set)
     opened = []
-    monkeypatch.setattr("captioner.data.inspection.read_header", lambda path: opened.append(path) or 1 / 0)
+    monkeypatch.setattr("captioner.checkup.leakage.read_header", lambda path: opened.append(path) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run("check", data_set.folder / "train.json")
     assert opened

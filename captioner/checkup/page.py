@@ -8,11 +8,11 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from captioner.data.doctor import Checkup
+from captioner.checkup.check import Checkup
+from captioner.checkup.statistics import SplitStatistics
+from captioner.checkup.text import facts, kept_if_seen, verdict
 from captioner.data.problems import SHOWN
-from captioner.data.statistics import SplitStatistics
 from captioner.report.bars import histogram
-from captioner.report.checkup import facts, kept_if_seen, verdict
 from captioner.report.page import style
 from captioner.storage import new_file
 
@@ -24,7 +24,7 @@ def write_checkup(path: Path, checkup: Checkup, *, title: str) -> None:
         CaptionerError: the file cannot be written.
     """
     page = (files(__package__) / "checkup.html").read_text(encoding="utf-8")
-    head, _, tail = page.replace("{{ style }}", style("checkup.css")).partition("{{ body }}")
+    head, _, tail = page.replace("{{ style }}", style(__package__, "checkup.css")).partition("{{ body }}")
     head = head.replace("{{ title }}", _text(title)).replace("{{ verdict }}", verdict(checkup))
     parts = [*_complaints(checkup), *_splits(checkup), *_vocabulary(checkup)]
     with new_file(path) as file:

@@ -9,9 +9,9 @@ import pytest
 from data_sets import encoded, picture
 from PIL import Image, ImageEnhance
 
-from captioner.data import looks
+from captioner.checkup import leakage as looks
+from captioner.checkup.leakage import COLUMNS, ROWS, inspect_images
 from captioner.data.datasets import load_examples
-from captioner.data.inspection import COLUMNS, ROWS, inspect_images
 
 
 def thumbnails(*pictures):

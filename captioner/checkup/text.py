@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from captioner.checkup.check import Checkup
+from captioner.checkup.statistics import Coverage, SplitStatistics
 from captioner.console import one_line
-from captioner.data.doctor import Checkup
 from captioner.data.problems import SHOWN
-from captioner.data.statistics import Coverage, SplitStatistics
 
 COMMONEST = 5  # sizes and modes that are named
 

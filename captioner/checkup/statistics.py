@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from captioner.checkup.leakage import Inspection
 from captioner.console import track
-from captioner.data.caption_checks import note_caption
 from captioner.data.datasets import Example
-from captioner.data.inspection import Inspection
 from captioner.data.problems import Problems
 from captioner.text.tokenizer import tokenize
 
@@ -79,3 +79,33 @@ def coverage(splits: Mapping[str, SplitStatistics], min_counts: Sequence[int] = 
 
 def _share(words: Counter[str], known: set[str]) -> float:
     return sum(count for word, count in words.items() if word in known) / max(1, words.total())
+
+
+LOST = re.compile("[\ufffd\ud800-\udc7f\udd00-\udfff]")  # what stands for a letter that was lost; half of one
+
+EXCERPT = 60  # characters of a caption that are quoted
+
+
+def note_caption(problems: Problems, example: Example, caption: str, words: Sequence[str], *, max_length: int) -> None:
+    """Note a caption of more than `max_length` words or none, and one whose letters were spoilt by a wrong encoding."""
+    named = f"{example.image_id!r}: {caption if len(caption) <= EXCERPT else caption[:EXCERPT] + '...'!r}"
+    if len(words) > max_length:
+        kind = f"captions of more than {max_length} words, cut in training"
+        problems.tolerate(kind, [f"{named} ({len(words)} words)"])
+    if not words:
+        problems.tolerate("captions without a word, kept as they are", [named])
+    if not caption.isascii() and is_spoilt(caption):
+        problems.tolerate("captions whose letters a wrong encoding has spoilt, kept as they are", [named])
+
+
+def is_spoilt(caption: str) -> bool:
+    """Tell whether letters were lost, or UTF-8 was once read as Latin-1 or Windows-1252: "cafÃ©" was "café"."""
+    if LOST.search(caption):
+        return True
+    for wrong in ("latin-1", "cp1252"):
+        try:
+            caption.encode(wrong).decode("utf-8")
+        except UnicodeError:
+            continue
+        return True
+    return False

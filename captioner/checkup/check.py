@@ -9,12 +9,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
+from captioner.checkup.leakage import Inspection, inspect_images, note_shared_images
+from captioner.checkup.statistics import Coverage, SplitStatistics, coverage, describe
 from captioner.console import track
 from captioner.data.datasets import Example
-from captioner.data.inspection import Inspection, inspect_images
-from captioner.data.overlap import note_shared_images
 from captioner.data.problems import Problems
-from captioner.data.statistics import Coverage, SplitStatistics, coverage, describe
 from captioner.errors import ImageError
 
 
