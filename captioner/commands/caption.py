@@ -10,13 +10,13 @@ from typing import Any
 import typer
 
 from captioner.captions import Caption
-from captioner.commands.report import check_report, report_captions
 from captioner.config.loading import to_json
 from captioner.config.schema import DeviceName, PrecisionName
 from captioner.console import console, one_line, readable
 from captioner.data.images import find_images
 from captioner.errors import UsageError
 from captioner.models.folder import weights_digest
+from captioner.report.build import check_report, report_captions
 from captioner.results.files import check_destination
 from captioner.results.resumable import growing_results
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from captioner.captions import Caption, ImageId
-from captioner.commands.report import check_report, report_evaluation
 from captioner.config.schema import DecodingConfig, DeviceName, PrecisionName
 from captioner.console import console, readable
 from captioner.data.datasets import Example, load_examples, load_references
 from captioner.errors import CaptionerError, UsageError
 from captioner.metrics.java import JavaName, check_java
 from captioner.metrics.scorer import Scorer, Scores, check_images
+from captioner.report.build import check_report, report_evaluation
 from captioner.results.files import check_destination, check_scores_file, read_results, write_results, write_scores
 
 if TYPE_CHECKING:

@@ -13,17 +13,64 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
 from PIL import ImageOps
 
-from captioner.captions import Word
+from captioner.captions import Caption, Heat, Word
 from captioner.data.images import map_ahead, read_image
 from captioner.errors import ImageError
-from captioner.report.entries import Entry, Figure
-from captioner.report.heat import glows
 from captioner.storage import new_file
+
+FAINT = 0.25
+"""A caption none of whose words loses more log-probability than this does not glow to the full."""
+
+Glow = tuple[()] | tuple[int, str]
+"""Columns, and a signed byte for each part, row by row, in base64: 127 in full; nothing for a word without heat."""
+
+
+def glows(caption: Caption) -> list[Glow]:
+    """Give each word's glow, in proportion to the most there is.
+
+    That is the most of all words, so that what they lose can be compared; but a word's own where attention looked,
+    which sums to 1 for every word, and is small everywhere where it looks around.
+    """
+    most = [max((abs(part) for row in word.heat or () for part in row), default=0.0) for word in caption.words]
+    if caption.explanation != "attention":
+        most = [max([FAINT, *most])] * len(most)
+    return [_glow(word.heat, own) for word, own in zip(caption.words, most, strict=True)]
+
+
+def _glow(heat: Heat | None, most: float) -> Glow:
+    if not heat:
+        return ()
+    cells = [round(127 * part / most) for row in heat for part in row]
+    return len(heat[0]), base64.b64encode(bytes(cell & 0xFF for cell in cells)).decode()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image with its captions. Of the path, only what `name` repeats of it is found in the page."""
+
+    name: str
+    path: Path  # where the image is, for the thumbnail
+    caption: Caption
+    references: Sequence[str] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)  # of this image, as metrics give them: shown times 100
+    cropped: bool = False  # show its middle alone, as a model with the transform `crop` sees it
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A score of the whole set, as shown (times 100), with the ends of its 95 % interval where they are known."""
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
 
 LONGEST, QUALITY = 320, 40
 """A thumbnail's longer side in pixels, and its WebP quality."""

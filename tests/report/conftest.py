@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from captioner.captions import Caption, Word
-from captioner.report.entries import Entry
+from captioner.report.page import Entry
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from captioner.captions import Word
-from captioner.report.entries import Figure
-from captioner.report.page import write_report
+from captioner.report.page import Figure, write_report
 
 pytestmark = pytest.mark.slow
 

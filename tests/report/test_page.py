@@ -16,8 +16,7 @@ from captioner.captions import Word
 from captioner.data.images import AHEAD
 from captioner.errors import CaptionerError
 from captioner.report import page
-from captioner.report.entries import Figure
-from captioner.report.page import write_report
+from captioner.report.page import Figure, write_report
 
 HOSTILE = "</script><img src=x onerror=alert(1)><!-- {{ entries }} {{ script }}"
 

@@ -13,8 +13,7 @@ from captioner.data.datasets import Example
 from captioner.errors import UsageError
 from captioner.metrics.scorer import NAMES, Scores
 from captioner.metrics.signature import own_version
-from captioner.report.entries import Entry, Figure
-from captioner.report.page import write_report
+from captioner.report.page import Entry, Figure, write_report
 from captioner.storage import check_new_file
 
 OF_IMAGES = ("CIDEr", "METEOR", "ROUGE_L", "Bleu_4")
