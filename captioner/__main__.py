@@ -1,5 +1,5 @@
 """python -m captioner."""
 
-from captioner.cli import main
+from captioner.cli.app import main
 
 main()

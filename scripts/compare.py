@@ -18,11 +18,11 @@ from comparison_page import write_page
 from comparison_results import Result, check, load
 from experiments import fill_features, run_all
 
-from captioner.commands.settings import load_config
+from captioner.cli.options import SettingsArgument
 from captioner.config.schema import CellName, ContextName, ObjectiveName, PhaseConfig
 from captioner.console import console
 from captioner.errors import CaptionerError, UsageError
-from captioner.options import SettingsArgument
+from captioner.training.settings import load_config
 
 CONTEXTS, CELLS, OBJECTIVES = get_args(ContextName), get_args(CellName), get_args(ObjectiveName)
 DOCUMENT = Path("docs/comparison.md")

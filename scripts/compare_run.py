@@ -17,7 +17,6 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from captioner import Captioner
 from captioner.captions import ImageId
-from captioner.commands.train import train
 from captioner.config.schema import Config
 from captioner.data.datasets import Example
 from captioner.data.splits import load_splits
@@ -31,6 +30,7 @@ from captioner.text.tokenizer import detokenize, tokenize
 from captioner.training.checkpoint import checkpoints
 from captioner.training.loaders import Feeder
 from captioner.training.plots import read_log
+from captioner.training.train import train
 
 SCORES = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "CIDEr")
 

@@ -87,12 +87,12 @@ def fill_features(config: Config, *, device: DeviceName = "cpu") -> None:
     """Compute the features that runs beside `config.output` share, so that no two of them do it at once."""
     import torch
 
-    from captioner.commands.train import start_model
     from captioner.data.batching import EpochSampler
     from captioner.data.splits import load_splits
     from captioner.devices import pick_device
     from captioner.distributed import Ranks
     from captioner.training.loaders import Feeder
+    from captioner.training.train import start_model
 
     alone = Ranks(0, 1, pick_device(device))
     with log_to(config.output.parent / "features.log"):

@@ -24,13 +24,13 @@ from experiments import fill_features, log_to, run_all
 from search_page import write_page
 from trials import Trial, best_first, draw, read_space, read_trials, write_trials
 
-from captioner.commands.settings import load_config
+from captioner.cli.options import Device, SettingsArgument
 from captioner.config.loading import read_yaml, to_json
 from captioner.config.schema import DeviceName
 from captioner.console import console
 from captioner.errors import CaptionerError, UsageError
-from captioner.options import Device, SettingsArgument
 from captioner.storage import new_file
+from captioner.training.settings import load_config
 
 app = new_app()
 
@@ -101,8 +101,8 @@ def place(output: Path, number: int) -> Path:
 
 def try_out(trial: Trial, *, config: Path, settings: Sequence[str], output: Path, device: DeviceName) -> Trial:
     """Train with a trial's settings, going on with what an interrupted search has left of it; say how good it was."""
-    from captioner.commands.train import train  # imports torch
     from captioner.training.plots import read_log
+    from captioner.training.train import train  # imports torch
 
     folder, begun = place(output, trial.number), time.monotonic()
     chosen = load_config(config, [*settings, *trial.overrides], output=folder)

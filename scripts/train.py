@@ -2,6 +2,6 @@
 
 import sys
 
-from captioner.cli import main
+from captioner.cli.app import main
 
 main(["train", *sys.argv[1:]])

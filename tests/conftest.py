@@ -8,7 +8,7 @@ import torch
 from data_sets import DataSet
 
 from captioner import Captioner
-from captioner.cli import main
+from captioner.cli.app import main
 from captioner.config.loading import parse
 from captioner.config.schema import Config, DecoderConfig, EncoderConfig, ModelConfig
 from captioner.data.datasets import load_references

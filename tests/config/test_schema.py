@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from captioner.commands.settings import load_config
 from captioner.config.loading import apply_overrides, parse, to_json
 from captioner.config.schema import Config, ModelConfig
+from captioner.training.settings import load_config
 
 DATA = {"data": {"shapes": {"folder": "x"}}}
 
@@ -26,7 +26,7 @@ def test_the_last_setting_wins_and_values_are_read_as_yaml():
     assert config.training.phases[0].epochs == 3
 
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("file", [file for file in CONFIGS if file.stem != "search"], ids=lambda file: file.stem)

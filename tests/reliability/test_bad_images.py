@@ -6,9 +6,9 @@ import shutil
 import pytest
 from trainings import outcome, small
 
-from captioner.commands.train import train
 from captioner.errors import CaptionerError
 from captioner.training.checkpoint import checkpoints
+from captioner.training.train import train
 
 pytestmark = pytest.mark.row(13)
 

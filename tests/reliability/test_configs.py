@@ -2,10 +2,10 @@
 
 import pytest
 
-from captioner.commands.settings import load_config
 from captioner.config.loading import apply_overrides, parse, read_yaml
 from captioner.config.schema import Config
 from captioner.errors import CaptionerError, UsageError
+from captioner.training.settings import load_config
 
 pytestmark = pytest.mark.row(24)
 

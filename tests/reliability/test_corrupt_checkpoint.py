@@ -3,10 +3,10 @@
 import pytest
 from trainings import outcome, small
 
-from captioner.commands.train import train
 from captioner.errors import CaptionerError
 from captioner.storage import verify
 from captioner.training.checkpoint import checkpoints
+from captioner.training.train import train
 
 pytestmark = pytest.mark.row(6)
 

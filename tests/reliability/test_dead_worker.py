@@ -8,10 +8,10 @@ import pytest
 import torch
 from trainings import small
 
-from captioner.commands.train import train
 from captioner.data.batching import CaptionDataset, ImageSource, in_order
 from captioner.data.loading import Loader
 from captioner.errors import CaptionerError
+from captioner.training.train import train
 
 pytestmark = pytest.mark.row(10)
 

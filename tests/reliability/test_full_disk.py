@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from trainings import outcome, small
 
-from captioner.commands.train import train
 from captioner.data.features import _MINE
 from captioner.errors import CaptionerError
 from captioner.storage import new_folder, verify
 from captioner.training import recorder as recording
 from captioner.training.checkpoint import checkpoints
+from captioner.training.train import train
 
 pytestmark = pytest.mark.row(5)
 

@@ -6,9 +6,9 @@ from fuzz import answer, changed, damaged, texts, values
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioner.commands.settings import load_config
 from captioner.config.loading import parse, to_json
 from captioner.config.schema import Config
+from captioner.training.settings import load_config
 
 pytestmark = [pytest.mark.row(24), pytest.mark.timeout(3600)]
 

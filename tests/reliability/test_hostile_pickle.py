@@ -7,10 +7,10 @@ import torch
 from trainings import small
 
 from captioner import Captioner
-from captioner.commands.train import train
 from captioner.errors import CaptionerError
 from captioner.storage import _seal
 from captioner.training.checkpoint import checkpoints
+from captioner.training.train import train
 
 pytestmark = pytest.mark.row(22)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from trainings import PHASES, finish, outcome, small, start, steps_done
 
-from captioner.commands.settings import load_config
-from captioner.commands.train import train
 from captioner.training.checkpoint import checkpoints
+from captioner.training.settings import load_config
+from captioner.training.train import train
 
 
 @pytest.mark.row(1)

@@ -9,8 +9,8 @@ import time
 import pytest
 from trainings import small
 
-from captioner.commands.train import train
 from captioner.storage import sweep, verify
+from captioner.training.train import train
 
 pytestmark = pytest.mark.row(4)
 

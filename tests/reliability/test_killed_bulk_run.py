@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from captioner.commands import caption as command_of_caption
+from captioner.cli import caption as command_of_caption
 from captioner.errors import CaptionerError, UsageError
 from captioner.results.files import read_results
 from captioner.results.resumable import growing_results

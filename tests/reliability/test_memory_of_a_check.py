@@ -16,7 +16,7 @@ IMAGES, PER_IMAGE = 8_000, 5_000  # bytes of growth: 500 MB for a hundred thousa
 
 PROGRAM = r"""
 import re, sys
-from captioner.commands import check  # what only importing takes is not growth
+from captioner.cli import check  # what only importing takes is not growth
 from pathlib import Path
 from pycocotools.coco import COCO
 def peak(): return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])

@@ -7,11 +7,11 @@ import pytest
 from safetensors.torch import load_file
 from trainings import digest, small
 
-from captioner.commands.train import train
 from captioner.errors import CaptionerError
 from captioner.training.checkpoint import checkpoints
 from captioner.training.loop import gradients
 from captioner.training.losses import LossSum
+from captioner.training.train import train
 
 pytestmark = pytest.mark.row(7)
 

@@ -10,10 +10,10 @@ import torch
 from trainings import outcome, small
 
 import captioner.training.loop as loop
-from captioner.commands.train import train
 from captioner.errors import CaptionerError
 from captioner.training.checkpoint import checkpoints
 from captioner.training.loop import gradients
+from captioner.training.train import train
 
 pytestmark = pytest.mark.row(8)
 
@@ -77,8 +77,8 @@ import resource, sys
 from pathlib import Path
 import matplotlib.figure, torch
 from torch.utils.tensorboard import SummaryWriter
-from captioner.commands.train import train
-from captioner.commands.settings import load_config
+from captioner.training.train import train
+from captioner.training.settings import load_config
 torch.set_num_threads(1)
 torch.nn.Conv2d(3, 3, 3)(torch.zeros(1, 3, 8, 8)).sum().backward()  # all of this takes room once, but is not meant
 config = load_config(Path(sys.argv[1]), sys.argv[3:])

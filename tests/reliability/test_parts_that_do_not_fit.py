@@ -9,12 +9,12 @@ from safetensors.torch import load_file, save_file
 from trainings import small
 
 from captioner import Captioner
-from captioner.commands.train import train
 from captioner.config.schema import DecodingConfig
 from captioner.errors import CaptionerError, UsageError
 from captioner.models.folder import FORMAT_VERSION, read_model, write_config
 from captioner.storage import _seal
 from captioner.training.checkpoint import checkpoints
+from captioner.training.train import train
 
 pytestmark = pytest.mark.row(23)
 

@@ -7,10 +7,10 @@ import time
 import pytest
 from trainings import finish, outcome, small, start, steps_done
 
-from captioner.commands.train import train
 from captioner.training import recorder as recording
 from captioner.training.checkpoint import checkpoints
 from captioner.training.recorder import Recorder
+from captioner.training.train import train
 from captioner.training.validation import Validator
 
 pytestmark = pytest.mark.row(9)

@@ -27,12 +27,12 @@ from comparison_results import Result, check, load, matched, save, settings_of  
 from experiments import run_all  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
-from captioner.commands.settings import load_config  # noqa: E402
 from captioner.config.loading import read_yaml, to_json  # noqa: E402
 from captioner.config.schema import PhaseConfig  # noqa: E402
 from captioner.errors import CaptionerError, UsageError  # noqa: E402
 from captioner.metrics.diversity import LengthBin  # noqa: E402
 from captioner.results.files import read_results  # noqa: E402
+from captioner.training.settings import load_config  # noqa: E402
 
 PHASE = PhaseConfig(epochs=6, learning_rate=2e-3)
 

@@ -18,9 +18,9 @@ import search_page  # noqa: E402
 from trials import Trial, best_first, draw, read_space, read_trials  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
-from captioner.commands.settings import load_config  # noqa: E402
 from captioner.config.loading import to_json  # noqa: E402
 from captioner.errors import CaptionerError, UsageError  # noqa: E402
+from captioner.training.settings import load_config  # noqa: E402
 
 SPACE = {
     "decoder.dropout": {"low": 0.1, "high": 0.5},

@@ -5,10 +5,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from captioner.commands.train import train
 from captioner.training.checkpoint import checkpoints, load_checkpoint
 from captioner.training.ema import MovingAverage
 from captioner.training.plots import read_log
+from captioner.training.train import train
 
 
 def network():

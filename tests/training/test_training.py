@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from captioner.commands.train import start_model, train
 from captioner.data.datasets import Example
 from captioner.errors import UsageError
 from captioner.training.checkpoint import checkpoints
 from captioner.training.plots import read_log
+from captioner.training.train import start_model, train
 
 
 def weights_of(folder):

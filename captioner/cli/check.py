@@ -11,7 +11,6 @@ import typer
 from captioner.checkup.check import Split, check
 from captioner.checkup.page import write_checkup
 from captioner.checkup.text import as_text, as_values
-from captioner.commands.settings import load_config
 from captioner.config.schema import Config, DataConfig, SourceConfig
 from captioner.data.datasets import hold_out, read_examples
 from captioner.data.formats import split_names
@@ -19,6 +18,7 @@ from captioner.data.problems import Problems
 from captioner.data.shapes import draw_shapes
 from captioner.errors import UsageError
 from captioner.report.build import check_report
+from captioner.training.settings import load_config
 
 
 def check_data(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from captioner import Captioner
-from captioner.commands.evaluate import evaluate_model, score_results
+from captioner.cli.evaluate import evaluate_model, score_results
 from captioner.config.schema import ConfidenceConfig
 from captioner.data.datasets import load_references
 from captioner.errors import CaptionerError, UsageError

@@ -9,7 +9,7 @@ import pytest
 
 from captioner import Captioner
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_json_prints_one_object_per_line(run, tiny_model, photo):

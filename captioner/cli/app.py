@@ -11,9 +11,7 @@ from typing import Annotated
 
 import typer
 
-from captioner.decoding_options import with_decoding
-from captioner.errors import CaptionerError, UsageError
-from captioner.options import (
+from captioner.cli.options import (
     BatchOption,
     Device,
     DeviceOption,
@@ -30,7 +28,9 @@ from captioner.options import (
     ReportOption,
     SettingsArgument,
     SplitOption,
+    with_decoding,
 )
+from captioner.errors import CaptionerError, UsageError
 
 INTERRUPTED = 130  # the exit code that typer gives a Ctrl-C
 
@@ -83,7 +83,7 @@ def caption(
 
     What is not said of decoding is as the model folder has it; the bundled one has 3 beams and 20 words at most.
     """
-    from captioner.commands.caption import caption_files
+    from captioner.cli.caption import caption_files
 
     failed = caption_files(
         paths,
@@ -117,10 +117,10 @@ def train(
     device: DeviceOption = Device.AUTO,
 ) -> None:
     """Train a captioner; the best model on dev ends up in the run's folder `best`. Ctrl-C saves a checkpoint first."""
-    from captioner.commands.settings import load_config
+    from captioner.training.settings import load_config
 
     loaded = load_config(config, settings or [], output=output)
-    from captioner.commands.train import train as run
+    from captioner.training.train import train as run
 
     best = run(loaded, device=device.value, resume=resume)
     if os.environ.get("RANK", "0") == "0":  # under torchrun, the first rank speaks for all
@@ -148,7 +148,7 @@ def check(
 
     Every image is read to its end. Exits with 0 if nothing is wrong, with 3 if something is.
     """
-    from captioner.commands.check import check_data
+    from captioner.cli.check import check_data
 
     if check_data(source, settings=settings or [], images=images, page=html, as_json=as_json):
         raise typer.Exit(3)
@@ -188,7 +188,7 @@ def evaluate(
 
     What is not said of decoding is as the model folder has it; the bundled one has 3 beams and 20 words at most.
     """
-    from captioner.commands import evaluate as command
+    from captioner.cli import evaluate as command
 
     if model is None and images is None and results is not None:
         if report or explain or decoding:
@@ -237,7 +237,7 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Say which of two results files is better, by how much, how sure that is, and on which images most."""
-    from captioner.commands.compare import compare_results
+    from captioner.cli.compare import compare_results
 
     compare_results(a, b, annotations, split=split, allow_partial=allow_partial, as_json=as_json)
 
@@ -271,7 +271,7 @@ def score(
 
     Of one image, the likeliest first. Of a data set, the least likely first: where annotations may be wrong.
     """
-    from captioner.commands import score as command
+    from captioner.cli import score as command
 
     if image is not None and annotations is None:
         given = [*(caption or []), *(command.read_captions(captions) if captions else [])]
@@ -308,7 +308,7 @@ def calibrate(
     precision: PrecisionOption = Precision.AUTO,
 ) -> None:
     """Fit how sure a model's captions may be, say how far that can be believed, and keep it in the model folder."""
-    from captioner.commands.calibrate import calibrate as run
+    from captioner.cli.calibrate import calibrate as run
 
     found, before = run(
         model,
@@ -332,7 +332,7 @@ def defaults(
     model: ModelOption = None,
 ) -> None:
     """Show how a model folder's captions are found where nothing else is asked for, or change it."""
-    from captioner.commands.defaults import change_defaults
+    from captioner.cli.defaults import change_defaults
     from captioner.config.loading import to_json
 
     for name, value in to_json(change_defaults(model, settings or [])).items():

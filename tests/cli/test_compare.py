@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from captioner.commands.compare import compare_results
+from captioner.cli.compare import compare_results
 from captioner.data.datasets import load_references
 from captioner.errors import UsageError
 from captioner.results.files import write_results
