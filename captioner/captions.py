@@ -22,7 +22,9 @@ class Word:
 
     text: str
     log_prob: float  # natural logarithm
-    confidence: float | None = None  # that a person would say it of this image, 0 to 1; none: never calibrated
+    confidence: float | None = (
+        None  # that a person would say it of this image, 0 to 1; none: never calibrated
+    )
     heat: Heat | None = None
 
 
@@ -34,6 +36,8 @@ class Caption:
     words: tuple[Word, ...]
     log_prob: float  # natural logarithm of the whole caption's probability, its end included
     confidence: float | None = None  # mean of its words'; none: never calibrated, or no words
-    silent: bool = False  # its confidence is below what was asked for: better not shown
-    others: tuple[Caption, ...] = ()  # further ones where asked for: the best first, or in the order drawn
+    abstained: bool = False  # its confidence is below what was asked for: better not shown
+    others: tuple[
+        Caption, ...
+    ] = ()  # further ones where asked for: the best first, or in the order drawn
     explanation: Explanation | None = None  # what its words' heat is; none: they have none

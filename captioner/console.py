@@ -6,7 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from captioner.errors import ImageError
 
@@ -50,7 +57,9 @@ def readable(
     things: Sequence[Thing], results: Iterable[Result | ImageError], *, doing: str
 ) -> Iterator[tuple[Thing, Result]]:
     """Pair things with what was found of their images, as it comes; images that cannot be read are named, left out."""
-    for thing, result in zip(things, track(results, total=len(things), doing=doing, unit="images"), strict=True):
+    for thing, result in zip(
+        things, track(results, total=len(things), doing=doing, unit="images"), strict=True
+    ):
         if isinstance(result, ImageError):
             console.print(f"captioner: {result}", markup=False)
         else:

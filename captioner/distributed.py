@@ -85,7 +85,7 @@ class Ranks:
 
 
 @contextmanager
-def ranks(device: torch.device) -> Iterator[Ranks]:
+def process_group(device: torch.device) -> Iterator[Ranks]:
     """Join the other processes that torchrun started: gloo on a CPU, NCCL on CUDA.
 
     Raises:

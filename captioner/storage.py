@@ -19,7 +19,9 @@ _MIB = 2**20
 
 def free_space(path: Path) -> int:
     """Give the MiB that are free where `path` is, or would be."""
-    there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    there = next(
+        folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists()
+    )
     return shutil.disk_usage(there).free // _MIB
 
 
@@ -63,7 +65,9 @@ def new_file(path: Path) -> Iterator[TextIO]:
         unfinished.replace(path)
     except OSError as error:
         reason = error.strerror or error
-        raise CaptionerError(f"{path} cannot be written: {reason}; check its folder and free space") from error
+        raise CaptionerError(
+            f"{path} cannot be written: {reason}; check its folder and free space"
+        ) from error
     finally:
         with contextlib.suppress(OSError):  # gone already when all went well
             unfinished.unlink()
@@ -136,17 +140,23 @@ def verify(folder: Path) -> None:
     try:
         expected = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CaptionerError(f"{folder} has no readable {CHECKSUMS} ({error}): it was not saved by captioner") from None
+        raise CaptionerError(
+            f"{folder} has no readable {CHECKSUMS} ({error}): it was not saved by captioner"
+        ) from None
     for name, digest in expected.items():
         if not (folder / name).is_file():
             raise CaptionerError(f"{folder / name} is missing: copy the whole folder again")
         if _sha256(folder / name) != digest:
-            raise CaptionerError(f"{folder / name} is corrupt (its SHA-256 has changed): copy the whole folder again")
+            raise CaptionerError(
+                f"{folder / name} is corrupt (its SHA-256 has changed): copy the whole folder again"
+            )
 
 
 def _seal(folder: Path) -> None:
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.suffix != ".md"]
-    sums = {file.name: _sha256(file) for file in files if file.name != CHECKSUMS}  # a model card is people's to edit
+    sums = {
+        file.name: _sha256(file) for file in files if file.name != CHECKSUMS
+    }  # a model card is people's to edit
     (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2), encoding="utf-8")
     for file in folder.iterdir():
         _flush(file)

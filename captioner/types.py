@@ -67,8 +67,8 @@ class Batch(NamedTuple):
     source: Tensor  # (B, 3, height, width) uint8 images, or (B, P, C) features from the cache
     tokens: Tensor  # (N, T) int64  <bos> a dog runs <eos> <pad> <pad>
     mask: Tensor  #   (N, T) bool   True on everything but <pad>
-    owner: Tensor  #  (N,) int64    which source each caption belongs to
-    image: Tensor  #  (B,) int64    which example of its split each source is
+    source_index: Tensor  #  (N,) int64    which source each caption belongs to
+    example_index: Tensor  #  (B,) int64    which example of its split each source is
 
     @property
     def inputs(self) -> Tensor:
@@ -106,7 +106,7 @@ class Memory(NamedTuple):
         return Memory(*(tensor[index] for tensor in self))
 
 
-class Reading(NamedTuple):
+class DecoderOutput(NamedTuple):
     """What a decoder makes of M words that it has read."""
 
     hidden: Tensor  # (M, D) from which the next word is said
@@ -126,7 +126,7 @@ class Encoder(Protocol):
 class Decoder(Protocol):
     """Turns a memory into words."""
 
-    def start(self, memory: Memory) -> State:
+    def init_state(self, memory: Memory) -> State:
         """Give the state before the first word."""
         ...
 
@@ -134,15 +134,15 @@ class Decoder(Protocol):
         """Read one word (N,) and give the vector that says the next, (N, D), with the new state."""
         ...
 
-    def __call__(self, inputs: Tensor, mask: Tensor, state: State) -> Reading:
+    def __call__(self, inputs: Tensor, mask: Tensor, state: State) -> DecoderOutput:
         """Read whole captions (N, T-1); of the M = mask.sum() real words."""
         ...
 
 
-class Speaker(Protocol):
+class StepModel(Protocol):
     """A model, or several that speak as one: all that captioning needs of it."""
 
-    def begin(self, source: Tensor) -> State:
+    def init_state(self, source: Tensor) -> State:
         """Look at images (B, 3, height, width) and give the state before the first word."""
         ...
 
@@ -150,7 +150,7 @@ class Speaker(Protocol):
         """Read one word (N,) and give the log-probabilities of the next, (N, V), with the new state."""
         ...
 
-    def read(self, batch: Batch, state: State) -> Tensor:
+    def log_probs(self, batch: Batch, state: State) -> Tensor:
         """Read whole captions and give the log-probability of each of their M words, (M,)."""
         ...
 
@@ -158,7 +158,7 @@ class Speaker(Protocol):
 class Hypothesis(NamedTuple):
     """One caption that a search has found."""
 
-    words: list[int]  # without <bos> and <eos>
+    token_ids: list[int]  # without <bos> and <eos>
     log_probs: list[float]  # natural logarithm, of each word and of the <eos>
 
     @property

@@ -27,8 +27,12 @@ app = new_app()
     epilog="Example: python scripts/average.py runs/x/checkpoint-100 runs/x/checkpoint-200 --output runs/x/average"
 )
 def average(
-    models: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Model folders.", show_default=False)],
-    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Model folder to write.", show_default=False)],
+    models: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER", help="Model folders.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Model folder to write.", show_default=False)
+    ],
 ) -> None:
     """Write the model whose every weight is the mean of that weight in the models given.
 
@@ -44,10 +48,16 @@ def average(
     for folder, (its, words, _) in zip(folders[1:], others, strict=True):
         difference = difference_of(config, its)
         if words != vocabulary:
-            difference = f"they do not share a vocabulary ({len(words)} and {len(vocabulary)} words)"
+            difference = (
+                f"they do not share a vocabulary ({len(words)} and {len(vocabulary)} words)"
+            )
         if difference:
-            raise UsageError(f"{folder} and {folders[0]} cannot be averaged: {difference}; take models of one run")
-    decoding = config.decoding.model_copy(update={"min_confidence": 0.0})  # until it is calibrated anew
+            raise UsageError(
+                f"{folder} and {folders[0]} cannot be averaged: {difference}; take models of one run"
+            )
+    decoding = config.decoding.model_copy(
+        update={"min_confidence": 0.0}
+    )  # until it is calibrated anew
     with new_folder(output) as place:
         write_model(
             place,
@@ -75,7 +85,9 @@ def mean_of(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     mean = dict(states[-1])
     for name, last in mean.items():
         if last.is_floating_point():
-            mean[name] = torch.stack([state[name] for state in states]).double().mean(dim=0).to(last.dtype)
+            mean[name] = (
+                torch.stack([state[name] for state in states]).double().mean(dim=0).to(last.dtype)
+            )
     return mean
 
 

@@ -75,20 +75,31 @@ class Result:
         """Write it as a row of the table."""
         row = f"{self.benchmark:<13} {self.ours:>9.1f} {self.naive:>9.1f}  {self.ratio:>6.2f}"
         row += f"  ({self.lowest_ratio:.2f} to {self.highest_ratio:.2f})  {self.unit}, against {self.against}"
-        return row if self.ours_mib is None else f"{row}  peak MiB {self.ours_mib:.0f}, naive {self.naive_mib:.0f}"
+        return (
+            row
+            if self.ours_mib is None
+            else f"{row}  peak MiB {self.ours_mib:.0f}, naive {self.naive_mib:.0f}"
+        )
 
 
-@app.command(epilog="Example: python scripts/benchmark.py --only train-cached --only decode --rounds 7")
+@app.command(
+    epilog="Example: python scripts/benchmark.py --only train-cached --only decode --rounds 7"
+)
 def benchmark(
     only: Annotated[
-        list[Name] | None, typer.Option(help="Measure this; may be given again.", show_default="all")
+        list[Name] | None,
+        typer.Option(help="Measure this; may be given again.", show_default="all"),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns that each side takes, after one to warm up.")] = 5,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Turns that each side takes, after one to warm up.")
+    ] = 5,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.CPU,
-    precision: Annotated[Precision, typer.Option(help="auto: bfloat16 where the hardware gains from it.")] = (
-        Precision.AUTO
-    ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
+    precision: Annotated[
+        Precision, typer.Option(help="auto: bfloat16 where the hardware gains from it.")
+    ] = (Precision.AUTO),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, one object per line.")
+    ] = False,
 ) -> None:
     """Measure items per core-second, ours and a naive loop's, side by side."""
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
@@ -129,10 +140,17 @@ def measure(contest: Contest, setting: Setting, *, rounds: int) -> Result:
             seconds[side].append(took)
         if number:
             ours, naive = (contest.items / seconds[side][-1] for side in SIDES)
-            progress = f"round {number} of {rounds}: ours {ours:.1f}, naive {naive:.1f} {contest.unit}/s"
+            progress = (
+                f"round {number} of {rounds}: ours {ours:.1f}, naive {naive:.1f} {contest.unit}/s"
+            )
             typer.echo(f"{contest.name}: {progress}", err=True)
-    ours, naive = (statistics.median(contest.items / took for took in seconds[side][1:]) for side in SIDES)
-    ratios = [theirs / ours for ours, theirs in zip(seconds["ours"][1:], seconds["naive"][1:], strict=True)]
+    ours, naive = (
+        statistics.median(contest.items / took for took in seconds[side][1:]) for side in SIDES
+    )
+    ratios = [
+        theirs / ours
+        for ours, theirs in zip(seconds["ours"][1:], seconds["naive"][1:], strict=True)
+    ]
     return Result(
         contest.name,
         contest.unit,

@@ -18,7 +18,9 @@ def main(folder: str) -> None:
     if card:
         (BUNDLED / CARD).write_text(card, encoding="utf-8")
     size = sum(file.stat().st_size for file in Path(BUNDLED).iterdir()) / 2**20
-    print(f"{BUNDLED}: {size:.1f} MiB; now bring its model card up to date with `captioner evaluate`")
+    print(
+        f"{BUNDLED}: {size:.1f} MiB; now bring its model card up to date with `captioner evaluate`"
+    )
 
 
 if __name__ == "__main__":

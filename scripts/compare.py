@@ -30,20 +30,34 @@ DOCUMENT = Path("docs/comparison.md")
 app = new_app()
 
 
-@app.command(epilog="Example: python scripts/compare.py configs/compare.yaml --contexts none,attention --jobs 2")
+@app.command(
+    epilog="Example: python scripts/compare.py configs/compare.yaml --contexts none,attention --jobs 2"
+)
 def compare(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="What all runs have in common.", show_default=False)],
+    config: Annotated[
+        Path,
+        typer.Argument(metavar="CONFIG", help="What all runs have in common.", show_default=False),
+    ],
     settings: SettingsArgument = None,
     contexts: Annotated[str, typer.Option(help="Which, with commas between.")] = ",".join(CONTEXTS),
     cells: Annotated[str, typer.Option(help="Which, with commas between.")] = ",".join(CELLS),
-    objectives: Annotated[str, typer.Option(help="Which, with commas between.")] = ",".join(OBJECTIVES),
+    objectives: Annotated[str, typer.Option(help="Which, with commas between.")] = ",".join(
+        OBJECTIVES
+    ),
     seeds: Annotated[str, typer.Option(help="Which, with commas between.")] = "0,1,2",
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, one core each.")] = 1,
     minutes: Annotated[
-        float, typer.Option(min=0, help="Begin no run after so long; 0: only write.", show_default="no end")
+        float,
+        typer.Option(
+            min=0, help="Begin no run after so long; 0: only write.", show_default="no end"
+        ),
     ] = float("inf"),
-    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Of runs and features.")] = Path("runs/compare"),
-    document: Annotated[Path, typer.Option(metavar="FILE", help="Table; the plot goes beside it.")] = DOCUMENT,
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Of runs and features.")] = Path(
+        "runs/compare"
+    ),
+    document: Annotated[
+        Path, typer.Option(metavar="FILE", help="Table; the plot goes beside it.")
+    ] = DOCUMENT,
 ) -> None:
     """Train what is missing, and write a table and a plot of all that is there."""
     settings = settings or []
@@ -55,7 +69,8 @@ def compare(
         numbers(seeds),
     )
     all_jobs = [
-        Job(run, load_config(config, [*settings, *run.settings(phase)], output=output / run.name)) for run in runs
+        Job(run, load_config(config, [*settings, *run.settings(phase)], output=output / run.name))
+        for run in runs
     ]
     there = load(runs, output)
     for job in all_jobs:
@@ -67,7 +82,9 @@ def compare(
         if missing and minutes:
             train_all(missing, jobs=jobs, until=time.monotonic() + 60 * minutes)
     finally:
-        write_page(document, runs, load(runs, output), phase=phase, command=[str(config), *settings])
+        write_page(
+            document, runs, load(runs, output), phase=phase, command=[str(config), *settings]
+        )
     typer.echo(document)
 
 
@@ -79,7 +96,9 @@ def phase_of(config: Path, settings: Sequence[str]) -> PhaseConfig:
     """
     phase, *more = load_config(config, settings).training.phases
     if more:
-        raise UsageError(f"{config}: training.phases is what runs differ in: give one phase, with epochs and rate")
+        raise UsageError(
+            f"{config}: training.phases is what runs differ in: give one phase, with epochs and rate"
+        )
     return phase
 
 
@@ -104,20 +123,31 @@ def numbers(text: str) -> list[int]:
     try:
         return [int(seed) for seed in text.split(",")]
     except ValueError:
-        raise UsageError(f"--seeds {text}: give whole numbers with commas between, for example 0,1,2") from None
+        raise UsageError(
+            f"--seeds {text}: give whole numbers with commas between, for example 0,1,2"
+        ) from None
 
 
 def train_all(missing: Sequence[Job], *, jobs: int, until: float) -> None:
     """Train and measure, a line for each run."""
-    console.print("features first, where they are not kept yet (features.log says how far they are)")
-    of_grids = {job.config.decoder.context == "attention": job.config for job in missing}  # it alone reads the places
+    console.print(
+        "features first, where they are not kept yet (features.log says how far they are)"
+    )
+    of_grids = {
+        job.config.decoder.context == "attention": job.config for job in missing
+    }  # it alone reads the places
     for _, failure in run_all(fill_features, of_grids.values(), jobs=1):
         if failure is not None:
             raise failure
     begun = time.monotonic()
-    for done, (job, outcome) in enumerate(run_all(carry_out, missing, jobs=jobs, until=until), start=1):
+    for done, (job, outcome) in enumerate(
+        run_all(carry_out, missing, jobs=jobs, until=until), start=1
+    ):
         left = (time.monotonic() - begun) / done * (len(missing) - done) / 60
-        console.print(f"{done}/{len(missing)} {job.run.name}: {told(outcome)}; about {left:.0f} min left", markup=False)
+        console.print(
+            f"{done}/{len(missing)} {job.run.name}: {told(outcome)}; about {left:.0f} min left",
+            markup=False,
+        )
 
 
 def carry_out(job: Job) -> Result:

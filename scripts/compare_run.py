@@ -28,7 +28,7 @@ from captioner.metrics.scorer import Scorer
 from captioner.results.files import write_results
 from captioner.text.tokenizer import detokenize, tokenize
 from captioner.training.checkpoint import checkpoints
-from captioner.training.loaders import Feeder
+from captioner.training.loaders import LoaderFactory
 from captioner.training.plots import read_log
 from captioner.training.train import train
 
@@ -97,11 +97,13 @@ def caption(
     """
     model = captioner.models[0]
     search = build_search(model.step, config.decoding, captioner.vocabulary)
-    feeder = Feeder(config, model.encoder, captioner.vocabulary, train=(), dev=dev, ranks=alone)
+    feeder = LoaderFactory(
+        config, model.encoder, captioner.vocabulary, train=(), dev=dev, ranks=alone
+    )
     found, times = [], [time.process_time()]
     for batch in feeder.dev_loader(config.training.phases[-1]):
         with autocast(alone.device, config.training.precision):
-            found += [best.words for best, *_ in search(model.begin(batch.source), ())]
+            found += [best.token_ids for best, *_ in search(model.init_state(batch.source), ())]
         times.append(time.process_time())
     seconds = median(end - start for start, end in pairwise(times)) * (len(times) - 1)
     texts = [detokenize(captioner.vocabulary.decode(words)) for words in found]

@@ -11,8 +11,12 @@ import yaml
 from captioner.config.schema import Config, PhaseConfig
 from captioner.errors import UsageError
 
-SELF_CRITICAL_SHARE = 0.25  # of the budget: the rest is teacher forcing, since the model must draw captions worth it
-SELF_CRITICAL_RATE = 0.05  # of the learning rate: the gradient of a reward is noisier than that of the next word
+SELF_CRITICAL_SHARE = (
+    0.25  # of the budget: the rest is teacher forcing, since the model must draw captions worth it
+)
+SELF_CRITICAL_RATE = (
+    0.05  # of the learning rate: the gradient of a reward is noisier than that of the next word
+)
 FACTORS = ("context", "cell", "objective")
 
 
@@ -39,11 +43,17 @@ class Run(NamedTuple):
         """Give what it sets in a config whose only phase is `phase`, as key=value."""
         context, cell, objective = self.row
         phases = [
-            {"objective": part.objective, "epochs": part.epochs, "learning_rate": part.learning_rate}
+            {
+                "objective": part.objective,
+                "epochs": part.epochs,
+                "learning_rate": part.learning_rate,
+            }
             | part.model_dump(mode="json", exclude_defaults=True)
             for part in phases_of(objective, phase)
         ]
-        text = yaml.safe_dump(phases, default_flow_style=True, sort_keys=False, width=float("inf")).strip()
+        text = yaml.safe_dump(
+            phases, default_flow_style=True, sort_keys=False, width=float("inf")
+        ).strip()
         chosen = [f"decoder.context={context}", f"decoder.cell={cell}", f"training.phases={text}"]
         return [*chosen, f"training.seed={self.seed}"]
 
@@ -66,7 +76,9 @@ def phases_of(objective: str, phase: PhaseConfig) -> list[PhaseConfig]:
         return [whole]
     last = self_critical_epochs(phase)
     if phase.epochs <= last:
-        raise UsageError("self_critical needs an epoch of teacher forcing before it: set training.phases.0.epochs=2")
+        raise UsageError(
+            "self_critical needs an epoch of teacher forcing before it: set training.phases.0.epochs=2"
+        )
     rate = float(f"{SELF_CRITICAL_RATE * phase.learning_rate:.3g}")
     return [
         phase.model_copy(update={"objective": "teacher_forcing", "epochs": phase.epochs - last}),

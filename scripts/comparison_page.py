@@ -20,7 +20,12 @@ BEGIN, END = "<!-- by hand: kept when the rest is written anew -->", "<!-- the e
 
 
 def write_page(
-    path: Path, runs: Sequence[Run], results: Mapping[Run, Result], *, phase: PhaseConfig, command: Sequence[str]
+    path: Path,
+    runs: Sequence[Run],
+    results: Mapping[Run, Result],
+    *,
+    phase: PhaseConfig,
+    command: Sequence[str],
 ) -> None:
     """Write the page and its plot (`path` with .png); what an older page holds between the two marks is kept.
 
@@ -28,7 +33,10 @@ def write_page(
     """
     command = [without_folders(part) for part in command]
     plot = path.with_suffix(".png")
-    parts = ["# Ways of showing the decoder an image, and of teaching it", f"{BEGIN}\n{by_hand(path)}\n{END}"]
+    parts = [
+        "# Ways of showing the decoder an image, and of teaching it",
+        f"{BEGIN}\n{by_hand(path)}\n{END}",
+    ]
     if results:
         path.parent.mkdir(parents=True, exist_ok=True)
         draw(results, plot)
@@ -63,7 +71,9 @@ def by_hand(path: Path) -> str:
 
 def conditions(example: Result, phase: PhaseConfig, command: Sequence[str]) -> str:
     """Say what all runs have in common, as one of them tells it."""
-    decoder, training, data = (example.config[section] for section in ("decoder", "training", "data"))
+    decoder, training, data = (
+        example.config[section] for section in ("decoder", "training", "data")
+    )
     return (
         f"Written by `python scripts/compare.py {shlex.join(command)}`. The budget of every run is {phase.epochs} "
         f"epochs over the images, {data['captions_per_image']} of an image's captions in each, in batches of "

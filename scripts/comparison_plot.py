@@ -23,7 +23,9 @@ def draw(results: Mapping[Run, Result], path: Path) -> None:
     above, below = figure.subfigures(2, 1, squeeze=False)[:, 0]
     panels = above.subplots(1, len(objectives), sharey=True, squeeze=False)[0]
     for axes, objective in zip(panels, objectives, strict=True):
-        draw_rows(axes, {run: result for run, result in results.items() if run.row.objective == objective})
+        draw_rows(
+            axes, {run: result for run, result in results.items() if run.row.objective == objective}
+        )
         axes.set_title(objective.replace("_", " "))
     panels[0].set_ylabel("CIDEr-D on dev, x 100")
     panels[-1].legend(fontsize="small")
@@ -39,7 +41,9 @@ def draw_rows(axes: Any, results: Mapping[Run, Result]) -> None:
     contexts, cells = (list(dict.fromkeys(run.row[factor] for run in results)) for factor in (0, 1))
     for number, cell in enumerate(cells):
         rows = {row.context: values for row, values in by_row(results).items() if row.cell == cell}
-        places = [contexts.index(context) + 0.2 * (number - (len(cells) - 1) / 2) for context in rows]
+        places = [
+            contexts.index(context) + 0.2 * (number - (len(cells) - 1) / 2) for context in rows
+        ]
         axes.errorbar(
             places,
             [fmean(values) for values in rows.values()],
@@ -49,7 +53,9 @@ def draw_rows(axes: Any, results: Mapping[Run, Result]) -> None:
             capsize=2,
             label=cell,
         )
-    axes.set_xticks(range(len(contexts)), [context.replace("_", "\n") for context in contexts], fontsize="small")
+    axes.set_xticks(
+        range(len(contexts)), [context.replace("_", "\n") for context in contexts], fontsize="small"
+    )
     axes.set_xlim(-0.5, len(contexts) - 0.5)
     axes.grid(axis="y", alpha=0.3)
 
@@ -84,7 +90,9 @@ def draw_lengths(axes: Any, results: Mapping[Run, Result]) -> None:
         means = [100 * fmean(bins) for bins in bleu_of_bins(runs)]
         axes.plot(range(len(means)), means, marker=MARKERS[number], label=name.replace("_", " "))
     groups = next(iter(results.values())).by_length
-    axes.set_xticks(range(len(groups)), [f"{group.shortest:.1f}–{group.longest:.1f}" for group in groups])
+    axes.set_xticks(
+        range(len(groups)), [f"{group.shortest:.1f}–{group.longest:.1f}" for group in groups]
+    )
     axes.set_title("BLEU-4 by the length of captions")
     axes.set_xlabel("words that people say of an image")
     axes.grid(alpha=0.3)
@@ -97,7 +105,9 @@ def draw_cost(axes: Any, results: Mapping[Run, Result]) -> None:
     for run, result in results.items():
         seconds[run.row].append(result.training_seconds)
     scores = by_row(results)
-    contexts, objectives = (list(dict.fromkeys(run.row[factor] for run in results)) for factor in (0, 2))
+    contexts, objectives = (
+        list(dict.fromkeys(run.row[factor] for run in results)) for factor in (0, 2)
+    )
     for row, values in scores.items():
         colour, marker = f"C{objectives.index(row.objective)}", MARKERS[contexts.index(row.context)]
         axes.scatter(fmean(seconds[row]), fmean(values), color=colour, marker=marker, s=25)

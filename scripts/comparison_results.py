@@ -50,7 +50,10 @@ def load(runs: Iterable[Run], output: Path) -> dict[Run, Result]:
         path = output / run.name / _RESULT
         if path.exists():
             values = json.loads(path.read_text(encoding="utf-8"))
-            values |= {"run": run, "by_length": [LengthBin(*group) for group in values["by_length"]]}
+            values |= {
+                "run": run,
+                "by_length": [LengthBin(*group) for group in values["by_length"]],
+            }
             found[run] = Result(**values)
     return found
 
@@ -79,7 +82,11 @@ def settings_of(config: Config) -> dict[str, Any]:
 def _differ(one: Any, other: Any, place: str = "") -> list[str]:
     if isinstance(one, dict) and isinstance(other, dict):
         keys = one.keys() | other.keys()
-        return [key for name in keys for key in _differ(one.get(name), other.get(name), f"{place}.{name}")]
+        return [
+            key
+            for name in keys
+            for key in _differ(one.get(name), other.get(name), f"{place}.{name}")
+        ]
     return [] if one == other else [place.removeprefix(".")]
 
 

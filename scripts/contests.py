@@ -37,7 +37,7 @@ from captioner.errors import ImageError
 from captioner.inference.captioner import Captioner
 from captioner.models.build import build_model
 from captioner.models.decoder import RecurrentDecoder
-from captioner.models.encoder_decoder import CaptioningModel
+from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.text.vocabulary import BOS, EOS, SPECIALS, Vocabulary
 from captioner.training.build import build_objective
 from captioner.training.loop import fit, in_groups
@@ -85,17 +85,25 @@ class Setting:
     def config(self) -> ModelConfig:
         """The model."""
         return ModelConfig(
-            encoder=EncoderConfig(trunk=self.trunk, weights="none", image_size=self.image_size, batch_norm="eval"),
-            decoder=DecoderConfig(embed_size=self.width, hidden_size=self.width, dropout=self.dropout),
-            decoding=DecodingConfig(beam=self.beam, max_length=self.max_length, length_norm="average"),
+            encoder=EncoderConfig(
+                trunk=self.trunk, weights="none", image_size=self.image_size, batch_norm="eval"
+            ),
+            decoder=DecoderConfig(
+                embed_size=self.width, hidden_size=self.width, dropout=self.dropout
+            ),
+            decoding=DecodingConfig(
+                beam=self.beam, max_length=self.max_length, length_norm="average"
+            ),
         )
 
     @property
     def vocabulary(self) -> Vocabulary:
         """As many words as the model knows."""
-        return Vocabulary([*SPECIALS, *(f"word{number}" for number in range(len(SPECIALS), self.words))])
+        return Vocabulary(
+            [*SPECIALS, *(f"word{number}" for number in range(len(SPECIALS), self.words))]
+        )
 
-    def model(self) -> CaptioningModel:
+    def model(self) -> EncoderDecoder:
         """Make it, with the random weights that belong to the seed."""
         torch.manual_seed(self.seed)
         return build_model(self.config, vocab_size=self.words).to(self.device)
@@ -105,18 +113,27 @@ def train_cached(setting: Setting) -> Contest:
     """Train on features that are in memory."""
     model = setting.model()
     features = torch.randn(setting.cached_images, model.encoder.memory_size).relu()
-    return _training(setting, model, features, lambda index, rng: features[index].unsqueeze(0), "train-cached")
+    return _training(
+        setting, model, features, lambda index, rng: features[index].unsqueeze(0), "train-cached"
+    )
 
 
 def train_jpeg(setting: Setting) -> Contest:
     """Train on pictures, with a frozen CNN: read, transform, encode, learn."""
     files = _draw_pictures(setting)
-    load = ImageSource([Example(file.name, file, ()) for file in files], build_transform("squash", setting.image_size))
+    load = ImageSource(
+        [Example(file.name, file, ()) for file in files],
+        build_transform("squash", setting.image_size),
+    )
     return _training(setting, setting.model(), files, load, "train-jpeg")
 
 
 def _training(
-    setting: Setting, model: CaptioningModel, sources: Sequence[Path] | Tensor, load: Load, name: str
+    setting: Setting,
+    model: EncoderDecoder,
+    sources: Sequence[Path] | Tensor,
+    load: Load,
+    name: str,
 ) -> Contest:
     """A round is one step: data loader, forward, backward, clipping and AdamW."""
     captions = _say_something(setting, len(sources))
@@ -129,7 +146,10 @@ def _training(
         weight_decay=defaults.weight_decay,
     )
     their_loader = DataLoader(
-        naive.Pairs(sources, pairs, setting.image_size), batch_size=len(pairs), shuffle=True, collate_fn=naive.pad
+        naive.Pairs(sources, pairs, setting.image_size),
+        batch_size=len(pairs),
+        shuffle=True,
+        collate_fn=naive.pad,
     )
     train_ours = _steps(setting, TeacherForcing(model), _loader(load, captions, setting), phase)
 
@@ -152,12 +172,20 @@ def self_critical(setting: Setting) -> Contest:
     features = torch.randn(setting.cached_images, model.encoder.memory_size).relu()
     _end_after_ten_words(model.decoder, features.to(setting.device))
     captions = _say_something(setting, setting.split_images)
-    texts = [tuple(" ".join(vocabulary.decode(caption)) for caption in of_image) for of_image in captions]
+    texts = [
+        tuple(" ".join(vocabulary.decode(caption)) for caption in of_image) for of_image in captions
+    ]
     split = [Example(number, setting.folder, said) for number, said in enumerate(texts)]
-    phase = PhaseConfig(objective="self_critical", learning_rate=1e-6)  # so that captions stay as long as they are
-    rewarded = build_objective(phase, TrainingConfig(), model, vocabulary, split, max_length=setting.max_length)
+    phase = PhaseConfig(
+        objective="self_critical", learning_rate=1e-6
+    )  # so that captions stay as long as they are
+    rewarded = build_objective(
+        phase, TrainingConfig(), model, vocabulary, split, max_length=setting.max_length
+    )
     free = SelfCritical(
-        model, lambda images, found: torch.arange(len(found)) / len(found), max_length=setting.max_length
+        model,
+        lambda images, found: torch.arange(len(found)) / len(found),
+        max_length=setting.max_length,
     )
 
     def load(index: int, rng: random.Random) -> Tensor:
@@ -165,7 +193,14 @@ def self_critical(setting: Setting) -> Contest:
 
     loader = _loader(load, captions[: len(features)], setting)
     ours, theirs = (_steps(setting, objective, loader, phase) for objective in (rewarded, free))
-    return Contest("self-critical", "captions", len(features) * free.samples, ours, theirs, "a reward that is free")
+    return Contest(
+        "self-critical",
+        "captions",
+        len(features) * free.samples,
+        ours,
+        theirs,
+        "a reward that is free",
+    )
 
 
 def _loader(load: Load, captions: list[list[list[int]]], setting: Setting) -> Loader:
@@ -174,7 +209,9 @@ def _loader(load: Load, captions: list[list[list[int]]], setting: Setting) -> Lo
     return Loader(dataset, EpochSampler(len(captions), len(captions), setting.seed), workers=0)
 
 
-def _steps(setting: Setting, objective: Objective, loader: Loader, phase: PhaseConfig) -> Callable[[], list[float]]:
+def _steps(
+    setting: Setting, objective: Objective, loader: Loader, phase: PhaseConfig
+) -> Callable[[], list[float]]:
     """Make what takes a step for each of the loader's batches, and gives their losses."""
     defaults = TrainingConfig()
     optimizer = make_optimizer(objective.model, phase, weight_decay=defaults.weight_decay)
@@ -207,12 +244,16 @@ def caption_jpeg(setting: Setting) -> Contest:
     """Caption pictures, from their files to sentences."""
     model = setting.model().eval()
     files = _draw_pictures(setting)
-    pictures = torch.stack([naive.read(file, setting.image_size) for file in files]).to(setting.device)
+    pictures = torch.stack([naive.read(file, setting.image_size) for file in files]).to(
+        setting.device
+    )
     theirs = NaiveCaptioner(model).eval()
     _end_after_ten_words(model.decoder, theirs.encode(pictures))
     theirs = NaiveCaptioner(model).eval()
     device: DeviceName = "cuda" if setting.device.type == "cuda" else "cpu"
-    captioner = Captioner([model], setting.vocabulary, setting.config, device=device, precision=setting.precision)
+    captioner = Captioner(
+        [model], setting.vocabulary, setting.config, device=device, precision=setting.precision
+    )
 
     def caption_ours() -> list[str]:
         return [
@@ -235,7 +276,9 @@ def caption_jpeg(setting: Setting) -> Contest:
 def decode(setting: Setting) -> Contest:
     """Search captions for features that are in memory: the decoder alone."""
     model = setting.model().eval()
-    features = torch.randn(setting.decoded_images, model.encoder.memory_size).relu().to(setting.device)
+    features = (
+        torch.randn(setting.decoded_images, model.encoder.memory_size).relu().to(setting.device)
+    )
     _end_after_ten_words(model.decoder, features)
     theirs = NaiveCaptioner(model).eval()
     search = build_search(model.step, setting.config.decoding, setting.vocabulary)
@@ -243,11 +286,16 @@ def decode(setting: Setting) -> Contest:
     @torch.inference_mode()
     def decode_ours() -> list[list[int]]:
         with autocast(setting.device, setting.precision):
-            return [best.words for best, *_ in search(model.begin(features.unsqueeze(1)), ())]
+            return [
+                best.token_ids for best, *_ in search(model.init_state(features.unsqueeze(1)), ())
+            ]
 
     def decode_naive() -> list[list[int]]:
         with autocast(setting.device, setting.precision):
-            return [theirs.caption(feature, beam=setting.beam, max_length=setting.max_length) for feature in features]
+            return [
+                theirs.caption(feature, beam=setting.beam, max_length=setting.max_length)
+                for feature in features
+            ]
 
     return Contest("decode", "images", len(features), decode_ours, decode_naive)
 
@@ -255,20 +303,32 @@ def decode(setting: Setting) -> Contest:
 def require(setting: Setting) -> Contest:
     """Search captions that must hold two words; the other way is the same search without them."""
     model = setting.model().eval()
-    features = torch.randn(setting.decoded_images, model.encoder.memory_size).relu().to(setting.device)
+    features = (
+        torch.randn(setting.decoded_images, model.encoder.memory_size).relu().to(setting.device)
+    )
     _end_after_ten_words(model.decoder, features)
-    wanted = setting.config.decoding.model_copy(update={"require": tuple(setting.vocabulary.words[-2:])})
+    wanted = setting.config.decoding.model_copy(
+        update={"require": tuple(setting.vocabulary.words[-2:])}
+    )
     plain, requiring = (
-        build_search(model.step, decoding, setting.vocabulary) for decoding in (setting.config.decoding, wanted)
+        build_search(model.step, decoding, setting.vocabulary)
+        for decoding in (setting.config.decoding, wanted)
     )
 
     @torch.inference_mode()
     def decode(search: Search) -> list[list[int]]:
         with autocast(setting.device, setting.precision):
-            return [best.words for best, *_ in search(model.begin(features.unsqueeze(1)), ())]
+            return [
+                best.token_ids for best, *_ in search(model.init_state(features.unsqueeze(1)), ())
+            ]
 
     return Contest(
-        "require", "images", len(features), lambda: decode(requiring), lambda: decode(plain), "the search without"
+        "require",
+        "images",
+        len(features),
+        lambda: decode(requiring),
+        lambda: decode(plain),
+        "the search without",
     )
 
 
@@ -325,7 +385,9 @@ def _end_after_ten_words(decoder: RecurrentDecoder, summary: Tensor) -> None:
     gates = torch.arange(4) * hidden  # of the unit: input, forget, cell, output
     for name in ("weight_ih_l0", "weight_hh_l0", "bias_hh_l0"):
         rnn.get_parameter(name)[gates] = 0
-    rnn.get_parameter("bias_ih_l0")[gates] = torch.tensor([10.0, 10.0, 0.1, 10.0], device=summary.device)
+    rnn.get_parameter("bias_ih_l0")[gates] = torch.tensor(
+        [10.0, 10.0, 0.1, 10.0], device=summary.device
+    )
     start = summary @ decoder.initial.weight[hidden]  # (B,) of its cell
     scale = 0.24 / start.std()
     decoder.initial.weight[hidden] *= scale

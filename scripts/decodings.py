@@ -34,7 +34,11 @@ WAYS = (
         "captions=5 beam=5 groups=5",
         "captions=5 beam=10 groups=5 diversity=1",
     ),
-    *("captions=5 method=sample", "captions=5 method=sample temperature=0.5", "captions=5 method=sample top_p=0.9"),
+    *(
+        "captions=5 method=sample",
+        "captions=5 method=sample temperature=0.5",
+        "captions=5 method=sample top_p=0.9",
+    ),
 )
 BATCH = 32  # images
 COLUMNS = ("Bleu_4", "METEOR", "ROUGE_L", "CIDEr")
@@ -49,10 +53,18 @@ app = new_app()
     epilog="Example: python scripts/decodings.py --annotations captions_dev.json beam=1 'beam=5 length_alpha=0.7'"
 )
 def decodings(
-    annotations: Annotated[Path, typer.Option(metavar="FILE", help="References, in any format.", show_default=False)],
-    ways: Annotated[list[str] | None, typer.Argument(metavar="[WAY]...", help="Settings of decoding.")] = None,
-    images: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where the images are.")] = None,
-    model: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Model folder; the bundled one if none.")] = None,
+    annotations: Annotated[
+        Path, typer.Option(metavar="FILE", help="References, in any format.", show_default=False)
+    ],
+    ways: Annotated[
+        list[str] | None, typer.Argument(metavar="[WAY]...", help="Settings of decoding.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where the images are.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Model folder; the bundled one if none.")
+    ] = None,
 ) -> None:
     """Print a table of BLEU-4, METEOR, ROUGE-L and CIDEr-D, and how long and varied the captions are.
 
@@ -62,10 +74,14 @@ def decodings(
     from captioner import Captioner  # imports torch, which a wrong path should not wait for
 
     captioner = Captioner.from_pretrained(*([model] if model else []))
-    settings = {way: captioner.decoding(apply_overrides({}, shlex.split(way))) for way in ways or WAYS}
+    settings = {
+        way: captioner.decoding(apply_overrides({}, shlex.split(way))) for way in ways or WAYS
+    }
     seen, examples = look(captioner, examples)
     scorer = Scorer({example.image_id: example.captions for example in examples})
-    typer.echo("| decoding | BLEU-4 | METEOR | ROUGE-L | CIDEr-D | best of them | words | different | distinct |")
+    typer.echo(
+        "| decoding | BLEU-4 | METEOR | ROUGE-L | CIDEr-D | best of them | words | different | distinct |"
+    )
     typer.echo("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for way, asked in settings.items():
         typer.echo(f"| {way} | {' | '.join(row(captioner, seen, examples, scorer, asked))} |")
@@ -92,7 +108,7 @@ def look(captioner: Captioner, examples: Sequence[Example]) -> tuple[Seen, list[
                 good.append(example)
         if images:
             with torch.inference_mode():
-                state = captioner.speaker.begin(torch.stack(images).to(captioner.device))
+                state = captioner.step_model.init_state(torch.stack(images).to(captioner.device))
             seen.append((state, [key_of(image) for image in images]))
     return seen, good
 
@@ -109,23 +125,40 @@ def row(
 
     from captioner.decoding.search import build_search
 
-    search = build_search(captioner.speaker.step, asked, captioner.vocabulary)
+    search = build_search(captioner.step_model.step, asked, captioner.vocabulary)
     found = []
     with torch.inference_mode():
         for state, keys in seen:
             found += search(state, keys)
-    texts = [[detokenize(captioner.vocabulary.decode(one.words)) for one in captions] for captions in found]
+    texts = [
+        [detokenize(captioner.vocabulary.decode(one.token_ids)) for one in captions]
+        for captions in found
+    ]
     ranks = [
-        scorer.score({one.image_id: said[min(rank, len(said) - 1)] for one, said in zip(examples, texts, strict=True)})
+        scorer.score(
+            {
+                one.image_id: said[min(rank, len(said) - 1)]
+                for one, said in zip(examples, texts, strict=True)
+            }
+        )
         for rank in range(asked.captions)
     ]
     best = ""
     if asked.captions > 1:
-        each = [max(scores.per_image["CIDEr"][example.image_id] for scores in ranks) for example in examples]
+        each = [
+            max(scores.per_image["CIDEr"][example.image_id] for scores in ranks)
+            for example in examples
+        ]
         best = f"{100 * sum(each) / len(each):.1f}"
     figures = [f"{100 * ranks[0].figures[metric]:.1f}" for metric in COLUMNS]
     varied = ranks[0].diversity
-    return [*figures, best, f"{varied.mean_length:.1f}", f"{varied.vocabulary:,}", f"{varied.distinct:.0%}"]
+    return [
+        *figures,
+        best,
+        f"{varied.mean_length:.1f}",
+        f"{varied.vocabulary:,}",
+        f"{varied.distinct:.0%}",
+    ]
 
 
 if __name__ == "__main__":

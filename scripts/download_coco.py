@@ -41,7 +41,13 @@ OFFICIAL = "http://images.cocodataset.org"
 KARPATHY = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
 EXAMPLE = "Example: python scripts/download_coco.py --year 2017 --splits train,val"
 
-PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each new attempt; counted anew whenever the file has grown
+PAUSES = (
+    1.0,
+    2.0,
+    4.0,
+    8.0,
+    16.0,
+)  # seconds before each new attempt; counted anew whenever the file has grown
 TIMEOUT = 30.0  # seconds without a byte
 CHUNK = 1 << 20
 BUSY = {408, 425, 429}  # like 500 and above: worth another attempt
@@ -70,13 +76,23 @@ class Archive:
 
 @app.command(epilog=EXAMPLE)
 def download_coco(
-    folder: Annotated[Path, typer.Option(metavar="FOLDER", help="Where everything goes.")] = Path("data/coco"),
+    folder: Annotated[Path, typer.Option(metavar="FOLDER", help="Where everything goes.")] = Path(
+        "data/coco"
+    ),
     year: Annotated[int, typer.Option(metavar="2014|2017", help="Which COCO.")] = 2017,
-    splits: Annotated[str, typer.Option(metavar="SPLITS", help="train, val or both, a comma between.")] = "train,val",
+    splits: Annotated[
+        str, typer.Option(metavar="SPLITS", help="train, val or both, a comma between.")
+    ] = "train,val",
     no_images: Annotated[bool, typer.Option("--no-images", help="Only the captions.")] = False,
-    karpathy: Annotated[bool, typer.Option("--karpathy", help="Also Karpathy's splits (of the 2014 images).")] = False,
-    base_url: Annotated[str, typer.Option(metavar="URL", help="A mirror of COCO's files.")] = OFFICIAL,
-    karpathy_url: Annotated[str, typer.Option(metavar="URL", help="A mirror of Karpathy's zip.")] = KARPATHY,
+    karpathy: Annotated[
+        bool, typer.Option("--karpathy", help="Also Karpathy's splits (of the 2014 images).")
+    ] = False,
+    base_url: Annotated[
+        str, typer.Option(metavar="URL", help="A mirror of COCO's files.")
+    ] = OFFICIAL,
+    karpathy_url: Annotated[
+        str, typer.Option(metavar="URL", help="A mirror of Karpathy's zip.")
+    ] = KARPATHY,
 ) -> None:
     """Fetch COCO's captions and images. About 0.3 GB of captions; 19 GB of images, and as much again for a while."""
     if year not in (2014, 2017):
@@ -99,7 +115,13 @@ def download_coco(
         fetch_all(archives, folder)
         if not no_images:
             images = {f"{split}{year}": images_named_by(path) for split, path in captions.items()}
-            fetch_all([Archive(f"{base}/zips/{name}.zip", folder / name, images[name]) for name in images], folder)
+            fetch_all(
+                [
+                    Archive(f"{base}/zips/{name}.zip", folder / name, images[name])
+                    for name in images
+                ],
+                folder,
+            )
     except KeyboardInterrupt:
         say("stopped: the same command goes on from here")
         raise typer.Exit(130) from None
@@ -110,10 +132,16 @@ def images_named_by(path: Path) -> frozenset[str]:
     """Read which images an annotation file speaks of."""
     try:
         names = frozenset(image["file_name"] for image in json.loads(path.read_bytes())["images"])
-        if bad := [name for name in names if name != PurePosixPath(name).name or "\\" in name or name in ("", "..")]:
+        if bad := [
+            name
+            for name in names
+            if name != PurePosixPath(name).name or "\\" in name or name in ("", "..")
+        ]:
             raise ValueError(f"{bad[0]!r} is not the name of a file in a folder")
     except (ValueError, KeyError, TypeError) as error:
-        raise CaptionerError(f"{path}: is not COCO's captions ({error}): remove it and run again") from error
+        raise CaptionerError(
+            f"{path}: is not COCO's captions ({error}): remove it and run again"
+        ) from error
     return names
 
 
@@ -125,8 +153,15 @@ def fetch_all(archives: list[Archive], folder: Path) -> None:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     check_space(todo, folder)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    ) as bar:
         for archive in todo:
             path = zip_path(archive, folder)
             if not path.exists():
@@ -143,7 +178,10 @@ def zip_path(archive: Archive, folder: Path) -> Path:
 def check_space(archives: list[Archive], folder: Path) -> None:
     """Refuse to start what the disk cannot hold: all files, and the largest archive that they come out of."""
     paths = [zip_path(archive, folder) for archive in archives]
-    sizes = [size_of(path) or size_at(archive.url) or 0 for archive, path in zip(archives, paths, strict=True)]
+    sizes = [
+        size_of(path) or size_at(archive.url) or 0
+        for archive, path in zip(archives, paths, strict=True)
+    ]
     held = [held for path in paths for held in (path, partial(path))]
     held += [archive.target / name for archive in archives for name in archive.names]
     need = sum(sizes) + max(sizes) - sum(size_of(path) for path in held)
@@ -200,7 +238,9 @@ def receive(url: str, part: Path, bar: Progress, task: TaskID) -> None:
     """Ask once for what `part` still lacks. Raises an OSError where it is not complete afterwards."""
     have = size_of(part)
     try:
-        response = urlopen(Request(url, headers={"Range": f"bytes={have}-"} if have else {}), timeout=TIMEOUT)
+        response = urlopen(
+            Request(url, headers={"Range": f"bytes={have}-"} if have else {}), timeout=TIMEOUT
+        )
     except HTTPError as error:
         if error.code != 416:
             raise
@@ -233,11 +273,17 @@ def unpack(archive: Archive, path: Path, bar: Progress) -> None:
     """Take the missing files out of the zip. Only their own names are used, so that no path can lead elsewhere."""
     try:
         with zipfile.ZipFile(path) as file:
-            members = {PurePosixPath(info.filename).name: info for info in file.infolist() if not info.is_dir()}
+            members = {
+                PurePosixPath(info.filename).name: info
+                for info in file.infolist()
+                if not info.is_dir()
+            }
             names = archive.missing()
             if absent := [name for name in names if name not in members]:
                 raise zipfile.BadZipFile(f"{absent[0]} and {len(absent) - 1} more are not in it")
-            task = bar.add_task(f"unpacking {path.name}", total=sum(members[name].file_size for name in names))
+            task = bar.add_task(
+                f"unpacking {path.name}", total=sum(members[name].file_size for name in names)
+            )
             with writing(archive.target):
                 archive.target.mkdir(parents=True, exist_ok=True)
             for name in names:

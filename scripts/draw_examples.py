@@ -13,7 +13,10 @@ files = find_images([str(ROOT / "examples")])
 captions = [caption.text for caption in Captioner.from_pretrained().caption(files)]
 examples = [Example(file.name, file, ()) for file in files]
 draw_samples(
-    ROOT / "docs" / "examples.png", examples, dict(zip([file.name for file in files], captions, strict=True)), columns=5
+    ROOT / "docs" / "examples.png",
+    examples,
+    dict(zip([file.name for file in files], captions, strict=True)),
+    columns=5,
 )
 for file, caption in zip(files, captions, strict=True):
     print(f"| `examples/{file.name}` | {caption} |")

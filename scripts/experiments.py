@@ -91,7 +91,7 @@ def fill_features(config: Config, *, device: DeviceName = "cpu") -> None:
     from captioner.data.splits import load_splits
     from captioner.devices import pick_device
     from captioner.distributed import Ranks
-    from captioner.training.loaders import Feeder
+    from captioner.training.loaders import LoaderFactory
     from captioner.training.train import start_model
 
     alone = Ranks(0, 1, pick_device(device))
@@ -100,9 +100,11 @@ def fill_features(config: Config, *, device: DeviceName = "cpu") -> None:
         torch.manual_seed(config.training.seed)  # of a trunk that starts from nothing
         model, vocabulary = start_model(config, train, None)
         model.encoder.to(alone.device)
-        feeder = Feeder(config, model.encoder, vocabulary, train=train, dev=dev, ranks=alone)
+        feeder = LoaderFactory(config, model.encoder, vocabulary, train=train, dev=dev, ranks=alone)
         for phase in config.training.phases:
-            feeder.train_loader(phase, EpochSampler(len(train), config.training.batch_size, config.training.seed))
+            feeder.train_loader(
+                phase, EpochSampler(len(train), config.training.batch_size, config.training.seed)
+            )
             feeder.dev_loader(phase)
 
 

@@ -22,7 +22,7 @@ from torchvision import transforms
 
 from captioner.config.schema import PrecisionName
 from captioner.devices import autocast
-from captioner.models.encoder_decoder import CaptioningModel
+from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.text.vocabulary import BOS, EOS, PAD, UNK
 
 Pair = tuple[Tensor, Tensor]
@@ -32,7 +32,7 @@ Pair = tuple[Tensor, Tensor]
 class NaiveCaptioner(nn.Module):
     """A frozen CNN and an LSTM of one layer, with the weights of `model`."""
 
-    def __init__(self, model: CaptioningModel) -> None:
+    def __init__(self, model: EncoderDecoder) -> None:
         super().__init__()
         theirs = deepcopy(model.decoder)
         self.trunk = deepcopy(model.encoder.trunk).to(memory_format=torch.contiguous_format)
@@ -40,7 +40,9 @@ class NaiveCaptioner(nn.Module):
         layer = theirs.rnn.layers[0]
         self.cell = nn.LSTMCell(layer.input_size, layer.hidden_size)
         weights = layer.state_dict()
-        self.cell.load_state_dict({name.removesuffix("_l0"): weight for name, weight in weights.items()})
+        self.cell.load_state_dict(
+            {name.removesuffix("_l0"): weight for name, weight in weights.items()}
+        )
         self.dropout = theirs.dropout
 
     def encode(self, images: Tensor) -> Tensor:
@@ -74,7 +76,9 @@ class NaiveCaptioner(nn.Module):
             for score, words, hidden, cell in alive:
                 log_probs, hidden, cell = self._step(words[-1], hidden, cell)
                 values, indices = torch.sort(log_probs, descending=True)
-                for value, index in zip(values[:beam].tolist(), indices[:beam].tolist(), strict=True):
+                for value, index in zip(
+                    values[:beam].tolist(), indices[:beam].tolist(), strict=True
+                ):
                     candidates.append((score + value, [*words, index], hidden, cell))
             candidates.sort(key=lambda candidate: candidate[0], reverse=True)
             alive = []
@@ -86,7 +90,9 @@ class NaiveCaptioner(nn.Module):
             if not alive:
                 break
         for score, words, hidden, cell in alive:
-            finished.append((score + float(self._step(words[-1], hidden, cell)[0][EOS]), [*words, EOS]))
+            finished.append(
+                (score + float(self._step(words[-1], hidden, cell)[0][EOS]), [*words, EOS])
+            )
         _, best = max(finished, key=lambda caption: caption[0] / (len(caption[1]) - 1))
         return best[1:-1]
 
@@ -113,7 +119,9 @@ class Pairs(Dataset[Pair]):
     def __getitem__(self, index: int) -> Pair:
         image, words = self.captions[index]
         source = self.sources[image]
-        return source if isinstance(source, Tensor) else read(source, self.image_size), torch.tensor(words)
+        return source if isinstance(source, Tensor) else read(
+            source, self.image_size
+        ), torch.tensor(words)
 
 
 def read(path: Path, size: int) -> Tensor:
@@ -155,7 +163,9 @@ def train(
             logits = model(images, tokens)
             loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=PAD)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_([weight for weight in model.parameters() if weight.requires_grad], gradient_clip)
+        nn.utils.clip_grad_norm_(
+            [weight for weight in model.parameters() if weight.requires_grad], gradient_clip
+        )
         optimizer.step()
         losses.append(loss.item())
     return losses

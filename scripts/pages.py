@@ -18,7 +18,9 @@ NOTHING = "–"
 def markdown(lines: Iterable[Sequence[str]]) -> str:
     """Draw a table; what is a number stands to the right."""
     head, *rows = lines
-    numbers = [all(row[place][:1] in f"0123456789-{NOTHING}" for row in rows) for place in range(len(head))]
+    numbers = [
+        all(row[place][:1] in f"0123456789-{NOTHING}" for row in rows) for place in range(len(head))
+    ]
     rule = ["---:" if number else "---" for number in numbers]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
 
@@ -40,6 +42,8 @@ def cpu() -> str:
     """Name the processor that figures come from."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        return next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

@@ -46,12 +46,21 @@ class Outcome(NamedTuple):
 
 @app.command()
 def main(
-    output: Annotated[Path, typer.Option(metavar="FILE", help="Where the table goes.")] = ROOT / "docs/reliability.md",
+    output: Annotated[Path, typer.Option(metavar="FILE", help="Where the table goes.")] = ROOT
+    / "docs/reliability.md",
 ) -> None:
     """Run the tests of tests/reliability, slow ones too, and write the table. Exits with 1 where a test fails."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
-        command = [sys.executable, "-m", "pytest", str(TESTS), "-m", "not data", f"--junitxml={report}"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            str(TESTS),
+            "-m",
+            "not data",
+            f"--junitxml={report}",
+        ]
         failed = subprocess.run(command, cwd=ROOT, check=False).returncode
         suite = ElementTree.parse(report).getroot()
     faults = yaml.safe_load((TESTS / "faults.yaml").read_text(encoding="utf-8"))
@@ -77,13 +86,16 @@ def by_row(suite: ElementTree.Element) -> dict[int, list[Outcome]]:
 def _outcome(case: ElementTree.Element) -> Outcome:
     failed = case.find("failure") is not None or case.find("error") is not None
     result = "failed" if failed else "skipped" if case.find("skipped") is not None else "passed"
-    return Outcome(case.get("classname", "").rpartition(".")[2] + ".py", case.get("name", ""), result)
+    return Outcome(
+        case.get("classname", "").rpartition(".")[2] + ".py", case.get("name", ""), result
+    )
 
 
 def table(faults: Mapping[int, Mapping[str, str]], rows: Mapping[int, Sequence[Outcome]]) -> str:
     """Draw a line for every fault, proved or not."""
     lines = (
-        (str(row), fault["fault"], fault["must"], *_proof(fault, rows.get(row, []))) for row, fault in faults.items()
+        (str(row), fault["fault"], fault["must"], *_proof(fault, rows.get(row, [])))
+        for row, fault in faults.items()
     )
     return markdown([("", "fault", "what happens", "tests", "result"), *lines])
 
@@ -96,9 +108,14 @@ def _proof(fault: Mapping[str, str], tests: Sequence[Outcome]) -> Iterator[str]:
 
 
 def _counted(tests: Sequence[Outcome]) -> str:
-    found = {result: [test.name for test in tests if test.result == result] for result in ("passed", "skipped")}
+    found = {
+        result: [test.name for test in tests if test.result == result]
+        for result in ("passed", "skipped")
+    }
     failed = [f"**{test.name} failed**" for test in tests if test.result == "failed"]
-    return ", ".join([*(f"{len(names)} {result}" for result, names in found.items() if names), *failed])
+    return ", ".join(
+        [*(f"{len(names)} {result}" for result, names in found.items() if names), *failed]
+    )
 
 
 if __name__ == "__main__":

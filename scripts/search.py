@@ -39,12 +39,20 @@ app = new_app()
     epilog="Example: python scripts/search.py configs/flickr8k.yaml --space configs/search.yaml --output runs/search"
 )
 def search(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="What all trials share.", show_default=False)],
-    space: Annotated[Path, typer.Option(metavar="FILE", help="What they differ in.", show_default=False)],
-    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Of trials and results.", show_default=False)],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="What all trials share.", show_default=False)
+    ],
+    space: Annotated[
+        Path, typer.Option(metavar="FILE", help="What they differ in.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Of trials and results.", show_default=False)
+    ],
     settings: SettingsArgument = None,
     minutes: Annotated[float, typer.Option(min=0, help="Begin no trial after so long.")] = 60,
-    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all.", show_default="no limit")] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Trials in all.", show_default="no limit")
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Trials at a time, one core each.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the drawing.")] = 0,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.AUTO,
@@ -53,12 +61,20 @@ def search(
     settings, begun = settings or [], time.monotonic()
     values, results = read_space(space), output / "results.jsonl"
     base = load_config(config, settings)
-    about = {"config": {**to_json(base), "output": str(output)}, "space": read_yaml(space), "seed": seed}
-    first = load_config(config, [*settings, *Trial(0, draw(values, seed, 0)).overrides], output=place(output, 0))
+    about = {
+        "config": {**to_json(base), "output": str(output)},
+        "space": read_yaml(space),
+        "seed": seed,
+    }
+    first = load_config(
+        config, [*settings, *Trial(0, draw(values, seed, 0)).overrides], output=place(output, 0)
+    )
     claim(output / "search.json", about)
     done = {trial.number: trial for trial in read_trials(results)}
     numbers = itertools.count() if trials is None else range(trials)
-    waiting = (Trial(number, draw(values, seed, number)) for number in numbers if number not in done)
+    waiting = (
+        Trial(number, draw(values, seed, number)) for number in numbers if number not in done
+    )
     if minutes:
         console.print(f"{len(done)} trials are there; features first, where they are not kept yet")
         for _, failure in run_all(partial(fill_features, device=device.value), [first], jobs=1):
@@ -66,12 +82,18 @@ def search(
                 raise failure
     work = partial(try_out, config=config, settings=settings, output=output, device=device.value)
     for trial, outcome in run_all(work, waiting, jobs=jobs, until=begun + 60 * minutes):
-        done[trial.number] = replace(trial, failed=str(outcome)) if isinstance(outcome, CaptionerError) else outcome
+        done[trial.number] = (
+            replace(trial, failed=str(outcome)) if isinstance(outcome, CaptionerError) else outcome
+        )
         write_trials(results, done.values())
-        write_page(output / "results.md", list(done.values()), values, command=[str(config), *settings])
+        write_page(
+            output / "results.md", list(done.values()), values, command=[str(config), *settings]
+        )
         keep_the_best(output, list(done.values()))
         minutes_left = minutes - (time.monotonic() - begun) / 60
-        console.print(f"{told(done, trial.number)}; {max(0, minutes_left):.0f} min left", markup=False)
+        console.print(
+            f"{told(done, trial.number)}; {max(0, minutes_left):.0f} min left", markup=False
+        )
     typer.echo(output / "results.md")
 
 
@@ -99,7 +121,9 @@ def place(output: Path, number: int) -> Path:
     return output / f"trial-{number:04}"
 
 
-def try_out(trial: Trial, *, config: Path, settings: Sequence[str], output: Path, device: DeviceName) -> Trial:
+def try_out(
+    trial: Trial, *, config: Path, settings: Sequence[str], output: Path, device: DeviceName
+) -> Trial:
     """Train with a trial's settings, going on with what an interrupted search has left of it; say how good it was."""
     from captioner.training.plots import read_log
     from captioner.training.train import train  # imports torch
@@ -108,9 +132,13 @@ def try_out(trial: Trial, *, config: Path, settings: Sequence[str], output: Path
     chosen = load_config(config, [*settings, *trial.overrides], output=folder)
     with log_to(folder / "log.txt"):
         train(chosen, device=device, resume="auto")
-    best = max((line for line in read_log(folder) if "CIDEr" in line), key=lambda line: line["CIDEr"])
+    best = max(
+        (line for line in read_log(folder) if "CIDEr" in line), key=lambda line: line["CIDEr"]
+    )
     seconds = time.monotonic() - begun
-    return replace(trial, cider=best["CIDEr"], bleu_4=best["Bleu_4"], step=best["step"], seconds=seconds)
+    return replace(
+        trial, cider=best["CIDEr"], bleu_4=best["Bleu_4"], step=best["step"], seconds=seconds
+    )
 
 
 def keep_the_best(output: Path, done: Sequence[Trial]) -> None:

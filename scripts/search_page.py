@@ -15,7 +15,9 @@ from captioner.storage import new_file
 COLUMNS = 3  # of the plot
 
 
-def write_page(path: Path, trials: Sequence[Trial], space: Space, *, command: Sequence[str]) -> None:
+def write_page(
+    path: Path, trials: Sequence[Trial], space: Space, *, command: Sequence[str]
+) -> None:
     """Write the table, and the plot beside it (`path` with .png); `command` is the config and what was laid over it."""
     picture = path.with_suffix(".png")
     best = best_first(trials)[0]
@@ -65,7 +67,9 @@ def plot(trials: Sequence[Trial], space: Space, path: Path) -> None:
             drawn = [values.index(value) for value in drawn]
             axes.set_xticks(range(len(values)), [str(value) for value in values])
             axes.set_xlim(-0.5, len(values) - 0.5)
-        axes.scatter(drawn, scores, s=18, color=["C1" if score == max(scores) else "C0" for score in scores])
+        axes.scatter(
+            drawn, scores, s=18, color=["C1" if score == max(scores) else "C0" for score in scores]
+        )
         axes.set_xlabel(key)
         axes.grid(alpha=0.3)
     for axes in panels:  # those that are left

@@ -32,15 +32,17 @@ class Range(Section):
         if self.low >= self.high:
             raise ValueError(f"low ({self.low}) is not below high ({self.high})")
         if self.log and self.low <= 0:
-            raise ValueError(f"low ({self.low}) has no logarithm: give one above 0, or leave log out")
+            raise ValueError(
+                f"low ({self.low}) has no logarithm: give one above 0, or leave log out"
+            )
         return self
 
-    def draw(self, chance: random.Random) -> float:
+    def draw(self, rng: random.Random) -> float:
         """Draw one."""
         if self.log:
-            value = math.exp(chance.uniform(math.log(self.low), math.log(self.high)))
+            value = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
         else:
-            value = chance.uniform(self.low, self.high)
+            value = rng.uniform(self.low, self.high)
         return float(f"{value:.{_DIGITS}g}")
 
 
@@ -61,7 +63,9 @@ def read_space(path: Path) -> Space:
         elif isinstance(values, list) and values:
             space[key] = values
         else:
-            raise UsageError(f"{path}, {key}: give a list to choose from, or {{low: 0.1, high: 0.5, log: false}}")
+            raise UsageError(
+                f"{path}, {key}: give a list to choose from, or {{low: 0.1, high: 0.5, log: false}}"
+            )
     return space
 
 
@@ -69,8 +73,8 @@ def draw(space: Space, seed: int, number: int) -> dict[str, Any]:
     """Draw the settings of a trial: they hang on the seed, its number and their own names alone."""
     drawn = {}
     for key, values in space.items():
-        chance = random.Random(f"{seed} {number} {key}")
-        drawn[key] = values.draw(chance) if isinstance(values, Range) else chance.choice(values)
+        rng = random.Random(f"{seed} {number} {key}")
+        drawn[key] = values.draw(rng) if isinstance(values, Range) else rng.choice(values)
     return drawn
 
 
@@ -94,7 +98,9 @@ class Trial:
 
 def best_first(trials: Iterable[Trial]) -> list[Trial]:
     """Sort by CIDEr-D; those that failed come last."""
-    return sorted(trials, key=lambda trial: -math.inf if trial.cider is None else trial.cider, reverse=True)
+    return sorted(
+        trials, key=lambda trial: -math.inf if trial.cider is None else trial.cider, reverse=True
+    )
 
 
 def write_trials(path: Path, trials: Iterable[Trial]) -> None:

@@ -17,7 +17,9 @@ from captioner.models.build import build_model
 from captioner.text.tokenizer import tokenize
 from captioner.text.vocabulary import EOS, Vocabulary
 
-torch.set_num_threads(1)  # tiny tensors gain nothing from more, and results do not hang on the machine
+torch.set_num_threads(
+    1
+)  # tiny tensors gain nothing from more, and results do not hang on the machine
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +43,10 @@ def tiny(shapes, tmp_path):
     def make(**sections):
         values = {
             "data": {
-                "train": {"annotations": shapes / "captions_train.json", "images": shapes / "train"},
+                "train": {
+                    "annotations": shapes / "captions_train.json",
+                    "images": shapes / "train",
+                },
                 "dev": {"annotations": shapes / "captions_dev.json", "images": shapes / "dev"},
                 "min_count": 1,
             },
@@ -51,7 +56,9 @@ def tiny(shapes, tmp_path):
             "output": tmp_path / "run",
         }
         for name, settings in sections.items():
-            values[name] = values.get(name, {}) | settings if isinstance(settings, dict) else settings
+            values[name] = (
+                values.get(name, {}) | settings if isinstance(settings, dict) else settings
+            )
         return parse(Config, values, source="tiny")
 
     return make

@@ -12,7 +12,9 @@ from PIL import Image
 
 def picture(seed, size=(96, 72)):
     """Draw coloured clouds: another picture for each seed."""
-    return Image.frombytes("RGB", (6, 5), random.Random(seed).randbytes(90)).resize(size, Image.Resampling.BICUBIC)
+    return Image.frombytes("RGB", (6, 5), random.Random(seed).randbytes(90)).resize(
+        size, Image.Resampling.BICUBIC
+    )
 
 
 def encoded(image, kind="JPEG", **options):

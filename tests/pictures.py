@@ -44,7 +44,9 @@ def noise(width: int, height: int) -> Image.Image:
 
 def close(left: Image.Image, right: Image.Image, tolerance: int) -> bool:
     assert left.size == right.size
-    return all(abs(a - b) <= tolerance for a, b in zip(left.tobytes(), right.tobytes(), strict=True))
+    return all(
+        abs(a - b) <= tolerance for a, b in zip(left.tobytes(), right.tobytes(), strict=True)
+    )
 
 
 def reason(source: str | Path | bytes | Image.Image, **options: int) -> str:

@@ -36,7 +36,11 @@ def room_of(module):
 def imported_by(file):
     """Every module of ours that a file imports, but for what only the type checker reads."""
     for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "captioner":
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.split(".")[0] == "captioner"
+        ):
             yield node.module
 
 
@@ -44,7 +48,9 @@ def height(room):
     return next(number for number, rooms in enumerate(LAYERS) if room in rooms)
 
 
-@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE))
+)
 def test_lower_layers_do_not_know_higher_ones(file):
     room = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
     for module in imported_by(file):
@@ -60,7 +66,15 @@ def test_lower_layers_do_not_know_higher_ones(file):
         "captioner.cli.app",
         *(
             f"captioner.cli.{name}"
-            for name in ("caption", "calibrate", "check", "compare", "defaults", "evaluate", "score")
+            for name in (
+                "caption",
+                "calibrate",
+                "check",
+                "compare",
+                "defaults",
+                "evaluate",
+                "score",
+            )
         ),
         "captioner.training.settings",
     ],

@@ -53,7 +53,8 @@ def check(splits: Sequence[Split], *, max_length: int) -> Checkup:
         between.append(Problems(f"{one.name} and {other.name}"))
         note_shared_images(between[-1], one.examples, other.examples, inspections)
     statistics = {
-        split.name: describe(split.examples, inspections, split.problems, max_length=max_length) for split in splits
+        split.name: describe(split.examples, inspections, split.problems, max_length=max_length)
+        for split in splits
     }
     own = {id(split.problems): split.problems for split in splits}  # each once
     return Checkup([*own.values(), *between], statistics, coverage(statistics))
@@ -67,7 +68,9 @@ def _inspect(splits: Sequence[Split]) -> dict[Path, Inspection]:
     found = track(inspect_images(owners), total=len(owners), doing="reading images", unit="images")
     for (path, split), inspection in zip(owners.items(), found, strict=True):
         if isinstance(inspection, ImageError):
-            kind = re.split(r"[:(,]", inspection.reason)[0].strip()  # reasons begin with what is the matter
+            kind = re.split(r"[:(,]", inspection.reason)[
+                0
+            ].strip()  # reasons begin with what is the matter
             split.problems.add(f"images that cannot be read: {kind}", [inspection])
         else:
             readable[path] = inspection

@@ -18,7 +18,10 @@ from captioner.data.problems import Problems
 from captioner.errors import ImageError
 
 THREADS = 4  # more only wait for each other: a header is read by Python itself
-COLUMNS, ROWS = 9, 8  # of a thumbnail: dHash compares each of eight parts of a row with the one before
+COLUMNS, ROWS = (
+    9,
+    8,
+)  # of a thumbnail: dHash compares each of eight parts of a row with the one before
 ENOUGH = 36  # pixels of the short side from which thumbnails are made: four for each of their parts
 
 
@@ -49,11 +52,16 @@ def _inspect(path: Path) -> Inspection | ImageError:
         return error
     except OSError as error:
         return ImageError(str(path), (error.strerror or "cannot be read").lower())
-    return Inspection(header, content, picture.resize((COLUMNS, ROWS), Image.Resampling.BOX).tobytes())
+    return Inspection(
+        header, content, picture.resize((COLUMNS, ROWS), Image.Resampling.BOX).tobytes()
+    )
 
 
 def note_shared_images(
-    problems: Problems, one: Sequence[Example], other: Sequence[Example], inspections: Mapping[Path, Inspection]
+    problems: Problems,
+    one: Sequence[Example],
+    other: Sequence[Example],
+    inspections: Mapping[Path, Inspection],
 ) -> None:
     """Note each image of `other` that stands in `one` too: by id; else by content; else by its looks.
 
@@ -68,7 +76,9 @@ def note_shared_images(
     unlike = []
     for example in other:
         named, same = ids.get(example.image_id), contents.get(content(example))
-        if named and (content(named) == content(example) or None in (content(named), content(example))):
+        if named and (
+            content(named) == content(example) or None in (content(named), content(example))
+        ):
             problems.tolerate("images in both splits, by id", [repr(example.image_id)])
         elif same:
             problems.tolerate("images in both splits, by content", [_pair(same, example)])
@@ -76,7 +86,10 @@ def note_shared_images(
             unlike.append(example)
     known = [example for example in one if example.path in inspections]
     asked = [example for example in unlike if example.path in inspections]
-    looks = [stack([inspections[example.path].thumbnail for example in examples]) for examples in (known, asked)]
+    looks = [
+        stack([inspections[example.path].thumbnail for example in examples])
+        for examples in (known, asked)
+    ]
     for twin in twins(*looks):
         kind = "near-duplicates in both splits, whose dHash and thumbnail are nearly the same"
         pair = _pair(known[twin.known], asked[twin.asked])

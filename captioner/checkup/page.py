@@ -24,7 +24,9 @@ def write_checkup(path: Path, checkup: Checkup, *, title: str) -> None:
         CaptionerError: the file cannot be written.
     """
     page = (files(__package__) / "checkup.html").read_text(encoding="utf-8")
-    head, _, tail = page.replace("{{ style }}", style(__package__, "checkup.css")).partition("{{ body }}")
+    head, _, tail = page.replace("{{ style }}", style(__package__, "checkup.css")).partition(
+        "{{ body }}"
+    )
     head = head.replace("{{ title }}", _text(title)).replace("{{ verdict }}", verdict(checkup))
     parts = [*_complaints(checkup), *_splits(checkup), *_vocabulary(checkup)]
     with new_file(path) as file:

@@ -26,7 +26,9 @@ class SplitStatistics:
     captions_per_image: Counter[int]  # captions of an image → images
     words_per_caption: Counter[int]  # words of a caption → captions
     words: Counter[str]
-    sizes: Counter[tuple[int, int]]  # width and height in pixels, as stored → images that can be read
+    sizes: Counter[
+        tuple[int, int]
+    ]  # width and height in pixels, as stored → images that can be read
     modes: Counter[str]  # Pillow's → images that can be read
 
     @property
@@ -44,7 +46,11 @@ class Coverage(NamedTuple):
 
 
 def describe(
-    examples: Sequence[Example], inspections: Mapping[Path, Inspection], problems: Problems, *, max_length: int
+    examples: Sequence[Example],
+    inspections: Mapping[Path, Inspection],
+    problems: Problems,
+    *,
+    max_length: int,
 ) -> SplitStatistics:
     """Count the captions, their words, and the images that could be read; note what is wrong with a caption."""
     words: Counter[str] = Counter()
@@ -55,7 +61,9 @@ def describe(
             words.update(said)
             lengths[len(said)] += 1
             note_caption(problems, example, caption, said, max_length=max_length)
-    headers = [inspections[example.path].header for example in examples if example.path in inspections]
+    headers = [
+        inspections[example.path].header for example in examples if example.path in inspections
+    ]
     return SplitStatistics(
         images=len(examples),
         captions_per_image=Counter(len(example.captions) for example in examples),
@@ -66,7 +74,9 @@ def describe(
     )
 
 
-def coverage(splits: Mapping[str, SplitStatistics], min_counts: Sequence[int] = MIN_COUNTS) -> list[Coverage]:
+def coverage(
+    splits: Mapping[str, SplitStatistics], min_counts: Sequence[int] = MIN_COUNTS
+) -> list[Coverage]:
     """Say what a vocabulary of the first split would hold at each minimum count, and what it covers of each split."""
     counts = next(iter(splits.values())).words
     rows = []
@@ -81,12 +91,16 @@ def _share(words: Counter[str], known: set[str]) -> float:
     return sum(count for word, count in words.items() if word in known) / max(1, words.total())
 
 
-LOST = re.compile("[\ufffd\ud800-\udc7f\udd00-\udfff]")  # what stands for a letter that was lost; half of one
+LOST = re.compile(
+    "[\ufffd\ud800-\udc7f\udd00-\udfff]"
+)  # what stands for a letter that was lost; half of one
 
 EXCERPT = 60  # characters of a caption that are quoted
 
 
-def note_caption(problems: Problems, example: Example, caption: str, words: Sequence[str], *, max_length: int) -> None:
+def note_caption(
+    problems: Problems, example: Example, caption: str, words: Sequence[str], *, max_length: int
+) -> None:
     """Note a caption of more than `max_length` words or none, and one whose letters were spoilt by a wrong encoding."""
     named = f"{example.image_id!r}: {caption if len(caption) <= EXCERPT else caption[:EXCERPT] + '...'!r}"
     if len(words) > max_length:
@@ -95,7 +109,9 @@ def note_caption(problems: Problems, example: Example, caption: str, words: Sequ
     if not words:
         problems.tolerate("captions without a word, kept as they are", [named])
     if not caption.isascii() and is_spoilt(caption):
-        problems.tolerate("captions whose letters a wrong encoding has spoilt, kept as they are", [named])
+        problems.tolerate(
+            "captions whose letters a wrong encoding has spoilt, kept as they are", [named]
+        )
 
 
 def is_spoilt(caption: str) -> bool:

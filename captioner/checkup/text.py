@@ -40,7 +40,9 @@ def _values_of(split: SplitStatistics) -> dict[str, Any]:
         "captions": split.captions,
         "captions_per_image": dict(sorted(split.captions_per_image.items())),
         "words_per_caption": dict(sorted(split.words_per_caption.items())),
-        "sizes": {f"{width} x {height}": count for (width, height), count in split.sizes.most_common()},
+        "sizes": {
+            f"{width} x {height}": count for (width, height), count in split.sizes.most_common()
+        },
         "modes": dict(split.modes.most_common()),
     }
 
@@ -52,7 +54,9 @@ def as_text(checkup: Checkup) -> str:
 
 def facts(split: SplitStatistics) -> dict[str, str]:
     """Say in a line each what a split is like."""
-    sizes = Counter({f"{width} x {height}": count for (width, height), count in split.sizes.items()})
+    sizes = Counter(
+        {f"{width} x {height}": count for (width, height), count in split.sizes.items()}
+    )
     return {
         "images": f"{split.images:,}",
         "captions": f"{split.captions:,}",
@@ -65,7 +69,9 @@ def facts(split: SplitStatistics) -> dict[str, str]:
 
 def verdict(checkup: Checkup) -> str:
     """Say how much is wrong."""
-    return f"{checkup.found:,} problem{'s' * (checkup.found != 1)}" if checkup.found else "no problems"
+    return (
+        f"{checkup.found:,} problem{'s' * (checkup.found != 1)}" if checkup.found else "no problems"
+    )
 
 
 def kept_if_seen(row: Coverage) -> str:
@@ -79,7 +85,9 @@ def _likeness(checkup: Checkup) -> Iterator[str]:
         yield from (f"  {what:<20}{text}" for what, text in facts(split).items())
     names = list(checkup.splits)
     yield f"vocabulary of {one_line(names[0])}, and the share of all words that it knows"
-    yield f"  {'a word is kept if seen':<24}{'words':>8}  " + "  ".join(f"{one_line(name):>12}" for name in names)
+    yield f"  {'a word is kept if seen':<24}{'words':>8}  " + "  ".join(
+        f"{one_line(name):>12}" for name in names
+    )
     for row in checkup.vocabulary:
         shares = "  ".join(f"{100 * row.shares[name]:>10.1f} %" for name in names)
         yield f"  {kept_if_seen(row):<24}{row.words:>8,}  {shares}"
@@ -100,9 +108,14 @@ def _spread(counts: Counter[int]) -> str:
         return "none"
     values = sorted(counts.elements())
     median = values[len(values) // 2]
-    return f"{values[0]} to {values[-1]}, median {median}" if values[0] < values[-1] else f"{median}"
+    return (
+        f"{values[0]} to {values[-1]}, median {median}" if values[0] < values[-1] else f"{median}"
+    )
 
 
 def _commonest(counts: Counter[str]) -> str:
     named = ", ".join(f"{name} ({count:,})" for name, count in counts.most_common(COMMONEST))
-    return named + (f" and {len(counts) - COMMONEST:,} others" if len(counts) > COMMONEST else "") or "none"
+    return (
+        named + (f" and {len(counts) - COMMONEST:,} others" if len(counts) > COMMONEST else "")
+        or "none"
+    )

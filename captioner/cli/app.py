@@ -60,7 +60,10 @@ app = typer.Typer(
 @with_decoding
 def caption(
     paths: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="Image files, folders and globs.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="PATH...", help="Image files, folders and globs.", show_default=False
+        ),
     ],
     decoding: dict[str, object],
     model: ModelsOption = None,
@@ -103,16 +106,22 @@ def caption(
 
 @app.command(epilog=EXAMPLES["train"])
 def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; see configs/.", show_default=False)],
+    config: Annotated[
+        Path,
+        typer.Argument(metavar="CONFIG", help="A YAML file; see configs/.", show_default=False),
+    ],
     settings: SettingsArgument = None,
     resume: Annotated[
         str | None,
         typer.Option(
-            metavar="auto|PATH", help="Go on from the newest sound checkpoint, or from this one.", show_default=False
+            metavar="auto|PATH",
+            help="Go on from the newest sound checkpoint, or from this one.",
+            show_default=False,
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where the run goes.", show_default="the config's")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where the run goes.", show_default="the config's"),
     ] = None,
     device: DeviceOption = Device.AUTO,
 ) -> None:
@@ -140,7 +149,10 @@ def check(
     settings: SettingsArgument = None,
     images: ImagesOption = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Also write a page with histograms.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="FILE.html", help="Also write a page with histograms.", show_default=False
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -173,9 +185,15 @@ def evaluate(
     allow_partial: PartialOption = False,
     seen: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Annotations of training, to tell new captions.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="Annotations of training, to tell new captions.",
+            show_default=False,
+        ),
     ] = None,
-    seen_split: Annotated[str | None, typer.Option(help="Which split of --seen.", show_default=False)] = None,
+    seen_split: Annotated[
+        str | None, typer.Option(help="Which split of --seen.", show_default=False)
+    ] = None,
     java: JavaOption = None,
     report: ReportOption = None,
     explain: ExplainOption = False,
@@ -192,9 +210,13 @@ def evaluate(
 
     if model is None and images is None and results is not None:
         if report or explain or decoding:
-            raise UsageError(f"{results} holds captions already: to caption, or for a report, add --model or --images")
+            raise UsageError(
+                f"{results} holds captions already: to caption, or for a report, add --model or --images"
+            )
         if not results.exists():
-            raise UsageError(f"{results}: no such results; to have a model write them, add --model FOLDER or `bundled`")
+            raise UsageError(
+                f"{results}: no such results; to have a model write them, add --model FOLDER or `bundled`"
+            )
         command.score_results(
             results,
             annotations,
@@ -229,8 +251,13 @@ def evaluate(
 
 @app.command(epilog=EXAMPLES["compare"])
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A.json", help="One results file.", show_default=False)],
-    b: Annotated[Path, typer.Argument(metavar="B.json", help="Another, of the same images.", show_default=False)],
+    a: Annotated[
+        Path, typer.Argument(metavar="A.json", help="One results file.", show_default=False)
+    ],
+    b: Annotated[
+        Path,
+        typer.Argument(metavar="B.json", help="Another, of the same images.", show_default=False),
+    ],
     annotations: ReferencesOption,
     split: SplitOption = None,
     allow_partial: PartialOption = False,
@@ -245,18 +272,25 @@ def compare(
 @app.command(epilog=EXAMPLES["score"])
 def score(
     image: Annotated[
-        str | None, typer.Argument(metavar="[IMAGE]", help="One image, to rank captions of.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="[IMAGE]", help="One image, to rank captions of.", show_default=False
+        ),
     ] = None,
     caption: Annotated[
-        list[str] | None, typer.Option(help="A caption of it; may be given again.", show_default=False)
+        list[str] | None,
+        typer.Option(help="A caption of it; may be given again.", show_default=False),
     ] = None,
     captions: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="More captions of it, one a line.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FILE", help="More captions of it, one a line.", show_default=False),
     ] = None,
     annotations: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Instead: a data set, to find its least likely captions.", show_default=False
+            metavar="FILE",
+            help="Instead: a data set, to find its least likely captions.",
+            show_default=False,
         ),
     ] = None,
     images: ImagesOption = None,
@@ -276,7 +310,12 @@ def score(
     if image is not None and annotations is None:
         given = [*(caption or []), *(command.read_captions(captions) if captions else [])]
         failed = command.score_captions(
-            image, given, models=model or [], device=device.value, precision=precision.value, as_json=as_json
+            image,
+            given,
+            models=model or [],
+            device=device.value,
+            precision=precision.value,
+            as_json=as_json,
         )
     elif annotations is not None and image is None:
         failed = command.score_annotations(
@@ -298,7 +337,10 @@ def score(
 @app.command(epilog=EXAMPLES["calibrate"])
 def calibrate(
     annotations: Annotated[
-        Path, typer.Option(metavar="FILE", help="Captions of images it has not learnt from.", show_default=False)
+        Path,
+        typer.Option(
+            metavar="FILE", help="Captions of images it has not learnt from.", show_default=False
+        ),
     ],
     model: ModelOption = None,
     images: ImagesOption = None,
@@ -320,14 +362,18 @@ def calibrate(
         precision=precision.value,
     )
     typer.echo(f"temperature {found.temperature:.3f}, fitted on {found.images} images")
-    typer.echo(f"expected calibration error {found.error:.3f} on images it was not fitted on; {before:.3f} without")
+    typer.echo(
+        f"expected calibration error {found.error:.3f} on images it was not fitted on; {before:.3f} without"
+    )
 
 
 @app.command(epilog=EXAMPLES["defaults"])
 def defaults(
     settings: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="What to change; nothing: only show.", show_default=False),
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="What to change; nothing: only show.", show_default=False
+        ),
     ] = None,
     model: ModelOption = None,
 ) -> None:

@@ -38,9 +38,13 @@ def calibrate(
     """
     folder = resolve(model)
     if not os.access(folder.resolve().parent, os.W_OK):
-        raise UsageError(f"{folder}: nothing may be written in the folder it lies in; copy the model elsewhere first")
+        raise UsageError(
+            f"{folder}: nothing may be written in the folder it lies in; copy the model elsewhere first"
+        )
     examples = load_examples(annotations, images, split)
-    from captioner.inference.captioner import Captioner  # imports torch, which a wrong path should not wait for
+    from captioner.inference.captioner import (
+        Captioner,
+    )  # imports torch, which a wrong path should not wait for
 
     captioner = Captioner.from_pretrained(folder, device=device, precision=precision)
     captions = []
@@ -53,9 +57,15 @@ def calibrate(
         people = {word for caption in example.captions for word in tokenize(caption)}
         captions.append([Said(word.log_prob, word.text in people) for word in result.words])
     if not any(captions):
-        raise CaptionerError(f"none of the {len(examples)} images of {annotations} could be read and captioned")
+        raise CaptionerError(
+            f"none of the {len(examples)} images of {annotations} could be read and captioned"
+        )
     if len(captions) < FEWEST:
-        console.print(f"captioner: {len(captions)} images are too few to believe the figures; take {FEWEST} or more")
-    found = ConfidenceConfig(temperature=fit_temperature(captions), error=unseen_error(captions), images=len(captions))
+        console.print(
+            f"captioner: {len(captions)} images are too few to believe the figures; take {FEWEST} or more"
+        )
+    found = ConfidenceConfig(
+        temperature=fit_temperature(captions), error=unseen_error(captions), images=len(captions)
+    )
     write_config(folder, captioner.config.model_copy(update={"confidence": found}))
     return found, calibration_error(captions, 1.0)

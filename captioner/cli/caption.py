@@ -18,7 +18,7 @@ from captioner.errors import UsageError
 from captioner.models.folder import weights_digest
 from captioner.report.build import check_report, report_captions
 from captioner.results.files import check_destination
-from captioner.results.resumable import growing_results
+from captioner.results.resumable import resumable_results
 
 
 def caption_files(
@@ -48,32 +48,45 @@ def caption_files(
     if report:
         check_report(report)
     files = find_images(paths)
-    from captioner.inference.captioner import Captioner  # imports torch, which a wrong path should not wait for
+    from captioner.inference.captioner import (
+        Captioner,
+    )  # imports torch, which a wrong path should not wait for
 
     captioner = Captioner.from_pretrained(*models, device=device, precision=precision)
     asked = captioner.decoding(decoding)
     captioned: dict[Path, Caption] = {}  # only for a report: they would grow with the images
     unsure = read = 0
-    made_by = {"weights": [weights_digest(model) for model in models or (None,)], "decoding": to_json(asked)}
-    with growing_results(output, [str(file) for file in files], made_by=made_by, go_on=not report) as results:
+    made_by = {
+        "weights": [weights_digest(model) for model in models or (None,)],
+        "decoding": to_json(asked),
+    }
+    with resumable_results(
+        output, [str(file) for file in files], made_by=made_by, go_on=not report
+    ) as results:
         left = [file for file in files if str(file) not in results.captions]
         if there := len(files) - len(left):
-            console.print(f"captioner: an interrupted run captioned {there:,} of {len(files):,} images: going on")
+            console.print(
+                f"captioner: an interrupted run captioned {there:,} of {len(files):,} images: going on"
+            )
         stream = captioner.stream(left, decoding=asked, explain=explain, batch_size=batch_size)
         for file, caption in readable(left, stream, doing="captioning"):
             _show(file, caption, several=asked.captions > 1, as_json=as_json)
             read += 1
-            unsure += caption.silent
-            if not caption.silent:
+            unsure += caption.abstained
+            if not caption.abstained:
                 results.add(str(file), caption.text)
             if report:
                 captioned[file] = caption
     if report:
         report_captions(report, captioned, models=models, config=captioner.config, asked=asked)
     if unsure:
-        console.print(f"captioner: {unsure} of {len(files)} captions are not shown: their confidence is too low")
+        console.print(
+            f"captioner: {unsure} of {len(files)} captions are not shown: their confidence is too low"
+        )
     if failed := len(left) - read:
-        console.print(f"captioner: {failed} of {len(files)} images could not be read, the others are captioned")
+        console.print(
+            f"captioner: {failed} of {len(files)} images could not be read, the others are captioned"
+        )
     return failed
 
 
@@ -82,19 +95,22 @@ def _show(file: Path, caption: Caption, *, several: bool, as_json: bool) -> None
         typer.echo(json.dumps({"image": str(file), **as_values(caption, several=several)}))
         return
     for one in (caption, *caption.others):
-        typer.echo(f"{one_line(file)}\t{'' if one.silent else one.text}")
+        typer.echo(f"{one_line(file)}\t{'' if one.abstained else one.text}")
 
 
 def as_values(caption: Caption, *, several: bool = False) -> dict[str, Any]:
     """Give a caption as JSON holds it; with `several`, all captions of the image under "captions"."""
-    values: dict[str, Any] = {"caption": None if caption.silent else caption.text, "log_prob": caption.log_prob}
+    values: dict[str, Any] = {
+        "caption": None if caption.abstained else caption.text,
+        "log_prob": caption.log_prob,
+    }
     if caption.confidence is not None:
         values["confidence"] = caption.confidence
     if caption.explanation is not None:
         values["explanation"] = caption.explanation
     values["words"] = (
         []
-        if caption.silent
+        if caption.abstained
         else [
             {"word": word.text, "log_prob": word.log_prob}
             | ({} if word.confidence is None else {"confidence": word.confidence})

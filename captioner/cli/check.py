@@ -41,12 +41,16 @@ def check_data(
         check_report(page)
     if source.suffix in (".yaml", ".yml"):
         if images:
-            raise UsageError("a config says itself where images are: set data.train.images=FOLDER instead of --images")
+            raise UsageError(
+                "a config says itself where images are: set data.train.images=FOLDER instead of --images"
+            )
         config = load_config(source, settings)
         splits, longest = _of_config(config), config.data.max_length
     else:
         if settings:
-            raise UsageError(f"{source} is no config, so there is nothing to set: leave out {' '.join(settings)}")
+            raise UsageError(
+                f"{source} is no config, so there is nothing to set: leave out {' '.join(settings)}"
+            )
         splits, longest = _of_annotations(source, images), DataConfig().max_length
     checkup = check(splits, max_length=longest)
     typer.echo(json.dumps(as_values(checkup)) if as_json else as_text(checkup))
@@ -70,7 +74,10 @@ def _of_config(config: Config) -> list[Split]:
 def _of_annotations(path: Path, images: Path | None) -> list[Split]:
     """Read a file as one split, or as those that it names itself."""
     return _read(
-        {name or path.name: SourceConfig(annotations=path, images=images, split=name) for name in split_names(path)}
+        {
+            name or path.name: SourceConfig(annotations=path, images=images, split=name)
+            for name in split_names(path)
+        }
     )
 
 
@@ -79,6 +86,8 @@ def _read(sources: dict[str, SourceConfig]) -> list[Split]:
     splits = []
     for name, source in sources.items():
         own = problems[source.annotations]
-        found = read_examples(source.annotations, source.images, source.split, restval=source.restval, problems=own)
+        found = read_examples(
+            source.annotations, source.images, source.split, restval=source.restval, problems=own
+        )
         splits.append(Split(name, found.examples, found.missing, own))
     return splits

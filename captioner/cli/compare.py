@@ -41,13 +41,21 @@ def compare_results(
     references = load_references(annotations, split)
     for captions in (captions_a, captions_b):
         check_images(references, captions, allow_partial=allow_partial)
-    both = {image: said for image, said in references.items() if image in captions_a and image in captions_b}
+    both = {
+        image: said
+        for image, said in references.items()
+        if image in captions_a and image in captions_b
+    }
     if not both:
         raise UsageError(f"{a} and {b} have no image in common; name results of the same images")
     if missing := len(references) - len(both):
-        console.print(f"captioner: {missing:,} of {len(references):,} images have no caption and are not compared")
+        console.print(
+            f"captioner: {missing:,} of {len(references):,} images have no caption and are not compared"
+        )
     scorer = Scorer(both, subset_of=len(references))
-    scores_a, scores_b = (scorer.score({image: said[image] for image in both}) for said in (captions_a, captions_b))
+    scores_a, scores_b = (
+        scorer.score({image: said[image] for image in both}) for said in (captions_a, captions_b)
+    )
     comparison = compare(captions_a, scores_a, captions_b, scores_b)
     if as_json:
         typer.echo(json.dumps({"a": str(a), "b": str(b), **comparison.as_dict()}))

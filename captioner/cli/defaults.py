@@ -21,7 +21,9 @@ def change_defaults(model: Path | None, settings: Sequence[str]) -> DecodingConf
     values = read_config(folder)
     values.pop("vocabulary", None)
     config = parse(ModelConfig, values, source=str(folder))
-    decoding = parse(DecodingConfig, apply_overrides(to_json(config.decoding), settings), source="decoding")
+    decoding = parse(
+        DecodingConfig, apply_overrides(to_json(config.decoding), settings), source="decoding"
+    )
     if settings:
         write_config(folder, config.model_copy(update={"decoding": decoding}))
     return decoding

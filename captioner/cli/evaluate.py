@@ -17,7 +17,13 @@ from captioner.errors import CaptionerError, UsageError
 from captioner.metrics.java import JavaName, check_java
 from captioner.metrics.scorer import Scorer, Scores, check_images
 from captioner.report.build import check_report, report_evaluation
-from captioner.results.files import check_destination, check_scores_file, read_results, write_results, write_scores
+from captioner.results.files import (
+    check_destination,
+    check_scores_file,
+    read_results,
+    write_results,
+    write_scores,
+)
 
 if TYPE_CHECKING:
     from captioner.inference.captioner import Captioner
@@ -53,7 +59,11 @@ def score_results(
     captions = read_results(results)
     references = load_references(annotations, split)
     check_images(references, captions, allow_partial=allow_partial)
-    _tell(_score(references, captions, seen=_load_captions(seen, seen_split), java=java), results, as_json=as_json)
+    _tell(
+        _score(references, captions, seen=_load_captions(seen, seen_split), java=java),
+        results,
+        as_json=as_json,
+    )
 
 
 def evaluate_model(
@@ -95,16 +105,26 @@ def evaluate_model(
     check_java(java)
     examples = load_examples(annotations, images, split)
     training = _load_captions(seen, seen_split)
-    from captioner.inference.captioner import Captioner  # imports torch, which a wrong path should not wait for
+    from captioner.inference.captioner import (
+        Captioner,
+    )  # imports torch, which a wrong path should not wait for
 
     captioner = Captioner.from_pretrained(*models, device=device, precision=precision)
     asked = captioner.decoding(decoding)
     captioned = _caption(captioner, examples, asked, explain=explain, batch_size=batch_size)
-    captions = {image: caption.text for image, caption in captioned.items() if not caption.silent}
-    if silent := len(captioned) - len(captions):
-        console.print(f"captioner: {silent:,} captions are left out: their confidence is too low")
+    captions = {
+        image: caption.text for image, caption in captioned.items() if not caption.abstained
+    }
+    if abstained := len(captioned) - len(captions):
+        console.print(
+            f"captioner: {abstained:,} captions are left out: their confidence is too low"
+        )
     if not captions:
-        reason = "no caption is as sure as --min-confidence asks: lower it" if captioned else "none could be read"
+        reason = (
+            "no caption is as sure as --min-confidence asks: lower it"
+            if captioned
+            else "none could be read"
+        )
         raise CaptionerError(f"of the {len(examples)} images of {annotations}, {reason}")
     if results:
         write_results(results, captions)
@@ -129,16 +149,26 @@ def _load_captions(annotations: Path | None, split: str | None) -> list[str] | N
     """Read all captions of the annotations, whatever their images."""
     if annotations is None:
         return None
-    return [caption for captions in load_references(annotations, split).values() for caption in captions]
+    return [
+        caption for captions in load_references(annotations, split).values() for caption in captions
+    ]
 
 
 def _caption(
-    captioner: Captioner, examples: Sequence[Example], asked: DecodingConfig, *, explain: bool, batch_size: int
+    captioner: Captioner,
+    examples: Sequence[Example],
+    asked: DecodingConfig,
+    *,
+    explain: bool,
+    batch_size: int,
 ) -> dict[ImageId, Caption]:
     """Caption the images that can be read, and name the others on stderr."""
     paths = (example.path for example in examples)
     stream = captioner.stream(paths, decoding=asked, explain=explain, batch_size=batch_size)
-    return {example.image_id: caption for example, caption in readable(examples, stream, doing="captioning")}
+    return {
+        example.image_id: caption
+        for example, caption in readable(examples, stream, doing="captioning")
+    }
 
 
 def _score(
@@ -151,7 +181,9 @@ def _score(
     """Score the captions there are against the references of those images only, on which CIDEr depends."""
     there = {image: said for image, said in references.items() if image in captions}
     if missing := len(references) - len(there):
-        console.print(f"captioner: {missing:,} of {len(references):,} images have no caption and are not scored")
+        console.print(
+            f"captioner: {missing:,} of {len(references):,} images have no caption and are not scored"
+        )
     return Scorer(there, subset_of=len(references), seen=seen, java=java).score(captions)
 
 

@@ -40,7 +40,9 @@ class Java(StrEnum):
 
 SettingsArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Settings that win over the file's.", show_default=False),
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Settings that win over the file's.", show_default=False
+    ),
 ]
 ModelsOption = Annotated[
     list[Path] | None,
@@ -52,11 +54,19 @@ ModelsOption = Annotated[
     ),
 ]
 ModelOption = Annotated[
-    Path | None, typer.Option("--model", metavar="FOLDER", help="Model folder, or `bundled`.", show_default="bundled")
+    Path | None,
+    typer.Option(
+        "--model", metavar="FOLDER", help="Model folder, or `bundled`.", show_default="bundled"
+    ),
 ]
 ImagesOption = Annotated[
     Path | None,
-    typer.Option("--images", metavar="FOLDER", help="Where the images are.", show_default="found beside the file"),
+    typer.Option(
+        "--images",
+        metavar="FOLDER",
+        help="Where the images are.",
+        show_default="found beside the file",
+    ),
 ]
 ReferencesOption = Annotated[
     Path,
@@ -69,23 +79,32 @@ ReferencesOption = Annotated[
 ]
 JavaOption = Annotated[
     list[Java] | None,
-    typer.Option("--java", help="Also this, computed by Java; may be given again.", show_default=False),
+    typer.Option(
+        "--java", help="Also this, computed by Java; may be given again.", show_default=False
+    ),
 ]
-PartialOption = Annotated[bool, typer.Option("--allow-partial", help="Score results that lack some of the images.")]
+PartialOption = Annotated[
+    bool, typer.Option("--allow-partial", help="Score results that lack some of the images.")
+]
 SplitOption = Annotated[
-    str | None, typer.Option(help="A Karpathy split, or a file that lists image names.", show_default=False)
+    str | None,
+    typer.Option(help="A Karpathy split, or a file that lists image names.", show_default=False),
 ]
 BatchOption = Annotated[int, typer.Option(min=1, help="Images at a time.")]
 DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
-PrecisionOption = Annotated[Precision, typer.Option(help="auto: bfloat16 where the hardware gains from it.")]
+PrecisionOption = Annotated[
+    Precision, typer.Option(help="auto: bfloat16 where the hardware gains from it.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 ReportOption = Annotated[
-    Path | None, typer.Option(metavar="FILE.html", help="Also write a page to look at.", show_default=False)
+    Path | None,
+    typer.Option(metavar="FILE.html", help="Also write a page to look at.", show_default=False),
 ]
 ExplainOption = Annotated[
     bool,
     typer.Option(
-        "--explain", help="Find what part of the photo each word hangs on; without attention, 50 times the work."
+        "--explain",
+        help="Find what part of the photo each word hangs on; without attention, 50 times the work.",
     ),
 ]
 
@@ -103,19 +122,29 @@ def _option(kind: type, *names: str, **settings: Any) -> Any:
 
 
 _OPTIONS: dict[str, Any] = {
-    "captions": _option(int, "--num-captions", min=1, max=100, help="Captions of each image, at most."),
+    "captions": _option(
+        int, "--num-captions", min=1, max=100, help="Captions of each image, at most."
+    ),
     "max_length": _option(int, min=1, help="Words at most."),
     "min_length": _option(int, min=0, help="Words at least."),
     "min_confidence": _option(float, min=0, max=1, help="Stay silent below it."),
     "beam": _option(int, min=1, max=100, help="Beams of the search; 1 is greedy."),
     "length_norm": _option(LengthNorm, help="How captions of different lengths are ranked."),
     "length_alpha": _option(float, min=0, max=2, help="Of wu: larger favours longer captions."),
-    "groups": _option(int, "--diverse", metavar="GROUPS", min=1, max=100, help="Beams in groups that differ."),
-    "diversity": _option(float, min=0, max=100, help="How much --diverse groups avoid each other's words."),
+    "groups": _option(
+        int, "--diverse", metavar="GROUPS", min=1, max=100, help="Beams in groups that differ."
+    ),
+    "diversity": _option(
+        float, min=0, max=100, help="How much --diverse groups avoid each other's words."
+    ),
     "sample": _option(bool, "--sample/--no-sample", help="Draw captions instead of searching."),
-    "temperature": _option(float, min=0.01, max=100, help="Of --sample: below 1 safer, above 1 bolder."),
+    "temperature": _option(
+        float, min=0.01, max=100, help="Of --sample: below 1 safer, above 1 bolder."
+    ),
     "top_k": _option(int, min=1, help="Of --sample: from so many likeliest words."),
-    "top_p": _option(float, min=0.01, max=1, help="Of --sample: from the likeliest words with this probability."),
+    "top_p": _option(
+        float, min=0.01, max=1, help="Of --sample: from the likeliest words with this probability."
+    ),
     "seed": _option(int, help="Of --sample: equal seeds, equal captions."),
     "prefix": _option(str, metavar="TEXT", help="Begin with this."),
     "require": _option(list[str], metavar="WORD", help="Hold this word; may be given again."),
@@ -139,7 +168,9 @@ def with_decoding(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(**given: Any) -> None:
         options = {name: given.pop(name) for name in _OPTIONS}
-        asked = {name: value for name, value in options.items() if value is not None and value != []}
+        asked = {
+            name: value for name, value in options.items() if value is not None and value != []
+        }
         _refuse_idle(asked)
         if "sample" in asked:
             asked["method"] = "sample" if asked.pop("sample") else "beam"
@@ -165,4 +196,6 @@ def _refuse_idle(asked: Mapping[str, Any]) -> None:
     if "diversity" in asked and "groups" not in asked:
         raise UsageError("--diversity has no use without --diverse")
     if "length_alpha" in asked and asked.get("length_norm", "wu") != "wu":
-        raise UsageError(f"--length-alpha has no use with --length-norm {asked['length_norm'].value}")
+        raise UsageError(
+            f"--length-alpha has no use with --length-norm {asked['length_norm'].value}"
+        )

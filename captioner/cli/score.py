@@ -36,10 +36,19 @@ def score_captions(
     """
     files = find_images([image])
     if len(files) != 1:
-        raise UsageError(f"{image}: {len(files)} images; name one, or score a data set with --annotations")
+        raise UsageError(
+            f"{image}: {len(files)} images; name one, or score a data set with --annotations"
+        )
     if not captions:
         raise UsageError("no captions to score: give some with --caption or --captions")
-    return _rank([(str(files[0]), files[0], captions)], models, device, precision, worst=None, as_json=as_json)
+    return _rank(
+        [(str(files[0]), files[0], captions)],
+        models,
+        device,
+        precision,
+        worst=None,
+        as_json=as_json,
+    )
 
 
 def score_annotations(
@@ -93,7 +102,9 @@ def _rank(
     as_json: bool,
 ) -> bool:
     """Score and print all captions, the likeliest first; or the `worst`, least likely first."""
-    from captioner.inference.captioner import Captioner  # imports torch, which a wrong path should not wait for
+    from captioner.inference.captioner import (
+        Captioner,
+    )  # imports torch, which a wrong path should not wait for
 
     captioner = Captioner.from_pretrained(*models, device=device, precision=precision)
     found: list[_Scored] = []
@@ -118,4 +129,6 @@ def _print(found: Sequence[_Scored], *, as_json: bool) -> None:
         else:
             typer.echo(f"{mean:.3f}\t{log_prob:.2f}\t{one_line(name)}\t{one_line(text)}")
     if unsure := sum(scored.unknown > 0 for scored in found):
-        console.print(f"captioner: {unsure} of these captions hold words the model does not know; they count as <unk>")
+        console.print(
+            f"captioner: {unsure} of these captions hold words the model does not know; they count as <unk>"
+        )

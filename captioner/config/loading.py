@@ -31,7 +31,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"config {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"config {path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+        raise UsageError(
+            f"config {path} is not UTF-8 text (byte {error.start}): save it as UTF-8"
+        ) from None
     except ValueError as error:
         raise UsageError(f"config {path} is not plain YAML: {error}") from None
     if not isinstance(values, dict):
@@ -49,11 +51,15 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
     for pair in overrides:
         key, equals, text = pair.partition("=")
         if not equals or not key:
-            raise UsageError(f"'{pair}' is not a setting: write key=value, for example training.batch_size=32")
+            raise UsageError(
+                f"'{pair}' is not a setting: write key=value, for example training.batch_size=32"
+            )
         try:
             value = parse_yaml(text)
         except ValueError as error:
-            raise UsageError(f"{key}: '{text}' is not a YAML value ({error}): put it in quotes") from None
+            raise UsageError(
+                f"{key}: '{text}' is not a YAML value ({error}): put it in quotes"
+            ) from None
         *parents, last = key.split(".")
         place: Any = values
         try:
@@ -76,7 +82,9 @@ def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in top.items():
         below = base.get(key)
-        merged[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        merged[key] = (
+            merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        )
     return merged
 
 
@@ -90,7 +98,9 @@ def parse(section: type[AnySection], values: dict[str, Any], *, source: str) -> 
         return section.model_validate(values)
     except ValidationError as error:
         lines = [_explain(section, details) for details in error.errors(include_url=False)]
-    raise UsageError(f"{source}: " + ("; ".join(lines) if len(lines) == 1 else "\n  ".join(["", *lines])))
+    raise UsageError(
+        f"{source}: " + ("; ".join(lines) if len(lines) == 1 else "\n  ".join(["", *lines]))
+    )
 
 
 def _explain(section: type[Section], details: Any) -> str:
@@ -117,7 +127,9 @@ def _known_keys(section: type[Section], prefix: str = "") -> Iterator[str]:
     for name, field in section.model_fields.items():
         yield prefix + name
         for kind in _sections_in(field.annotation):
-            place = f"{prefix}{name}." + ("0." if typing.get_origin(field.annotation) is tuple else "")
+            place = f"{prefix}{name}." + (
+                "0." if typing.get_origin(field.annotation) is tuple else ""
+            )
             yield from _known_keys(kind, place)
 
 
@@ -177,6 +189,8 @@ def parse_yaml(text: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ValueError(where + " ".join(str(getattr(error, "problem", None) or error).split())) from None
+        raise ValueError(
+            where + " ".join(str(getattr(error, "problem", None) or error).split())
+        ) from None
     except OverflowError:
         raise ValueError("a character beyond Unicode's last") from None

@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from captioner.errors import UsageError
 
-TrunkName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v2", "small_cnn"]
+TrunkName = Literal[
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v2", "small_cnn"
+]
 TransformName = Literal["squash", "crop"]
 AugmentationName = Literal["random_crop", "mild_crop"]
 PrecisionName = Literal["auto", "fp32", "bf16"]
@@ -41,8 +43,12 @@ class EncoderConfig(Section):
 
     trunk: TrunkName = "resnet50"
     weights: str = "default"  # default: torchvision's ImageNet weights · none: start from nothing · a state dict file
-    batch_norm: Literal["auto", "eval", "train"] = "auto"  # auto: train where the trunk starts from nothing
-    transform: TransformName = "squash"  # squash: the whole picture, as a square · crop: the middle of it
+    batch_norm: Literal["auto", "eval", "train"] = (
+        "auto"  # auto: train where the trunk starts from nothing
+    )
+    transform: TransformName = (
+        "squash"  # squash: the whole picture, as a square · crop: the middle of it
+    )
     image_size: Count = 224
 
     @property
@@ -62,7 +68,9 @@ class DecoderConfig(Section):
     hidden_size: Count = 512
     dropout: Share = 0.5
     image_dropout: Share = 0.0  # of the encoder's features, before the decoder sees them
-    tie_embedding: bool = False  # one matrix for reading and saying words; needs embed_size = hidden_size
+    tie_embedding: bool = (
+        False  # one matrix for reading and saying words; needs embed_size = hidden_size
+    )
 
 
 class DecodingConfig(Section):
@@ -78,13 +86,19 @@ class DecodingConfig(Section):
     length_norm: Literal["none", "average", "wu"] = (
         "wu"  # rank by probability, by its mean per word, or between the two
     )
-    length_alpha: Annotated[float, Field(ge=0, le=2)] = 0.9  # of wu: 0 is none, larger favours longer captions
-    groups: Annotated[int, Field(gt=0, le=100)] = 1  # diverse beam search: each avoids the words of those before
+    length_alpha: Annotated[float, Field(ge=0, le=2)] = (
+        0.9  # of wu: 0 is none, larger favours longer captions
+    )
+    groups: Annotated[int, Field(gt=0, le=100)] = (
+        1  # diverse beam search: each avoids the words of those before
+    )
     diversity: Annotated[float, Field(ge=0, le=100)] = 0.5  # by so much log-probability
     # sampling
     temperature: Annotated[float, Field(ge=0.01, le=100)] = 1.0  # below 1 sharper, above 1 flatter
     top_k: Count | None = None  # draw from so many of the likeliest words
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0  # draw from the fewest words that together have this probability
+    top_p: Annotated[float, Field(gt=0, le=1)] = (
+        1.0  # draw from the fewest words that together have this probability
+    )
     seed: int = 0
     # rules, obeyed by beam search and sampling alike
     prefix: str = ""  # captions start with this
@@ -101,7 +115,9 @@ class DecodingConfig(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> DecodingConfig:
         if self.min_length > self.max_length:
-            raise ValueError(f"min_length ({self.min_length}) is above max_length ({self.max_length})")
+            raise ValueError(
+                f"min_length ({self.min_length}) is above max_length ({self.max_length})"
+            )
         if both := sorted(set(self.require) & set(self.forbid)):
             raise ValueError(f"'{both[0]}' is both required and forbidden")
         return self
@@ -120,7 +136,9 @@ class SourceConfig(Section):
 
     annotations: Path
     images: Path | None = None  # found beside the annotations where they lie as usual
-    split: str | None = None  # Karpathy: train, val, test · token and CSV files: a file that lists image names
+    split: str | None = (
+        None  # Karpathy: train, val, test · token and CSV files: a file that lists image names
+    )
     restval: bool = False  # Karpathy: let `restval` join `train`
 
 
@@ -141,8 +159,12 @@ class DataConfig(Section):
     shapes: ShapesConfig | None = None  # instead of train and dev
     min_count: Count = 5  # a word seen less often is <unk>
     max_length: Count = 30  # words; longer captions are cut for training
-    captions_per_image: Count | Literal["all"] = 5  # in an epoch, drawn anew for each where there are more
-    on_bad_image: Literal["error", "skip"] = "error"  # skip: train without the images that cannot be read
+    captions_per_image: Count | Literal["all"] = (
+        5  # in an epoch, drawn anew for each where there are more
+    )
+    on_bad_image: Literal["error", "skip"] = (
+        "error"  # skip: train without the images that cannot be read
+    )
     bad_images: Share = 0.01  # the largest share of a split that may be skipped
 
     def sources(self) -> dict[str, SourceConfig]:
@@ -154,11 +176,15 @@ class DataConfig(Section):
         if self.shapes:
             folder = self.shapes.folder
             return {
-                split: SourceConfig(annotations=folder / f"captions_{split}.json", images=folder / split)
+                split: SourceConfig(
+                    annotations=folder / f"captions_{split}.json", images=folder / split
+                )
                 for split in ("train", "dev")
             }
         if self.train is None:
-            raise UsageError("data.train is missing: name its annotations, as in data.train.annotations=captions.jsonl")
+            raise UsageError(
+                "data.train is missing: name its annotations, as in data.train.annotations=captions.jsonl"
+            )
         return {"train": self.train, **({"dev": self.dev} if self.dev else {})}
 
 
@@ -174,7 +200,9 @@ class SelfCriticalConfig(Section):
 
     candidates: Literal["beam", "sample"] = "beam"  # found by beam search, or drawn
     samples: Count = 5  # captions of each image
-    baseline: Literal["mean", "greedy"] = "mean"  # what a caption must be better than: the others, or greedy's
+    baseline: Literal["mean", "greedy"] = (
+        "mean"  # what a caption must be better than: the others, or greedy's
+    )
     reward: dict[RewardName, Annotated[float, Field(ge=0)]] = {"CIDEr": 1.0}  # metric → weight
 
     @model_validator(mode="after")
@@ -195,7 +223,9 @@ class PhaseConfig(Section):
     epochs: Count = 10
     learning_rate: Rate = 1e-3  # at its peak: warm-up, then a cosine to zero
     warmup: Share = 0.1  # share of the phase's steps
-    finetune_from: str | None = None  # the first stage of the trunk that learns (stem: all); none: frozen
+    finetune_from: str | None = (
+        None  # the first stage of the trunk that learns (stem: all); none: frozen
+    )
     trunk_learning_rate: Rate = 1e-4
     augmentation: AugmentationName | None = None
 
@@ -205,7 +235,9 @@ class TrainingConfig(Section):
 
     phases: tuple[PhaseConfig, ...] = (PhaseConfig(),)
     batch_size: Count = 64  # images, each with its captions, over all ranks
-    accumulate: Count | Literal["auto"] = 1  # parts of a batch, one at a time; auto: as few as find room
+    accumulate: Count | Literal["auto"] = (
+        1  # parts of a batch, one at a time; auto: as few as find room
+    )
     max_steps: Count | None = None  # stop here, whatever the phases say
     validate_every: Count | None = None  # steps; none: each epoch
     checkpoint_every: Count | None = None  # steps; none: at each validation
@@ -214,7 +246,9 @@ class TrainingConfig(Section):
     validation_beam: Count = 1
     label_smoothing: Share = 0.0
     word_dropout: Share = 0.0  # share of the words read that become <unk>
-    attention_penalty: Annotated[float, Field(ge=0)] = 1.0  # on places that attention looks at too rarely or too often
+    attention_penalty: Annotated[float, Field(ge=0)] = (
+        1.0  # on places that attention looks at too rarely or too often
+    )
     ema: Share = 0.0  # decay of the moving average of the weights, which is what is validated and kept; 0: none
     glove: Path | None = None  # a text file of word vectors that embeddings start from
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
@@ -222,14 +256,18 @@ class TrainingConfig(Section):
     cache_features: bool = True  # where the trunk is frozen and nothing is augmented
     precision: PrecisionName = "auto"
     workers: Whole | None = None  # that read images; none: as many as there are cores
-    worker_timeout: Annotated[float, Field(ge=0)] = 45.0  # seconds to wait for a batch of theirs; 0: for ever
+    worker_timeout: Annotated[float, Field(ge=0)] = (
+        45.0  # seconds to wait for a batch of theirs; 0: for ever
+    )
     seed: int = 0
 
     @field_validator("batch_size", mode="before")
     @classmethod
     def _is_what_is_kept(cls, value: object) -> object:
         if value == "auto":
-            raise ValueError("give the number that each step learns from; accumulate=auto finds how many fit at a time")
+            raise ValueError(
+                "give the number that each step learns from; accumulate=auto finds how many fit at a time"
+            )
         return value
 
 
@@ -253,7 +291,12 @@ class Config(ModelConfig):
     @property
     def model(self) -> ModelConfig:
         """The part that is stored with the model, which no longer needs the weights it started from."""
-        trained = {"weights": "none", "batch_norm": "train" if self.encoder.train_batch_norm else "eval"}
+        trained = {
+            "weights": "none",
+            "batch_norm": "train" if self.encoder.train_batch_norm else "eval",
+        }
         encoder = self.encoder.model_copy(update=trained)
-        decoding = self.decoding.model_copy(update={"min_confidence": 0.0})  # until it is calibrated anew
+        decoding = self.decoding.model_copy(
+            update={"min_confidence": 0.0}
+        )  # until it is calibrated anew
         return ModelConfig(encoder=encoder, decoder=self.decoder, decoding=decoding)

@@ -75,12 +75,16 @@ def collate(items: Sequence[Item]) -> Batch:
 
     Captions come longest first, whoever owns them: neighbours of one length leave the decoder little padding to read.
     """
-    pairs = [(caption, place) for place, (_, captions, _) in enumerate(items) for caption in captions]
+    pairs = [
+        (caption, place) for place, (_, captions, _) in enumerate(items) for caption in captions
+    ]
     pairs.sort(key=lambda pair: len(pair[0]), reverse=True)
-    captions, owner = zip(*pairs, strict=True)
+    captions, source_index = zip(*pairs, strict=True)
     tokens, mask = pad(captions)
     sources, _, images = zip(*items, strict=True)
-    return Batch(torch.stack(sources), tokens, mask, torch.tensor(owner), torch.tensor(images))
+    return Batch(
+        torch.stack(sources), tokens, mask, torch.tensor(source_index), torch.tensor(images)
+    )
 
 
 def pad(captions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -141,5 +145,6 @@ Batches = EpochSampler | list[list[Key]]
 def in_order(count: int, batch_size: int) -> list[list[Key]]:
     """Batches of everything, once, as it comes: for validation and for the feature cache."""
     return [
-        [(0, index) for index in range(start, min(start + batch_size, count))] for start in range(0, count, batch_size)
+        [(0, index) for index in range(start, min(start + batch_size, count))]
+        for start in range(0, count, batch_size)
     ]

@@ -24,7 +24,9 @@ Thing = TypeVar("Thing")
 class Example(NamedTuple):
     """An image and what people said of it."""
 
-    image_id: int | str  # COCO's and Karpathy's number; else the file's name as the annotations write it
+    image_id: (
+        int | str
+    )  # COCO's and Karpathy's number; else the file's name as the annotations write it
     path: Path
     captions: tuple[str, ...]
 
@@ -37,7 +39,11 @@ class Found(NamedTuple):
 
 
 def load_examples(
-    annotations: Path, images: Path | None = None, split: str | None = None, *, restval: bool = False
+    annotations: Path,
+    images: Path | None = None,
+    split: str | None = None,
+    *,
+    restval: bool = False,
 ) -> list[Example]:
     """Read one split of a data set: COCO, Karpathy's, Flickr8k's and 30k's, CSV, JSON lines, or a folder with them.
 
@@ -76,7 +82,9 @@ def read_examples(
     inside = [entry for entry in found.entries if entry.file not in leading_out]
     missing = _missing(root, (entry.file for entry in inside))
     problems.add(f"images missing in {root}, where their names begin", map(repr, missing))
-    examples = [Example(entry.image_id, root / entry.file, _said(entry.captions)) for entry in inside]
+    examples = [
+        Example(entry.image_id, root / entry.file, _said(entry.captions)) for entry in inside
+    ]
     return Found(examples, {root / file for file in missing})
 
 
@@ -104,8 +112,13 @@ def _read(annotations: Path, split: str | None, restval: bool, problems: Problem
     """Read the entries that say something, and note image ids that are there twice and captions that are empty."""
     entries, folders = read_annotations(annotations, split, restval, problems)
     counts = Counter(entry.image_id for entry in entries)
-    problems.add("image ids given more than once", (repr(image_id) for image_id in counts if counts[image_id] > 1))
-    problems.tolerate("empty captions, left out", (place for entry in entries for place in _empty(entry)))
+    problems.add(
+        "image ids given more than once",
+        (repr(image_id) for image_id in counts if counts[image_id] > 1),
+    )
+    problems.tolerate(
+        "empty captions, left out", (place for entry in entries for place in _empty(entry))
+    )
     silent = (repr(entry.image_id) for entry in entries if not _said(entry.captions))
     problems.tolerate("images without a caption, left out", silent)
     speaking = [entry for entry in entries if _said(entry.captions)]
@@ -116,7 +129,11 @@ def _read(annotations: Path, split: str | None, restval: bool, problems: Problem
 
 def _empty(entry: Entry) -> list[str]:
     captions = enumerate(entry.captions, 1)
-    return [f"{entry.image_id!r} #{number}" for number, caption in captions if not caption or caption.isspace()]
+    return [
+        f"{entry.image_id!r} #{number}"
+        for number, caption in captions
+        if not caption or caption.isspace()
+    ]
 
 
 def _said(captions: Iterable[str | None]) -> tuple[str, ...]:
@@ -126,13 +143,19 @@ def _said(captions: Iterable[str | None]) -> tuple[str, ...]:
 def _usual_folder(found: Annotations) -> Path:
     """Give the first usual folder that holds one of the first images; else the first that exists."""
     first = [entry.file for entry in found.entries[:20] if not _leads_out(entry.file)]
-    holding = (folder for folder in found.folders if any(os.path.isfile(folder / file) for file in first))
+    holding = (
+        folder for folder in found.folders if any(os.path.isfile(folder / file) for file in first)
+    )
     existing = (folder for folder in found.folders if os.path.isdir(folder))
     return next(holding, None) or next(existing)
 
 
 def _leads_out(file: str) -> bool:
-    return file.startswith(("/", "\\")) or bool(os.path.splitdrive(file)[0]) or ".." in re.split(r"[/\\]", file)
+    return (
+        file.startswith(("/", "\\"))
+        or bool(os.path.splitdrive(file)[0])
+        or ".." in re.split(r"[/\\]", file)
+    )
 
 
 def _missing(root: Path, files: Iterable[str]) -> list[str]:
@@ -143,8 +166,12 @@ def _missing(root: Path, files: Iterable[str]) -> list[str]:
         folder, name = os.path.split(file)
         if folder not in listings:
             listings[folder] = set()
-            with contextlib.suppress(OSError, ValueError):  # what cannot be listed is asked for file by file
+            with contextlib.suppress(
+                OSError, ValueError
+            ):  # what cannot be listed is asked for file by file
                 listings[folder].update(os.listdir(root / folder))
-        if name not in listings[folder] and not os.path.isfile(root / file):  # some disks ignore case
+        if name not in listings[folder] and not os.path.isfile(
+            root / file
+        ):  # some disks ignore case
             missing.append(file)
     return missing

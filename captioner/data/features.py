@@ -101,7 +101,11 @@ def _write(path: Path, count: int, batches: Iterable[Tensor]) -> None:
         for batch in batches:
             array = batch.half().cpu().numpy()
             if not done:
-                whole = {"descr": array.dtype.str, "fortran_order": False, "shape": (count, *array.shape[1:])}
+                whole = {
+                    "descr": array.dtype.str,
+                    "fortran_order": False,
+                    "shape": (count, *array.shape[1:]),
+                }
                 np.lib.format.write_array_header_1_0(file, whole)
                 check_space(
                     path.parent,

@@ -16,7 +16,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from captioner.data.problems import BrokenJSONError, Problems, parse_json, read_bytes_as_text, read_text
+from captioner.data.problems import (
+    BrokenJSONError,
+    Problems,
+    parse_json,
+    read_bytes_as_text,
+    read_text,
+)
 from captioner.errors import UsageError
 
 TEXT = (str, type(None))
@@ -36,7 +42,9 @@ def fits(record: Any, place: str, types: dict[str, tuple[type, ...]], problems: 
     if not isinstance(record, dict):
         problems.add("not a JSON object", [f"{place} is {record!r:.50}"])
         return False
-    wrong = [field for field in types if field not in record or type(record[field]) not in types[field]]
+    wrong = [
+        field for field in types if field not in record or type(record[field]) not in types[field]
+    ]
     for field in wrong:
         found = f"is {record[field]!r:.50}" if field in record else "is missing"
         problems.add(f"wrong `{field}`", [f"{place}.{field} {found}"])
@@ -61,7 +69,9 @@ class Annotations(NamedTuple):
     folders: list[Path]
 
 
-def read_annotations(path: Path, split: str | None, restval: bool, problems: Problems) -> Annotations:
+def read_annotations(
+    path: Path, split: str | None, restval: bool, problems: Problems
+) -> Annotations:
     """Read a file of any format, or the one in a folder; its suffix and what is in it tell the format."""
     path = _file_of(path)
     text = read_bytes_as_text(path, problems)
@@ -70,7 +80,10 @@ def read_annotations(path: Path, split: str | None, restval: bool, problems: Pro
         entries = read_lines(text, path, problems)
         if entries is None:
             raise UsageError(f"{path}: {UNDERSTOOD}")
-        folders = [path.parent / name for name in (".", "images", "Images", "Flicker8k_Dataset", "flickr30k-images")]
+        folders = [
+            path.parent / name
+            for name in (".", "images", "Images", "Flicker8k_Dataset", "flickr30k-images")
+        ]
         return Annotations(listed(entries, Path(split), problems) if split else entries, folders)
     content = _parse(text, path, problems)
     images = content["images"]
@@ -109,15 +122,21 @@ def _parse(text: str, path: Path, problems: Problems) -> dict[str, list[Any]]:
         problems.refuse()  # bytes that are not UTF-8 say more
         raise UsageError(f"{path}: broken JSON in {error}") from error
     if not isinstance(content, dict):
-        raise UsageError(f"{path}: line 1 begins a JSON {type(content).__name__}, not an object: {JSON_UNDERSTOOD}")
+        raise UsageError(
+            f"{path}: line 1 begins a JSON {type(content).__name__}, not an object: {JSON_UNDERSTOOD}"
+        )
     lists = ["images"] if _is_karpathys(content.get("images")) else ["images", "annotations"]
     if lacking := [name for name in lists if not isinstance(content.get(name), list)]:
-        raise UsageError(f"{path}: holds no list {' and no list '.join(lacking)}: {JSON_UNDERSTOOD}")
+        raise UsageError(
+            f"{path}: holds no list {' and no list '.join(lacking)}: {JSON_UNDERSTOOD}"
+        )
     return content
 
 
 def _is_karpathys(images: object) -> bool:
-    return isinstance(images, list) and any(isinstance(image, dict) and "sentences" in image for image in images)
+    return isinstance(images, list) and any(
+        isinstance(image, dict) and "sentences" in image for image in images
+    )
 
 
 def _file_of(path: Path) -> Path:
@@ -126,7 +145,9 @@ def _file_of(path: Path) -> Path:
         return path
     found = [name for name in IN_FOLDERS if (path / name).is_file()]
     if len(found) != 1:
-        raise UsageError(f"{path}: holds {' and '.join(found) or 'none'} of {', '.join(IN_FOLDERS)}: name one file")
+        raise UsageError(
+            f"{path}: holds {' and '.join(found) or 'none'} of {', '.join(IN_FOLDERS)}: name one file"
+        )
     return path / found[0]
 
 
@@ -138,7 +159,9 @@ def _above(path: Path) -> Path:
 def _leave_out(path: Path, **options: object) -> None:
     for option, value in options.items():
         if value:
-            raise UsageError(f"{path}: leave out {option}={value}: an annotation file of this format has no such thing")
+            raise UsageError(
+                f"{path}: leave out {option}={value}: an annotation file of this format has no such thing"
+            )
 
 
 def _repeated(things: Iterable[object]) -> list[str]:
@@ -147,12 +170,22 @@ def _repeated(things: Iterable[object]) -> list[str]:
 
 def read_coco(images: list[Any], annotations: list[Any], problems: Problems) -> list[Entry]:
     """Validate what pycocotools takes silently (two annotations of one id give a wrong caption), then let it read."""
-    listed = {image["id"] for image in images if isinstance(image, dict) and type(image.get("id")) in ID}
+    listed = {
+        image["id"] for image in images if isinstance(image, dict) and type(image.get("id")) in ID
+    }
     types: dict[str, tuple[type, ...]] = {"id": ID, "file_name": (str,)}
-    images = [image for n, image in enumerate(images) if fits(image, f"images[{n}]", types, problems)]
+    images = [
+        image for n, image in enumerate(images) if fits(image, f"images[{n}]", types, problems)
+    ]
     types = {"id": ID, "image_id": ID, "caption": TEXT}
-    annotations = [it for n, it in enumerate(annotations) if fits(it, f"annotations[{n}]", types, problems)]
-    unknown = [f"{it['id']!r} (image {it['image_id']!r})" for it in annotations if it["image_id"] not in listed]
+    annotations = [
+        it for n, it in enumerate(annotations) if fits(it, f"annotations[{n}]", types, problems)
+    ]
+    unknown = [
+        f"{it['id']!r} (image {it['image_id']!r})"
+        for it in annotations
+        if it["image_id"] not in listed
+    ]
     problems.add("annotation ids given more than once", _repeated(it["id"] for it in annotations))
     problems.add("annotations of an unknown image", unknown)
 
@@ -162,28 +195,44 @@ def read_coco(images: list[Any], annotations: list[Any], problems: Problems) -> 
         coco = COCO()
         coco.dataset = {"images": images, "annotations": annotations}
         coco.createIndex()
-    captions = {image["id"]: [it["caption"] for it in coco.imgToAnns[image["id"]]] for image in images}
+    captions = {
+        image["id"]: [it["caption"] for it in coco.imgToAnns[image["id"]]] for image in images
+    }
     return [Entry(image["id"], image["file_name"], captions[image["id"]]) for image in images]
 
 
-def read_karpathy(images: list[Any], path: Path, split: str | None, restval: bool, problems: Problems) -> list[Entry]:
+def read_karpathy(
+    images: list[Any], path: Path, split: str | None, restval: bool, problems: Problems
+) -> list[Entry]:
     """Read one split of those by Karpathy and Fei-Fei (2015) of COCO, Flickr8k and Flickr30k."""
     types: dict[str, tuple[type, ...]] = {"filename": (str,), "split": (str,), "sentences": (list,)}
-    images = [image for n, image in enumerate(images) if fits(image, f"images[{n}]", types, problems)]
+    images = [
+        image for n, image in enumerate(images) if fits(image, f"images[{n}]", types, problems)
+    ]
     sizes = Counter(image["split"] for image in images)
     if split not in sizes:
         there = ", ".join(f"{name} ({sizes[name]:,})" for name in sorted(sizes))
-        raise UsageError(f"{path}: {f'has no split {split!r}' if split else 'name a split'}: there are {there}")
+        raise UsageError(
+            f"{path}: {f'has no split {split!r}' if split else 'name a split'}: there are {there}"
+        )
     if restval and split != "train":
         raise UsageError(f"{path}: restval can only join train: leave it out with split={split}")
     entries = []
     for image in images:
         if image["split"] not in ((split, "restval") if restval else (split,)):
             continue
-        file = f"{image['filepath']}/{image['filename']}" if image.get("filepath") else image["filename"]
+        file = (
+            f"{image['filepath']}/{image['filename']}"
+            if image.get("filepath")
+            else image["filename"]
+        )
         key = "cocoid" if "cocoid" in image else "imgid"
         raw: dict[str, tuple[type, ...]] = {"raw": TEXT}
-        said = [it["raw"] for n, it in enumerate(image["sentences"]) if fits(it, f"{file}[{n}]", raw, problems)]
+        said = [
+            it["raw"]
+            for n, it in enumerate(image["sentences"])
+            if fits(it, f"{file}[{n}]", raw, problems)
+        ]
         if fits(image, file, {key: ID}, problems):
             entries.append(Entry(image[key], file, said))
     return entries
@@ -219,7 +268,9 @@ def _read_jsonl(lines: list[tuple[int, str]], problems: Problems) -> list[Entry]
             continue
         image, single = record["image"], "caption" in record
         captions = [record["caption"]] if single else record.get("captions")
-        if not isinstance(captions, list) or not all(isinstance(caption, TEXT) for caption in captions):
+        if not isinstance(captions, list) or not all(
+            isinstance(caption, TEXT) for caption in captions
+        ):
             problems.add("wrong or missing captions", [f"line {number}"])
         elif single and image in shared:
             shared[image] += captions
@@ -281,7 +332,9 @@ def _read_token(lines: list[tuple[int, str]], problems: Problems) -> list[Entry]
 def listed(entries: list[Entry], names: Path, problems: Problems) -> list[Entry]:
     """Keep the images that a list file names, as Flickr8k's splits do."""
     if not names.is_file():
-        raise UsageError(f"split {names}: no such file; here a split is a file that lists the names of its images")
+        raise UsageError(
+            f"split {names}: no such file; here a split is a file that lists the names of its images"
+        )
     chosen = dict.fromkeys(line.strip() for line in read_text(names).split("\n") if line.strip())
     known = {entry.file for entry in entries}
     unknown = [repr(name) for name in chosen if name not in known]

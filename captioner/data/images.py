@@ -63,7 +63,9 @@ class _UnreadableError(Exception):
     """Its text is the reason, ready to be shown."""
 
 
-def read_image(source: ImageLike, *, at_least: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_image(
+    source: ImageLike, *, at_least: int | None = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
     """Read any image as a new 8-bit RGB picture, upright, on white where it is transparent; the first of its frames.
 
     `at_least` is the shortest side (pixels) that the caller needs: a larger JPEG is then decoded at 1/2, 1/4 or 1/8 of
@@ -72,7 +74,13 @@ def read_image(source: ImageLike, *, at_least: int | None = None, max_pixels: in
     Raises:
         ImageError: whatever is wrong with it. One of more than `max_pixels` is refused before it is decoded.
     """
-    name = "image" if isinstance(source, Image.Image) else "image (bytes)" if isinstance(source, bytes) else str(source)
+    name = (
+        "image"
+        if isinstance(source, Image.Image)
+        else "image (bytes)"
+        if isinstance(source, bytes)
+        else str(source)
+    )
     with _errors_named(name):
         if isinstance(source, Image.Image):
             _check_size(source, max_pixels)
@@ -128,12 +136,17 @@ def _identify(file: BinaryIO, max_pixels: int) -> Image.Image:
     Image.init()
     formats = [name for name in FORMATS if name in Image.OPEN]
     try:
-        with _opening, warnings.catch_warnings():  # the filters belong to the whole process: one thread at a time
+        with (
+            _opening,
+            warnings.catch_warnings(),
+        ):  # the filters belong to the whole process: one thread at a time
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             picture = Image.open(file, formats=formats)
     except Image.DecompressionBombError as error:
         pixels = int(re.findall(r"\d+", str(error))[0])
-        raise _UnreadableError(f"too large: {pixels:,} pixels, the limit is {max_pixels:,}") from error
+        raise _UnreadableError(
+            f"too large: {pixels:,} pixels, the limit is {max_pixels:,}"
+        ) from error
     except UnidentifiedImageError:
         raise _UnreadableError(_what_else(head, formats)) from None
     _check_size(picture, max_pixels)
@@ -154,7 +167,9 @@ def _check_size(picture: Image.Image, max_pixels: int) -> None:
     if not width * height:
         raise _UnreadableError(f"has no pixels ({width} x {height})")
     if width * height > max_pixels:
-        raise _UnreadableError(f"too large: {width:,} x {height:,} pixels, the limit is {max_pixels:,} in all")
+        raise _UnreadableError(
+            f"too large: {width:,} x {height:,} pixels, the limit is {max_pixels:,} in all"
+        )
 
 
 def _upright(picture: Image.Image) -> Image.Image:
@@ -186,7 +201,9 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     """
     values = picture.convert("F")
     low, high = cast(tuple[float, float], values.getextrema())  # one band
-    if picture.mode.startswith("I;16") or (picture.mode == "I" and low >= 0 and 255 < high <= 65535):
+    if picture.mode.startswith("I;16") or (
+        picture.mode == "I" and low >= 0 and 255 < high <= 65535
+    ):
         low, high = 0.0, 65535.0
     elif low >= 0 and high <= 255:
         low, high = 0.0, 1.0 if picture.mode == "F" and high <= 1 else 255.0
@@ -240,20 +257,28 @@ def _expand(path: str) -> list[Path]:
     if os.path.isdir(path):
         images = sorted(_walk(path))
         if not images:
-            raise UsageError(f"{path}: no image in this folder, or below it (names that end in .jpg, .png, .webp, ...)")
+            raise UsageError(
+                f"{path}: no image in this folder, or below it (names that end in .jpg, .png, .webp, ...)"
+            )
         return images
     if os.path.exists(path):
         return [Path(path)]
     matches = sorted(Path(match) for match in glob.glob(path, recursive=True))
     images = [match for match in matches if match.suffix.lower() in SUFFIXES and match.is_file()]
     if not images:
-        raise UsageError(f"{path}: no image matches" if glob.has_magic(path) else f"{path}: no such file or folder")
+        raise UsageError(
+            f"{path}: no image matches"
+            if glob.has_magic(path)
+            else f"{path}: no such file or folder"
+        )
     return images
 
 
 def _walk(folder: str) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
-        raise UsageError(f"{error.filename}: {(error.strerror or 'cannot be listed').lower()}") from error
+        raise UsageError(
+            f"{error.filename}: {(error.strerror or 'cannot be listed').lower()}"
+        ) from error
 
     for parent, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -268,7 +293,9 @@ Result = TypeVar("Result")
 AHEAD = 64
 
 
-def map_ahead(function: Callable[[Thing], Result], things: Iterable[Thing], *, threads: int) -> Iterator[Result]:
+def map_ahead(
+    function: Callable[[Thing], Result], things: Iterable[Thing], *, threads: int
+) -> Iterator[Result]:
     """As `map`, in order, but in threads and ahead of use: up to 64 results wait, however many things there are."""
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Result]] = deque()

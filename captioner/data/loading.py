@@ -54,7 +54,9 @@ class Loader:
         pin_memory: bool = False,
     ) -> None:
         self._name = name
-        self._reading = torch.full((workers, 2), _IDLE)  # of each worker: its process, and what it reads
+        self._reading = torch.full(
+            (workers, 2), _IDLE
+        )  # of each worker: its process, and what it reads
         self._reading.share_memory_()  # type: ignore[no-untyped-call]
         self._loader: DataLoader[Batch | ImageError] = DataLoader(
             _Watched(dataset, self._reading),  # type: ignore[arg-type]  # collate turns items into a Batch
@@ -146,7 +148,9 @@ ImageLike = str | Path | bytes | Image.Image | Tensor
 """A file, its bytes, a Pillow image, or a tensor (3, height, width): uint8, or floats from 0 to 1."""
 
 
-def read_ahead(images: Iterator[ImageLike], transform: Transform, *, size: int) -> Iterator[list[Tensor | ImageError]]:
+def read_ahead(
+    images: Iterator[ImageLike], transform: Transform, *, size: int
+) -> Iterator[list[Tensor | ImageError]]:
     """Read and transform `size` images at a time in threads (Pillow works beside Python), one batch ahead."""
 
     def read(image: ImageLike) -> Tensor | ImageError:

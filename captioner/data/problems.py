@@ -75,7 +75,10 @@ class Problems:
                 logger.warning("%s: %s: %s", self.source, problem.kind, f"{len(problem.things):,}")
         if grave := self.grave:
             total = sum(len(problem.things) for problem in grave)
-            lines = [f"{self.source}: {total:,} problems, so nothing was started:", *(f"  {it}" for it in grave)]
+            lines = [
+                f"{self.source}: {total:,} problems, so nothing was started:",
+                *(f"  {it}" for it in grave),
+            ]
             raise UsageError(f"{self.source}: {grave[0]}" if len(grave) == 1 else "\n".join(lines))
 
 
@@ -110,7 +113,9 @@ def read_bytes_as_text(path: Path, problems: Problems) -> str:
     except OSError as error:
         raise UsageError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
     if data.startswith(UTF_16):
-        raise UsageError(f"{path}: is UTF-16, not UTF-8 (byte 0 is 0x{data[0]:02x}): save it as UTF-8")
+        raise UsageError(
+            f"{path}: is UTF-16, not UTF-8 (byte 0 is 0x{data[0]:02x}): save it as UTF-8"
+        )
     text = data.decode("utf-8-sig", "surrogateescape")
     if not text.strip():
         raise UsageError(f"{path}: is empty")
@@ -140,6 +145,13 @@ def parse_json(text: str, first_line: int = 1) -> Any:
         return data
     except json.JSONDecodeError as error:
         reason = f"{constants[0]} is not JSON" if constants else error.msg
-        raise BrokenJSONError(f"line {first_line + error.lineno - 1}, column {error.colno}: {reason}") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
-        raise BrokenJSONError(f"line {first_line}: cannot be read from there on: {error}") from error
+        raise BrokenJSONError(
+            f"line {first_line + error.lineno - 1}, column {error.colno}: {reason}"
+        ) from error
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # a number of thousands of digits, thousands of brackets
+        raise BrokenJSONError(
+            f"line {first_line}: cannot be read from there on: {error}"
+        ) from error

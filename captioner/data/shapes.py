@@ -33,7 +33,11 @@ COLOURS = {
     "blue": (38, 92, 206),
     "purple": (132, 52, 176),
 }
-RADII = {"small": 0.14, "large": 0.22, "": 0.2}  # in sides of the image; the size of two together is not told
+RADII = {
+    "small": 0.14,
+    "large": 0.22,
+    "": 0.2,
+}  # in sides of the image; the size of two together is not told
 KINDS = ("circle", "ring", "triangle", "cross")
 CENTRES: dict[str, tuple[Point, ...]] = {
     "top left corner": ((0.28, 0.28),),
@@ -44,7 +48,10 @@ CENTRES: dict[str, tuple[Point, ...]] = {
     "above": ((0.5, 0.25), (0.5, 0.75)),
     "left": ((0.25, 0.5), (0.75, 0.5)),
 }
-JITTER: dict[str, Point] = {"above": (0.08, 0.03), "left": (0.03, 0.08)}  # how far a centre may move; others: 0.03
+JITTER: dict[str, Point] = {
+    "above": (0.08, 0.03),
+    "left": (0.03, 0.08),
+}  # how far a centre may move; others: 0.03
 PHRASINGS = {
     "place": (
         "a {a} in the {place}",
@@ -102,7 +109,9 @@ class Scene(NamedTuple):
         return [template.format(place=self.where, **names) for template in templates]
 
 
-def draw_shapes(folder: Path, *, train: int = 1000, dev: int = 200, size: int = 64, seed: int = 0) -> None:
+def draw_shapes(
+    folder: Path, *, train: int = 1000, dev: int = 200, size: int = 64, seed: int = 0
+) -> None:
     """Make the data set in `folder`, or leave it if it is already there: a newcomer's first training set.
 
     Writes `train/` and `dev/` with PNG images of `size` x `size` pixels, and `captions_train.json` and
@@ -112,19 +121,30 @@ def draw_shapes(folder: Path, *, train: int = 1000, dev: int = 200, size: int = 
     Raises UsageError for impossible numbers, and for a folder with anything in it that was not drawn here.
     """
     if train < 1 or dev < 1 or not 32 <= size <= 1024:
-        raise UsageError(f"shapes: train={train}, dev={dev}, size={size}: give train and dev >= 1, size 32 to 1024")
+        raise UsageError(
+            f"shapes: train={train}, dev={dev}, size={size}: give train and dev >= 1, size 32 to 1024"
+        )
     stamp = {"version": 2, "train": train, "dev": dev, "size": size, "seed": seed}
     try:
         held = _held(folder)
         if _finished(folder, stamp, held):
             return
         folder.mkdir(parents=True, exist_ok=True)
-        _write_json(folder / STAMP, {**stamp, "finished": False})  # from here on the folder is known to be ours
+        _write_json(
+            folder / STAMP, {**stamp, "finished": False}
+        )  # from here on the folder is known to be ours
         splits = dict(zip(SPLITS, _scenes(train, dev, random.Random(seed)), strict=True))
         for split, scenes in splits.items():
             if split in held:
                 shutil.rmtree(folder / split)
-            _write_split(folder, split, scenes, first_id=1 if split == "train" else train + 1, size=size, seed=seed)
+            _write_split(
+                folder,
+                split,
+                scenes,
+                first_id=1 if split == "train" else train + 1,
+                size=size,
+                seed=seed,
+            )
         _write_json(folder / STAMP, {**stamp, "finished": True})
     except OSError as error:
         reason = error.strerror or error
@@ -138,12 +158,19 @@ def _held(folder: Path) -> set[str]:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; give a folder to draw the shapes in")
     inside = [folder, *(folder / split for split in SPLITS)]
-    held = {path.relative_to(folder).as_posix() for place in inside if place.is_dir() for path in place.iterdir()}
+    held = {
+        path.relative_to(folder).as_posix()
+        for place in inside
+        if place.is_dir()
+        for path in place.iterdir()
+    }
     unknown = {name for name in held if not OURS.fullmatch(name)}
     if not held & {STAMP, STAMP + ".part"}:
         unknown = held
     if unknown:
-        raise UsageError(f"{folder}: holds {min(unknown)!r}, which was not drawn here; give a new or an empty folder")
+        raise UsageError(
+            f"{folder}: holds {min(unknown)!r}, which was not drawn here; give a new or an empty folder"
+        )
     return held
 
 
@@ -161,14 +188,20 @@ def _scenes(train: int, dev: int, rng: random.Random) -> Iterator[list[Scene]]:
     """Choose the scenes of train, then those of dev: none is in both."""
     sized = [Shape(*words) for words in product(("small", "large"), COLOURS, KINDS)]
     plain = [Shape("", *words) for words in product(COLOURS, KINDS)]
-    singles = [Scene(place, (shape,)) for place in CENTRES if place not in PHRASINGS for shape in sized]
-    pairs = [Scene(relation, pair) for relation in ("above", "left") for pair in permutations(plain, 2)]
+    singles = [
+        Scene(place, (shape,)) for place in CENTRES if place not in PHRASINGS for shape in sized
+    ]
+    pairs = [
+        Scene(relation, pair) for relation in ("above", "left") for pair in permutations(plain, 2)
+    ]
     rng.shuffle(singles)
     rng.shuffle(pairs)
     for count, held_out in ((train, False), (dev, True)):
         chosen: list[Scene] = []
         for pool, share in ((singles, count // SINGLES), (pairs, count - count // SINGLES)):
-            own = [scene for number, scene in enumerate(pool) if (number % HELD_OUT == 0) == held_out]
+            own = [
+                scene for number, scene in enumerate(pool) if (number % HELD_OUT == 0) == held_out
+            ]
             chosen += islice(cycle(_new_words_first(own)), share)
         rng.shuffle(chosen)
         yield chosen
@@ -186,7 +219,9 @@ def _new_words_first(scenes: list[Scene]) -> list[Scene]:
     return new + rest
 
 
-def _write_split(folder: Path, split: str, scenes: list[Scene], *, first_id: int, size: int, seed: int) -> None:
+def _write_split(
+    folder: Path, split: str, scenes: list[Scene], *, first_id: int, size: int, seed: int
+) -> None:
     """Write the images of a split and their annotation file."""
     (folder / split).mkdir()
     images: list[dict[str, object]] = []
@@ -196,22 +231,31 @@ def _write_split(folder: Path, split: str, scenes: list[Scene], *, first_id: int
         _draw(scene, size, random.Random(f"{seed}/{image_id}")).save(folder / split / file_name)
         images.append({"id": image_id, "file_name": file_name, "width": size, "height": size})
         for caption in scene.captions():
-            annotations.append({"id": 5 * first_id + len(annotations), "image_id": image_id, "caption": caption})
+            annotations.append(
+                {"id": 5 * first_id + len(annotations), "image_id": image_id, "caption": caption}
+            )
     info = {"description": "Shapes drawn by captioner", "version": "1"}
-    _write_json(folder / f"captions_{split}.json", {"info": info, "images": images, "annotations": annotations})
+    _write_json(
+        folder / f"captions_{split}.json",
+        {"info": info, "images": images, "annotations": annotations},
+    )
 
 
 def _draw(scene: Scene, size: int, rng: random.Random) -> Image.Image:
     """Paint the scene with jitter, large, and shrink it: that makes the edges smooth."""
     side = size * SUPERSAMPLING
     tone = [rng.randint(205, 240) for _ in range(3)]
-    clouds = Image.frombytes("L", (4, 4), rng.randbytes(16)).resize((side, side), Image.Resampling.BICUBIC)
+    clouds = Image.frombytes("L", (4, 4), rng.randbytes(16)).resize(
+        (side, side), Image.Resampling.BICUBIC
+    )
     light, dark = (tuple(value + change for value in tone) for change in (12, -12))
     image = ImageOps.colorize(clouds, black=dark, white=light)
     canvas = ImageDraw.Draw(image)
     for shape, centre in zip(scene.shapes, CENTRES[scene.where], strict=True):
         jitter = JITTER.get(scene.where, (0.03, 0.03))
-        x, y = (side * (at + rng.uniform(-far, far)) for at, far in zip(centre, jitter, strict=True))
+        x, y = (
+            side * (at + rng.uniform(-far, far)) for at, far in zip(centre, jitter, strict=True)
+        )
         radius = side * RADII[shape.size] * rng.uniform(0.92, 1.08)
         shade = rng.uniform(0.88, 1.08)
         red, green, blue = (min(255, round(value * shade)) for value in COLOURS[shape.colour])
@@ -219,7 +263,9 @@ def _draw(scene: Scene, size: int, rng: random.Random) -> Image.Image:
     return image.reduce(SUPERSAMPLING)
 
 
-def _paint(canvas: ImageDraw.ImageDraw, kind: str, centre: Point, radius: float, tilt: float, fill: Colour) -> None:
+def _paint(
+    canvas: ImageDraw.ImageDraw, kind: str, centre: Point, radius: float, tilt: float, fill: Colour
+) -> None:
     """Draw one shape; those with corners reach a little further than the round ones, so that all look alike in size."""
     x, y = centre
     box = (x - radius, y - radius, x + radius, y + radius)
@@ -229,7 +275,9 @@ def _paint(canvas: ImageDraw.ImageDraw, kind: str, centre: Point, radius: float,
         case "ring":
             canvas.ellipse(box, outline=fill, width=round(0.35 * radius))
         case "triangle":
-            canvas.polygon([_at(centre, 1.15 * radius, tilt + corner / 3) for corner in range(3)], fill=fill)
+            canvas.polygon(
+                [_at(centre, 1.15 * radius, tilt + corner / 3) for corner in range(3)], fill=fill
+            )
         case "cross":
             for turn in (0, 1 / 4):
                 ends = [_at(centre, 1.1 * radius, tilt + turn + half) for half in (0, 1 / 2)]

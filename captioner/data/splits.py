@@ -17,12 +17,12 @@ from captioner.errors import CaptionerError, ImageError, first_few
 from captioner.storage import new_file
 
 
-def load_splits(data: DataConfig, together: Ranks) -> tuple[list[Example], list[Example]]:
+def load_splits(data: DataConfig, ranks: Ranks) -> tuple[list[Example], list[Example]]:
     """Load train and dev, drawing the shapes first if they are asked for, or holding a share of train out as dev."""
     if data.shapes:
-        if together.is_first:
+        if ranks.is_first:
             draw_shapes(data.shapes.folder, train=data.shapes.train, dev=data.shapes.dev)
-        together.wait()
+        ranks.wait()
     train, *dev = (
         load_examples(source.annotations, source.images, source.split, restval=source.restval)
         for source in data.sources().values()
@@ -31,7 +31,7 @@ def load_splits(data: DataConfig, together: Ranks) -> tuple[list[Example], list[
 
 
 def without_unreadable(
-    config: Config, splits: Mapping[str, list[Example]], together: Ranks, *, resumed: bool
+    config: Config, splits: Mapping[str, list[Example]], ranks: Ranks, *, resumed: bool
 ) -> dict[str, list[Example]]:
     """Leave out of each split the images that cannot be read, and list them in the run's skipped.json.
 
@@ -44,8 +44,8 @@ def without_unreadable(
     if resumed and file.exists():
         skipped = json.loads(file.read_text(encoding="utf-8"))
     else:
-        skipped = {name: _problems(config, split, together) for name, split in splits.items()}
-        if together.is_first:
+        skipped = {name: _problems(config, split, ranks) for name, split in splits.items()}
+        if ranks.is_first:
             with new_file(file) as listing:
                 json.dump(skipped, listing, indent=1)
     kept = {}
@@ -53,20 +53,27 @@ def without_unreadable(
         ids = {problem["image_id"] for problem in skipped[name]}
         kept[name] = [example for example in split if example.image_id not in ids]
         if ids:
-            console.print(f"{len(ids)} of {len(split)} images of {name} cannot be read and are skipped: see {file}")
+            console.print(
+                f"{len(ids)} of {len(split)} images of {name} cannot be read and are skipped: see {file}"
+            )
     return kept
 
 
-def _problems(config: Config, split: Sequence[Example], together: Ranks) -> list[dict[str, int | str]]:
-    mine = together.share(split)
+def _problems(config: Config, split: Sequence[Example], ranks: Ranks) -> list[dict[str, int | str]]:
+    mine = ranks.share(split)
     at_least = build_transform(config.encoder.transform, config.encoder.image_size).at_least
-    looked_at = track(unreadable(mine, at_least=at_least), total=len(mine), doing="looking at images", unit="images")
+    looked_at = track(
+        unreadable(mine, at_least=at_least),
+        total=len(mine),
+        doing="looking at images",
+        unit="images",
+    )
     found = [
         {"image_id": example.image_id, "file": str(example.path), "reason": error.reason}
         for example, error in looked_at
         if error
     ]
-    everything = [problem for share in together.gather(found) for problem in share]
+    everything = [problem for share in ranks.gather(found) for problem in share]
     if len(everything) > config.data.bad_images * len(split):
         first = first_few([f"{problem['file']} ({problem['reason']})" for problem in everything])
         raise CaptionerError(
@@ -77,7 +84,9 @@ def _problems(config: Config, split: Sequence[Example], together: Ranks) -> list
     return everything
 
 
-def unreadable(examples: Sequence[Example], *, at_least: int) -> Iterator[tuple[Example, ImageError | None]]:
+def unreadable(
+    examples: Sequence[Example], *, at_least: int
+) -> Iterator[tuple[Example, ImageError | None]]:
     """Read each image as training would, `at_least` pixels wide and high, and say what is wrong with it, if anything.
 
     Pillow decodes beside Python, so threads are enough.

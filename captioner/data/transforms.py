@@ -79,7 +79,9 @@ class RandomResizedCrop:
     @property
     def at_least(self) -> int:
         """The short side of the smallest crop becomes `size`."""
-        return math.ceil(self.size / math.sqrt(self.area[0] * min(self.ratio[0], 1 / self.ratio[1])))
+        return math.ceil(
+            self.size / math.sqrt(self.area[0] * min(self.ratio[0], 1 / self.ratio[1]))
+        )
 
     def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
         """Give (3, size, size) uint8."""
@@ -122,7 +124,12 @@ def build_transform(name: TransformName | AugmentationName, size: int) -> Transf
 def _box(image: Image.Image, width: float, height: float, across: float, down: float) -> Box:
     """Lay a crop into the picture: `across` and `down` of 0 are its left and top edge, 1 its right and bottom edge."""
     left, top = (image.width - width) * across, (image.height - height) * down
-    return left, top, min(left + width, image.width), min(top + height, image.height)  # rounding must not step outside
+    return (
+        left,
+        top,
+        min(left + width, image.width),
+        min(top + height, image.height),
+    )  # rounding must not step outside
 
 
 def _resize(image: Image.Image, box: Box, size: int) -> Image.Image:
@@ -131,4 +138,6 @@ def _resize(image: Image.Image, box: Box, size: int) -> Image.Image:
 
 def _tensor(image: Image.Image) -> Tensor:
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return pixels.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()  # (3, size, size)
+    return (
+        pixels.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
+    )  # (3, size, size)

@@ -53,19 +53,31 @@ def pick_continuations(
     if groups == 1:
         rows = torch.arange(len(log_probs), device=log_probs.device)
         return _pick_best(beams, log_probs, places, rows, width=width, required=required)
-    chosen = torch.zeros((len(places) // groups, log_probs.shape[1]), device=log_probs.device)  # (images, V) how often
+    chosen = torch.zeros(
+        (len(places) // groups, log_probs.shape[1]), device=log_probs.device
+    )  # (images, V) how often
     picks = []
     for number in range(groups):
         rows = (beams.group % groups == number).nonzero().squeeze(1)
         penalised = log_probs[rows] - diversity * chosen[beams.group[rows] // groups]
-        pick = _pick_best(beams.select(rows), penalised, places, rows, width=width, required=required)
-        chosen.index_put_((pick.group // groups, pick.word), torch.ones_like(chosen[0, 0]), accumulate=True)
+        pick = _pick_best(
+            beams.select(rows), penalised, places, rows, width=width, required=required
+        )
+        chosen.index_put_(
+            (pick.group // groups, pick.word), torch.ones_like(chosen[0, 0]), accumulate=True
+        )
         picks.append(pick)
     return Pick(*(torch.cat(parts) for parts in zip(*picks, strict=True)))
 
 
 def _pick_best(
-    beams: Beams, log_probs: Tensor, places: Tensor, rows: Tensor, *, width: int, required: Sequence[int]
+    beams: Beams,
+    log_probs: Tensor,
+    places: Tensor,
+    rows: Tensor,
+    *,
+    width: int,
+    required: Sequence[int],
 ) -> Pick:
     """Choose for each group as many of the best continuations as it has places; `rows` are the beams' own numbers."""
     values, words, bank = _continuations(beams, log_probs, width, required)  # (R, M) each
@@ -77,7 +89,9 @@ def _pick_best(
     if required:
         banks = torch.zeros(candidates.shape, dtype=torch.int64, device=rows.device)
         banks[beams.group, beams.slot] = bank
-        order = _deal_out(candidates.flatten(1), banks.flatten(1), len(required) + 1)  # (groups, all)
+        order = _deal_out(
+            candidates.flatten(1), banks.flatten(1), len(required) + 1
+        )  # (groups, all)
         best = candidates.flatten(1).gather(1, order)
     else:
         best, order = candidates.flatten(1).topk(min(width, candidates[0].numel()), dim=1)
@@ -101,7 +115,9 @@ def _continuations(
     wanted = torch.tensor(list(required), device=log_probs.device)
     missing = missing_words(beams.said, required)  # (R, C)
     held = len(required) - missing.sum(dim=1, keepdim=True)  # (R, 1)
-    twice = ((words.unsqueeze(2) == wanted) & missing.unsqueeze(1)).any(dim=2)  # they stand at the end anyway
+    twice = ((words.unsqueeze(2) == wanted) & missing.unsqueeze(1)).any(
+        dim=2
+    )  # they stand at the end anyway
     forced = log_probs[:, wanted].masked_fill(~missing, NEVER)  # (R, C)
     return (
         torch.cat([values.masked_fill(twice, NEVER), forced], dim=1),
@@ -120,7 +136,9 @@ def _deal_out(values: Tensor, banks: Tensor, count: int) -> Tensor:
     able = values != NEVER
     sorted_banks = banks.gather(1, order)
     mine = torch.nn.functional.one_hot(sorted_banks, count) * able.unsqueeze(2)
-    turn = mine.cumsum(dim=1).gather(2, sorted_banks.unsqueeze(2)).squeeze(2)  # from 1 within its bank
+    turn = (
+        mine.cumsum(dim=1).gather(2, sorted_banks.unsqueeze(2)).squeeze(2)
+    )  # from 1 within its bank
     key = turn * count + (count - 1 - sorted_banks)
     key = key.masked_fill(~able, torch.iinfo(torch.int64).max)
     return order.gather(1, key.argsort(dim=1, stable=True))
@@ -192,29 +210,46 @@ def beam_search(
     )
 
     def rank(caption: Hypothesis) -> float:
-        return caption.log_prob / normalisation(len(caption.words) + 1)
+        return caption.log_prob / normalisation(len(caption.token_ids) + 1)
 
     for _ in range(max_length):
         log_probs, state = step(beams.words, state)  # (R, V)
         pick = pick_continuations(
-            beams, log_probs, places, width=width, groups=groups, diversity=diversity, required=required
+            beams,
+            log_probs,
+            places,
+            width=width,
+            groups=groups,
+            diversity=diversity,
+            required=required,
         )
         beams, row = _continued(beams, pick, log_probs[pick.row, pick.word]), pick.row
         ended = beams.words == eos
         if ended.any():
-            _keep(finished, beams.group[ended] // groups, beams.said[ended, :-1], beams.scores[ended])
-            places = places - torch.zeros_like(places).index_add_(0, beams.group, ended.long().unsqueeze(1))
+            _keep(
+                finished, beams.group[ended] // groups, beams.said[ended, :-1], beams.scores[ended]
+            )
+            places = places - torch.zeros_like(places).index_add_(
+                0, beams.group, ended.long().unsqueeze(1)
+            )
             beams, row = beams.select(~ended), row[~ended]
             if captions < beam:
                 bars = [_bar(map(rank, found), captions) for found in finished]
-                hopeful = _hopeful(beams.group // groups, beams.total / normalisation(max_length + 1), bars)
+                hopeful = _hopeful(
+                    beams.group // groups, beams.total / normalisation(max_length + 1), bars
+                )
                 beams, row = beams.select(hopeful), row[hopeful]
         if len(row) == 0:
             break
         state = select_state(state, row)
     else:
         log_probs, _ = step(beams.words, state)
-        _keep(finished, beams.group // groups, beams.said, torch.cat([beams.scores, log_probs[:, eos : eos + 1]], 1))
+        _keep(
+            finished,
+            beams.group // groups,
+            beams.said,
+            torch.cat([beams.scores, log_probs[:, eos : eos + 1]], 1),
+        )
 
     return [sorted(found, key=rank, reverse=True)[:captions] for found in finished]
 
@@ -249,6 +284,10 @@ def _hopeful(images: Tensor, bounds: Tensor, bars: Sequence[float]) -> Tensor:
 
 
 def _keep(finished: list[list[Hypothesis]], images: Tensor, said: Tensor, scores: Tensor) -> None:
-    for image, words, log_probs in zip(images.tolist(), said.tolist(), scores.tolist(), strict=True):
-        if all(words != other.words for other in finished[image]):  # groups may end up with the same caption
+    for image, words, log_probs in zip(
+        images.tolist(), said.tolist(), scores.tolist(), strict=True
+    ):
+        if all(
+            words != other.token_ids for other in finished[image]
+        ):  # groups may end up with the same caption
             finished[image].append(Hypothesis(words, log_probs))

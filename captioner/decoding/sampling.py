@@ -47,7 +47,9 @@ def sample(
         words = None
         scaled = log_probs / temperature
         if top_k is not None or top_p < 1:
-            scaled, words = scaled.topk(min(top_k or scaled.shape[1], scaled.shape[1]), dim=1)  # the likeliest first
+            scaled, words = scaled.topk(
+                min(top_k or scaled.shape[1], scaled.shape[1]), dim=1
+            )  # the likeliest first
         probabilities = scaled.softmax(dim=1)
         if top_p < 1:
             before = probabilities.cumsum(dim=1) - probabilities
@@ -61,7 +63,9 @@ def sample(
     return _write(step, state, drawn, bos=bos, eos=eos, max_length=draws.shape[1])
 
 
-def _write(step: Step, state: State, choose: Choose, *, bos: int, eos: int, max_length: int) -> list[Hypothesis]:
+def _write(
+    step: Step, state: State, choose: Choose, *, bos: int, eos: int, max_length: int
+) -> list[Hypothesis]:
     """Write a caption for each row, of `max_length` words at most; one that gets there is ended there.
 
     Only captions that are not ended are stepped. Log-probabilities are the step's own, however the words are chosen.
@@ -73,7 +77,9 @@ def _write(step: Step, state: State, choose: Choose, *, bos: int, eos: int, max_
     words = torch.full((rows,), bos, device=device)
     for place in range(max_length + 1):
         log_probs, state = step(words, state)  # (R, V)
-        words = choose(log_probs, alive, place) if place < max_length else torch.full_like(words, eos)
+        words = (
+            choose(log_probs, alive, place) if place < max_length else torch.full_like(words, eos)
+        )
         said[alive, place] = words
         scores[alive, place] = log_probs.gather(1, words.unsqueeze(1)).squeeze(1)
         going = words != eos

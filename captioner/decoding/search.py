@@ -12,11 +12,19 @@ from torch import Tensor
 
 from captioner.config.schema import DecodingConfig
 from captioner.decoding.beam import Normalisation, average, beam_search, none, wu
-from captioner.decoding.constraints import Rule, at_least, forbid, no_double_words, no_repeated_ngram, obey, require
+from captioner.decoding.constraints import (
+    Rule,
+    at_least,
+    forbid,
+    no_double_words,
+    no_repeated_ngram,
+    obey,
+    require,
+)
 from captioner.decoding.sampling import greedy, sample
 from captioner.errors import UsageError
 from captioner.text.tokenizer import tokenize
-from captioner.text.vocabulary import BOS, EOS, UNSPEAKABLE, Vocabulary
+from captioner.text.vocabulary import BOS, EOS, SUPPRESSED, Vocabulary
 from captioner.types import Hypothesis, State, Step, select_state
 
 Search = Callable[[State, Sequence[int]], list[list[Hypothesis]]]
@@ -30,10 +38,18 @@ def build_search(step: Step, config: DecodingConfig, vocabulary: Vocabulary) -> 
         UsageError: the model does not know a word that captions should hold, or they have no room for all of them.
     """
     prefix = _ids(tokenize(config.prefix), vocabulary, "prefix")
-    required = [word for word in _ids(_words(config.require, "require"), vocabulary, "require") if word not in prefix]
-    forbidden = [vocabulary.id_of(word) for word in _words(config.forbid, "forbid") if word in vocabulary]
+    required = [
+        word
+        for word in _ids(_words(config.require, "require"), vocabulary, "require")
+        if word not in prefix
+    ]
+    forbidden = [
+        vocabulary.id_of(word) for word in _words(config.forbid, "forbid") if word in vocabulary
+    ]
     if both := sorted({*prefix, *required} & {*forbidden}):
-        raise UsageError(f"'{vocabulary.words[both[0]]}' is forbidden, and asked for by prefix or require")
+        raise UsageError(
+            f"'{vocabulary.words[both[0]]}' is forbidden, and asked for by prefix or require"
+        )
     if len(prefix) + len(required) > config.max_length:
         raise UsageError(
             f"max_length ({config.max_length} words) has no room for prefix and require "
@@ -55,7 +71,7 @@ def build_search(step: Step, config: DecodingConfig, vocabulary: Vocabulary) -> 
 
 
 def _rules(config: DecodingConfig, forbidden: Sequence[int], required: Sequence[int]) -> list[Rule]:
-    rules = [forbid([*UNSPEAKABLE, *forbidden])]
+    rules = [forbid([*SUPPRESSED, *forbidden])]
     if config.min_length:
         rules.append(at_least(config.min_length, eos=EOS))
     if required:
@@ -67,13 +83,17 @@ def _rules(config: DecodingConfig, forbidden: Sequence[int], required: Sequence[
     return rules
 
 
-def _beam(step: Step, state: State, required: Sequence[int], config: DecodingConfig) -> list[list[Hypothesis]]:
+def _beam(
+    step: Step, state: State, required: Sequence[int], config: DecodingConfig
+) -> list[list[Hypothesis]]:
     width = -(-max(config.beam, config.captions) // config.groups)  # of a group
     if required:
         width = max(width, len(required) + 1)  # a place for each bank
     beam = width * config.groups
     if beam == 1:
-        return [[best] for best in greedy(step, state, bos=BOS, eos=EOS, max_length=config.max_length)]
+        return [
+            [best] for best in greedy(step, state, bos=BOS, eos=EOS, max_length=config.max_length)
+        ]
     return beam_search(
         step,
         state,
@@ -101,7 +121,9 @@ def _normalisation(config: DecodingConfig) -> Normalisation:
             assert_never(other)
 
 
-def _sample(step: Step, state: State, keys: Sequence[int], config: DecodingConfig) -> list[list[Hypothesis]]:
+def _sample(
+    step: Step, state: State, keys: Sequence[int], config: DecodingConfig
+) -> list[list[Hypothesis]]:
     device, count = state[0].device, config.captions
     draws = torch.cat([_draws(config, key) for key in keys]).to(device)
     rows = torch.arange(len(keys), device=device).repeat_interleave(count)

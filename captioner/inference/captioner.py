@@ -25,12 +25,12 @@ from captioner.inference.explain import explain_captions
 from captioner.metrics.calibration import confidence
 from captioner.models.build import build_model, load_weights
 from captioner.models.encoder import fold_batch_norms
-from captioner.models.encoder_decoder import CaptioningModel, Ensemble
+from captioner.models.encoder_decoder import EncoderDecoder, Ensemble
 from captioner.models.folder import read_model, resolve, write_model
 from captioner.storage import new_folder
 from captioner.text.tokenizer import detokenize, tokenize
 from captioner.text.vocabulary import Vocabulary
-from captioner.types import Batch, Hypothesis, Speaker
+from captioner.types import Batch, Hypothesis, StepModel
 
 Result = TypeVar("Result")
 Decoding = DecodingConfig | Mapping[str, object]
@@ -46,7 +46,7 @@ class Captioner:
 
     def __init__(
         self,
-        models: Sequence[CaptioningModel],
+        models: Sequence[EncoderDecoder],
         vocabulary: Vocabulary,
         config: ModelConfig,
         *,
@@ -56,8 +56,10 @@ class Captioner:
         """Take models that share vocabulary and preprocessing; `config` is the first one's."""
         self.device = pick_device(device)
         self.models = [model.to(self.device).eval() for model in models]
-        folded = [CaptioningModel(fold_batch_norms(model.encoder), model.decoder) for model in self.models]
-        self.speaker: Speaker = folded[0] if len(folded) == 1 else Ensemble(folded)
+        folded = [
+            EncoderDecoder(fold_batch_norms(model.encoder), model.decoder) for model in self.models
+        ]
+        self.step_model: StepModel = folded[0] if len(folded) == 1 else Ensemble(folded)
         self.vocabulary = vocabulary
         self.config = config
         self.precision = precision
@@ -76,7 +78,7 @@ class Captioner:
             UsageError: the folders' vocabularies or preprocessing differ.
         """
         paths = [resolve(folder) for folder in folders or (None,)]
-        models: list[CaptioningModel] = []
+        models: list[EncoderDecoder] = []
         for path in paths:
             config, vocabulary, state = read_model(path)
             if not models:
@@ -100,7 +102,9 @@ class Captioner:
             raise UsageError("an ensemble has no folder of its own: keep its models' folders")
         state = self.models[0].state_dict()
         with new_folder(Path(folder)) as place:
-            write_model(place, config=self.config, vocabulary=self.vocabulary, state=state, half=half)
+            write_model(
+                place, config=self.config, vocabulary=self.vocabulary, state=state, half=half
+            )
 
     def caption(
         self,
@@ -123,7 +127,9 @@ class Captioner:
             ImageError: an image cannot be read. `stream` goes on after such an image.
             UsageError: `decoding` holds a mistake.
         """
-        one = isinstance(images, (str, Path, bytes, Image.Image)) or (isinstance(images, Tensor) and images.dim() == 3)
+        one = isinstance(images, (str, Path, bytes, Image.Image)) or (
+            isinstance(images, Tensor) and images.dim() == 3
+        )
         many: Iterable[ImageLike] = [images] if one else images  # type: ignore[list-item, assignment]
         captions = []
         for result in self.stream(many, decoding=decoding, explain=explain, batch_size=batch_size):
@@ -145,13 +151,19 @@ class Captioner:
         The next images are read while these are captioned, and no more than that are held in memory.
         """
         settings = self.decoding(decoding)
-        search = build_search(self.speaker.step, settings, self.vocabulary)
+        search = build_search(self.step_model.step, settings, self.vocabulary)
         return self._in_batches(
-            images, lambda good, _: self._caption_batch(good, search, settings, explain=explain), batch_size
+            images,
+            lambda good, _: self._caption_batch(good, search, settings, explain=explain),
+            batch_size,
         )
 
     def score(
-        self, images: Sequence[ImageLike], captions: Sequence[Sequence[str]], *, batch_size: int = 16
+        self,
+        images: Sequence[ImageLike],
+        captions: Sequence[Sequence[str]],
+        *,
+        batch_size: int = 16,
     ) -> Iterator[list[Caption] | ImageError]:
         """Say how probable the model finds given captions: a sequence of them for each image, in their order.
 
@@ -161,20 +173,29 @@ class Captioner:
             UsageError: there are not as many sequences of captions as images, or one of them is a plain text.
         """
         if any(isinstance(texts, str) for texts in captions) or len(images) != len(captions):
-            raise UsageError("give a list of captions for each image, as in score(['a.jpg'], [['a dog', 'a cat']])")
+            raise UsageError(
+                "give a list of captions for each image, as in score(['a.jpg'], [['a dog', 'a cat']])"
+            )
         return self._in_batches(
-            images, lambda good, places: self._score_batch(good, [captions[place] for place in places]), batch_size
+            images,
+            lambda good, places: self._score_batch(good, [captions[place] for place in places]),
+            batch_size,
         )
 
     def _in_batches(
-        self, images: Iterable[ImageLike], work: Callable[[Tensor, list[int]], list[Result]], batch_size: int
+        self,
+        images: Iterable[ImageLike],
+        work: Callable[[Tensor, list[int]], list[Result]],
+        batch_size: int,
     ) -> Iterator[Result | ImageError]:
         """Do the work for the images that can be read, (B, 3, size, size) with their places, in order."""
         first = 0
         for batch in read_ahead(iter(images), self.transform, size=batch_size):
             good = [place for place, image in enumerate(batch) if isinstance(image, Tensor)]
             stack = torch.stack([batch[place] for place in good]) if good else None  # type: ignore[misc]
-            results = iter(work(stack, [first + place for place in good]) if stack is not None else [])
+            results = iter(
+                work(stack, [first + place for place in good]) if stack is not None else []
+            )
             for image in batch:
                 yield image if isinstance(image, ImageError) else next(results)
             first += len(batch)
@@ -203,27 +224,35 @@ class Captioner:
         images = images.to(self.device)
         keys = [key_of(image) for image in images] if settings.method == "sample" else []
         with autocast(self.device, self.precision):
-            state = self.speaker.begin(images)
+            state = self.step_model.init_state(images)
             found = search(state, keys)
             captions = []
             for best, *others in found:
                 further = tuple(self._told(other, settings) for other in others)
                 captions.append(replace(self._told(best, settings), others=further))
             if explain:
-                captions = explain_captions(self.speaker, images, state, captions, [best.words for best, *_ in found])
+                captions = explain_captions(
+                    self.step_model, images, state, captions, [best.token_ids for best, *_ in found]
+                )
         return captions
 
     def _told(self, found: Hypothesis, settings: DecodingConfig | None = None) -> Caption:
         """From ids to words, with how sure the model is."""
-        texts = [self.vocabulary.words[word] for word in found.words]
+        texts = [self.vocabulary.words[word] for word in found.token_ids]
         calibrated = self.config.confidence
         words = tuple(
-            Word(text, log_prob, confidence(log_prob, calibrated.temperature) if calibrated else None)
+            Word(
+                text, log_prob, confidence(log_prob, calibrated.temperature) if calibrated else None
+            )
             for text, log_prob in zip(texts, found.log_probs, strict=False)  # without the end
         )
         sure = fmean(word.confidence or 0.0 for word in words) if words and calibrated else None
-        silent = settings is not None and settings.min_confidence > 0 and (sure or 0.0) < settings.min_confidence
-        return Caption(detokenize(texts), words, found.log_prob, sure, silent)
+        abstained = (
+            settings is not None
+            and settings.min_confidence > 0
+            and (sure or 0.0) < settings.min_confidence
+        )
+        return Caption(detokenize(texts), words, found.log_prob, sure, abstained)
 
     @torch.inference_mode()
     def _score_batch(self, images: Tensor, texts: Sequence[Sequence[str]]) -> list[list[Caption]]:
@@ -233,16 +262,28 @@ class Captioner:
         if not flat:
             return [[] for _ in captions]
         tokens, mask = pad(flat)  # (N, T)
-        owner = torch.tensor([number for number, given in enumerate(captions) for _ in given])
-        batch = Batch(images, tokens, mask, owner, image=torch.arange(len(images))).to(self.device)
+        source_index = torch.tensor(
+            [number for number, given in enumerate(captions) for _ in given]
+        )
+        batch = Batch(
+            images, tokens, mask, source_index, example_index=torch.arange(len(images))
+        ).to(self.device)
         with autocast(self.device, self.precision):
-            log_probs = self.speaker.read(batch, self.speaker.begin(images))
+            log_probs = self.step_model.log_probs(batch, self.step_model.init_state(images))
         each = iter(torch.split(log_probs.cpu(), [len(words) - 1 for words in flat]))
-        return [[self._told(Hypothesis(words[1:-1], next(each).tolist())) for words in given] for given in captions]
+        return [
+            [self._told(Hypothesis(words[1:-1], next(each).tolist())) for words in given]
+            for given in captions
+        ]
 
 
 def _check_alike(
-    folder: Path, config: ModelConfig, vocabulary: Vocabulary, other: Path, its: ModelConfig, words: Vocabulary
+    folder: Path,
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+    other: Path,
+    its: ModelConfig,
+    words: Vocabulary,
 ) -> None:
     """Refuse an ensemble of models that would read other words or see other images."""
     if words != vocabulary:
@@ -253,4 +294,6 @@ def _check_alike(
     for setting in ("transform", "image_size"):
         mine, theirs = (getattr(which.encoder, setting) for which in (config, its))
         if mine != theirs:
-            raise UsageError(f"{other} has encoder.{setting} {theirs}, {folder} has {mine}: an ensemble needs one")
+            raise UsageError(
+                f"{other} has encoder.{setting} {theirs}, {folder} has {mine}: an ensemble needs one"
+            )

@@ -13,13 +13,17 @@ from torch import Tensor
 from captioner.captions import Caption, Explanation, Heat
 from captioner.data.batching import pad
 from captioner.models.context import AdditiveAttention
-from captioner.models.encoder_decoder import CaptioningModel
+from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.text.vocabulary import BOS, EOS
-from captioner.types import Batch, Speaker, State, select_state
+from captioner.types import Batch, State, StepModel, select_state
 
 
 def explain_captions(
-    speaker: Speaker, images: Tensor, state: State, captions: Sequence[Caption], ids: Sequence[Sequence[int]]
+    model: StepModel,
+    images: Tensor,
+    state: State,
+    captions: Sequence[Caption],
+    ids: Sequence[Sequence[int]],
 ) -> list[Caption]:
     """Give the words of each caption their heat; what is silent, and so not shown, stays as it is.
 
@@ -27,31 +31,33 @@ def explain_captions(
     of ensembles, whose members look each elsewhere, parts of the image are hidden: some 50 times the work.
 
     Args:
-        speaker: what said the captions.
+        model: what said the captions.
         images: (B, 3, height, width), a caption each.
         state: of the images, before the first word.
         captions: what was said.
         ids: their words, as numbers.
     """
-    shown = [place for place, caption in enumerate(captions) if not caption.silent]
+    shown = [place for place, caption in enumerate(captions) if not caption.abstained]
     if not shown:
         return list(captions)
     rows, said = torch.tensor(shown, device=images.device), [ids[place] for place in shown]
     heats: list[list[Heat]]
     way: Explanation
-    if isinstance(speaker, CaptioningModel) and isinstance(speaker.decoder.context, AdditiveAttention):
-        way, heats = "attention", attention(speaker, images[rows], select_state(state, rows), said)
+    if isinstance(model, EncoderDecoder) and isinstance(model.decoder.context, AdditiveAttention):
+        way, heats = "attention", attention(model, images[rows], select_state(state, rows), said)
     else:
-        way, heats = "occlusion", occlusion(speaker, images[rows], said)
+        way, heats = "occlusion", occlusion(model, images[rows], said)
     explained = list(captions)
     for place, heat in zip(shown, heats, strict=True):
-        words = tuple(replace(word, heat=own) for word, own in zip(captions[place].words, heat, strict=True))
+        words = tuple(
+            replace(word, heat=own) for word, own in zip(captions[place].words, heat, strict=True)
+        )
         explained[place] = replace(captions[place], words=words, explanation=way)
     return explained
 
 
 def attention(
-    model: CaptioningModel, images: Tensor, state: State, captions: Sequence[Sequence[int]]
+    model: EncoderDecoder, images: Tensor, state: State, captions: Sequence[Sequence[int]]
 ) -> list[list[Heat]]:
     """Give for each image a map for each word of its caption, in the shape of the CNN's last map, which is square.
 
@@ -63,32 +69,40 @@ def attention(
     tokens, mask = pad([[BOS, *words, EOS] for words in captions])
     number = torch.arange(len(captions))  # each caption is of its own image
     batch = Batch(images, tokens, mask, number, number).to(images.device)
-    weights = cast(Tensor, model.listen(batch, state).weights)  # (M, P)
+    weights = cast(Tensor, model.decode(batch, state).weights)  # (M, P)
     side = math.isqrt(weights.shape[1])
     each = torch.split(weights.cpu().view(-1, side, side), [len(words) + 1 for words in captions])
-    return [[tuple(map(tuple, word)) for word in maps[:-1].tolist()] for maps in each]  # the last is that of <eos>
+    return [
+        [tuple(map(tuple, word)) for word in maps[:-1].tolist()] for maps in each
+    ]  # the last is that of <eos>
 
 
 GRID = 7
 _GREY = (124, 116, 104)  # ImageNet's mean, which the encoder sees as nothing
 
 
-def occlusion(speaker: Speaker, images: Tensor, captions: Sequence[Sequence[int]]) -> list[list[Heat]]:
+def occlusion(
+    model: StepModel, images: Tensor, captions: Sequence[Sequence[int]]
+) -> list[list[Heat]]:
     """Give for each image (3, height, width) a map for each word of its caption.
 
     A grey square, two cells of the grid wide, hides one part after the other, and the caption is read again with each
     (Zeiler and Fergus 2014, section 4.2): one batch of `GRID` x `GRID` + 1 images for each image.
     """
-    return [_heat(speaker, image, list(words)) for image, words in zip(images, captions, strict=True)]
+    return [_heat(model, image, list(words)) for image, words in zip(images, captions, strict=True)]
 
 
-def _heat(speaker: Speaker, image: Tensor, words: list[int]) -> list[Heat]:
-    variants = torch.cat([image.unsqueeze(0), _hidden(image)])  # (1 + GRID * GRID, 3, height, width)
+def _heat(model: StepModel, image: Tensor, words: list[int]) -> list[Heat]:
+    variants = torch.cat(
+        [image.unsqueeze(0), _hidden(image)]
+    )  # (1 + GRID * GRID, 3, height, width)
     tokens, mask = pad([[BOS, *words, EOS]] * len(variants))
-    owner = torch.arange(len(variants), device=image.device)
-    one = torch.zeros_like(owner)  # all are variants of one image
-    batch = Batch(variants, tokens.to(image.device), mask.to(image.device), owner, one)
-    log_probs = speaker.read(batch, speaker.begin(variants)).view(len(variants), -1)  # (1 + GRID * GRID, T)
+    source_index = torch.arange(len(variants), device=image.device)
+    one = torch.zeros_like(source_index)  # all are variants of one image
+    batch = Batch(variants, tokens.to(image.device), mask.to(image.device), source_index, one)
+    log_probs = model.log_probs(batch, model.init_state(variants)).view(
+        len(variants), -1
+    )  # (1 + GRID * GRID, T)
     lost = (log_probs[0] - log_probs[1:]).t().reshape(-1, GRID, GRID)  # (T, GRID, GRID)
     return [tuple(tuple(row) for row in word) for word in lost[: len(words)].tolist()]
 

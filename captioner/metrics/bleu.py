@@ -61,11 +61,14 @@ def bleu(sums: Sequence[Number]) -> tuple[Number, Number, Number, Number]:
     """
     length, reference_length, *counts = sums
     precisions = [
-        (match + _TINY) / (total + _SMALL) for match, total in zip(counts[:ORDERS], counts[ORDERS:], strict=True)
+        (match + _TINY) / (total + _SMALL)
+        for match, total in zip(counts[:ORDERS], counts[ORDERS:], strict=True)
     ]
     ratio = (length + _TINY) / (reference_length + _SMALL)
     penalty = np.exp(np.minimum(0, 1 - 1 / ratio))
-    one, two, three, four = (penalty * math.prod(precisions[:n]) ** (1 / n) for n in range(1, ORDERS + 1))
+    one, two, three, four = (
+        penalty * math.prod(precisions[:n]) ** (1 / n) for n in range(1, ORDERS + 1)
+    )
     return one, two, three, four
 
 

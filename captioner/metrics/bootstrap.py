@@ -18,9 +18,9 @@ _SEED = 0
 
 def resample(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Draw as many rows as there are, with repetition, and sum each column: (rows, columns) → (columns, RESAMPLES)."""
-    chance = np.random.default_rng(_SEED)
+    rng = np.random.default_rng(_SEED)
     number = len(rows)
-    draws = (chance.integers(number, size=number) for _ in range(RESAMPLES))
+    draws = (rng.integers(number, size=number) for _ in range(RESAMPLES))
     return np.stack([np.bincount(draw, minlength=number) @ rows for draw in draws], axis=1)
 
 

@@ -61,13 +61,18 @@ def calibration_error(captions: Sequence[Sequence[Said]], temperature: float) ->
 def unseen_error(captions: Sequence[Sequence[Said]]) -> float:
     """Give the calibration error on captions that the temperature was not fitted on: each half with the other's."""
     halves = captions[::2], captions[1::2]
-    errors = [calibration_error(mine, fit_temperature(other)) * len(mine) for mine, other in (halves, halves[::-1])]
+    errors = [
+        calibration_error(mine, fit_temperature(other)) * len(mine)
+        for mine, other in (halves, halves[::-1])
+    ]
     return sum(errors) / max(1, len(captions))
 
 
 def _log_loss(words: Sequence[Said], temperature: float) -> float:
     total = 0.0
     for word in words:
-        logarithm = min(word.log_prob / temperature, -1e-9)  # a word that is certain and wrong is not infinitely bad
+        logarithm = min(
+            word.log_prob / temperature, -1e-9
+        )  # a word that is certain and wrong is not infinitely bad
         total -= logarithm if word.right else math.log(-math.expm1(logarithm))
     return total / max(1, len(words))

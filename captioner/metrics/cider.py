@@ -14,7 +14,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from captioner.metrics.ngrams import ORDERS, Integers, NgramCounts, count_all, lengths_of, pair, split
+from captioner.metrics.ngrams import (
+    ORDERS,
+    Integers,
+    NgramCounts,
+    count_all,
+    lengths_of,
+    pair,
+    split,
+)
 
 Floats = NDArray[np.float64]
 
@@ -44,12 +52,18 @@ class ReferenceNgrams:
         self.sizes = lengths_of(references)  # references of each image
         self.lengths = pairs_in(captions)
         self._vocabulary: dict[str, int] = {}
-        self._orders = [_Order(counts, self.sizes) for counts in count_all(captions, self._vocabulary)]
+        self._orders = [
+            _Order(counts, self.sizes) for counts in count_all(captions, self._vocabulary)
+        ]
 
     def match(self, images: Integers, captions: Sequence[Sequence[str]]) -> Iterator[Matches]:
         """Compare each tokenised caption with the references of its image, order by order."""
-        known = np.zeros(1, np.int64)  # the number among the references of each n-gram of the order before
-        for order, counts in zip(self._orders, count_all(captions, dict(self._vocabulary)), strict=True):
+        known = np.zeros(
+            1, np.int64
+        )  # the number among the references of each n-gram of the order before
+        for order, counts in zip(
+            self._orders, count_all(captions, dict(self._vocabulary)), strict=True
+        ):
             before, word = split(counts.kinds)
             known = order.find(pair(known[before], word))
             yield order.match(images, counts._replace(ngram=known[counts.ngram]))
@@ -84,7 +98,9 @@ class _Order:
         place = np.searchsorted(self._places, wanted)
         having = np.where(self._places[place] == wanted, self._having[place], 0)
         mine = np.repeat(np.arange(len(wanted)), having)
-        its = np.arange(len(mine)) + np.repeat(self._first[place] - having.cumsum() + having, having)
+        its = np.arange(len(mine)) + np.repeat(
+            self._first[place] - having.cumsum() + having, having
+        )
         caption, reference = counts.caption[mine], self._reference[its]
         norms = self._norms_of(counts, len(images))[caption] * self._norms[reference]
         weight = self._idf[counts.ngram[mine]] ** 2 / norms
@@ -92,7 +108,9 @@ class _Order:
 
     def _norms_of(self, counts: NgramCounts, captions: int) -> Floats:
         """Give the Euclidean length of each caption's weights: 1 instead of 0, so that one can divide by it."""
-        squares = np.bincount(counts.caption, (counts.times * self._idf[counts.ngram]) ** 2, minlength=captions)
+        squares = np.bincount(
+            counts.caption, (counts.times * self._idf[counts.ngram]) ** 2, minlength=captions
+        )
         return np.sqrt(np.where(squares > 0, squares, 1))
 
 

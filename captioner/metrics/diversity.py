@@ -20,7 +20,9 @@ class Diversity:
     vocabulary: int  # different words of all captions
     distinct: float  # share of different captions among all, 0 to 1
     repetitive: float  # share of captions that say a word twice in a row, or a pair of words twice
-    unseen: float | None  # share of captions that are not among the training captions; None: those are not known
+    unseen: (
+        float | None
+    )  # share of captions that are not among the training captions; None: those are not known
 
     @property
     def shown(self) -> dict[str, str]:
@@ -31,10 +33,14 @@ class Diversity:
             "distinct captions": f"{self.distinct:.1%}",
             "captions that repeat words": f"{self.repetitive:.1%}",
         }
-        return shown if self.unseen is None else shown | {"not seen in training": f"{self.unseen:.1%}"}
+        return (
+            shown if self.unseen is None else shown | {"not seen in training": f"{self.unseen:.1%}"}
+        )
 
 
-def measure_diversity(captions: Sequence[Sequence[str]], seen: Collection[tuple[str, ...]] | None = None) -> Diversity:
+def measure_diversity(
+    captions: Sequence[Sequence[str]], seen: Collection[tuple[str, ...]] | None = None
+) -> Diversity:
     """Measure one or more tokenised captions; `seen` are the tokenised captions of training."""
     said = [tuple(words) for words in captions]
     return Diversity(
@@ -61,7 +67,10 @@ class LengthBin(NamedTuple):
 
 
 def bleu_by_length(
-    references: Sequence[Sequence[Sequence[str]]], candidates: Sequence[Sequence[str]], *, bins: int = 5
+    references: Sequence[Sequence[Sequence[str]]],
+    candidates: Sequence[Sequence[str]],
+    *,
+    bins: int = 5,
 ) -> list[LengthBin]:
     """Group images by the mean length of their references, and give the BLEU-4 of each group, the shortest first.
 

@@ -74,7 +74,9 @@ BEAM = 40
 
 Pair = tuple[int, int]  # places in the candidate and in the reference
 _NOWHERE = (-2, -2)
-_Hypothesis = tuple[int, int, int, tuple[Pair, ...]]  # equal words, pairs, neighbours, the pairs: the larger the better
+_Hypothesis = tuple[
+    int, int, int, tuple[Pair, ...]
+]  # equal words, pairs, neighbours, the pairs: the larger the better
 
 
 def align(possible: Mapping[Pair, bool]) -> dict[int, int]:
@@ -87,7 +89,11 @@ def align(possible: Mapping[Pair, bool]) -> dict[int, int]:
     for mine, its in possible:
         options.setdefault(mine, []).append(its)
         claims[its] = claims.get(its, 0) + 1
-    certain = {mine: places[0] for mine, places in options.items() if len(places) == 1 and claims[places[0]] == 1}
+    certain = {
+        mine: places[0]
+        for mine, places in options.items()
+        if len(places) == 1 and claims[places[0]] == 1
+    }
     if len(certain) == len(options):
         return certain
     disputed = {mine: places for mine, places in options.items() if mine not in certain}
@@ -118,7 +124,12 @@ def _search(
                 pair = mine, its
                 before = last == (mine - 1, its - 1) or certain.get(mine - 1) == its - 1
                 after = certain.get(mine + 1) == its + 1
-                longer = (equals + equal[pair], size + 1, neighbours + before + after, (*pairs, pair))
+                longer = (
+                    equals + equal[pair],
+                    size + 1,
+                    neighbours + before + after,
+                    (*pairs, pair),
+                )
                 key = (taken | 1 << its, pair)
                 if key not in extended or longer > extended[key]:
                     extended[key] = longer
@@ -143,7 +154,9 @@ class Meteor:
 
     def __init__(self, references: Sequence[Sequence[Sequence[str]]]) -> None:
         """Take the tokenised references of each image: images x references x words. Each image has at least one."""
-        self._lexicon = Lexicon(word for captions in references for words in captions for word in words)
+        self._lexicon = Lexicon(
+            word for captions in references for words in captions for word in words
+        )
         self._images = references
 
     @property
@@ -170,7 +183,11 @@ class Meteor:
         for words, references in zip(candidates, self._images, strict=True):
             candidate = _Candidate(words, self._lexicon)
             # References are indexed here and not once for all: 25,000 dicts cost the garbage collector more than that.
-            rows.append(max((_compare(candidate, _Reference(caption)) for caption in references), key=meteor))
+            rows.append(
+                max(
+                    (_compare(candidate, _Reference(caption)) for caption in references), key=meteor
+                )
+            )
         return rows
 
 

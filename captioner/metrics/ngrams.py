@@ -47,10 +47,14 @@ def count_all(captions: Sequence[Sequence[str]], vocabulary: dict[str, int]) -> 
     An n-gram is a pair: the number of its first n - 1 words, and that of its last word in the vocabulary.
     """
     lengths = lengths_of(captions)
-    numbers = (vocabulary.setdefault(word, len(vocabulary)) for word in chain.from_iterable(captions))
+    numbers = (
+        vocabulary.setdefault(word, len(vocabulary)) for word in chain.from_iterable(captions)
+    )
     words = np.fromiter(numbers, np.int64, lengths.sum())
     caption = np.repeat(np.arange(len(captions)), lengths)
-    before = np.zeros(len(words) + 1, np.int64)  # the number of the n - 1 words that start at each place
+    before = np.zeros(
+        len(words) + 1, np.int64
+    )  # the number of the n - 1 words that start at each place
     counts = []
     for n in range(ORDERS):
         pairs = pair(before[:-1], words[n:])

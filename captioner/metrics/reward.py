@@ -38,7 +38,9 @@ class Reward:
         Metrics have COCO's names: "CIDEr" is CIDEr-D (0 to 10) of captions with an end mark; the others are 0 to 1,
         "Bleu_4" that of a sentence. Only those with a positive weight are computed.
         """
-        self._parts = [(weight, _score(name, references)) for name, weight in weights.items() if weight > 0]
+        self._parts = [
+            (weight, _score(name, references)) for name, weight in weights.items() if weight > 0
+        ]
 
     def __call__(self, images: Sequence[int], captions: Captions) -> Floats:
         """Give the reward (N,) of each of N tokenised captions of the images with these numbers, repeats allowed."""
@@ -56,9 +58,13 @@ def _score(name: RewardName, references: Sequence[Captions]) -> Score:
         case "Bleu_4":
             return _of_chosen(references, _bleu_4)
         case "ROUGE_L":
-            return _of_chosen(references, lambda chosen, captions: RougeL(chosen).score(captions)[1])
+            return _of_chosen(
+                references, lambda chosen, captions: RougeL(chosen).score(captions)[1]
+            )
         case "METEOR":
-            return _of_chosen(references, lambda chosen, captions: Meteor(chosen).score(captions)[1])
+            return _of_chosen(
+                references, lambda chosen, captions: Meteor(chosen).score(captions)[1]
+            )
         case other:
             assert_never(other)
 
@@ -68,10 +74,13 @@ def _ended(captions: Captions) -> Captions:
 
 
 def _of_chosen(
-    references: Sequence[Captions], metric: Callable[[Sequence[Captions], Captions], Sequence[float]]
+    references: Sequence[Captions],
+    metric: Callable[[Sequence[Captions], Captions], Sequence[float]],
 ) -> Score:
     """Make a score of a metric to which only the references of a caption's own image matter."""
-    return lambda images, captions: np.array(metric([references[image] for image in images], captions))
+    return lambda images, captions: np.array(
+        metric([references[image] for image in images], captions)
+    )
 
 
 def _bleu_4(references: Sequence[Captions], captions: Captions) -> list[float]:

@@ -55,5 +55,7 @@ def _f_measure(candidate: Sequence[str], references: Sequence[_Reference]) -> fl
     if not any(common):
         return 0.0
     precision = max(common) / len(candidate)
-    recall = max(words / reference.length for words, reference in zip(common, references, strict=True))
+    recall = max(
+        words / reference.length for words, reference in zip(common, references, strict=True)
+    )
     return (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)

@@ -38,7 +38,9 @@ class Scores:
     """
 
     images: Sequence[ImageId]
-    statistics: NDArray[np.float64]  # (images, columns): what the metrics counted of each image, see `figures_of`
+    statistics: NDArray[
+        np.float64
+    ]  # (images, columns): what the metrics counted of each image, see `figures_of`
     java: Sequence[JavaName]  # the metrics that Java computed
     diversity: Diversity
     people: Diversity  # the same of people: of the first reference of each image
@@ -48,22 +50,34 @@ class Scores:
     def figures(self) -> dict[str, float]:
         """Each metric, unrounded."""
         sums = self.statistics.sum(axis=0)
-        return {name: samples.item() for name, samples in figures_of(sums[:, None], self.java).items()}
+        return {
+            name: samples.item() for name, samples in figures_of(sums[:, None], self.java).items()
+        }
 
     @cached_property
     def per_image(self) -> dict[str, dict[ImageId, float]]:
         """Each metric of each image alone; BLEU is then that of a sentence."""
         alone = figures_of(self.statistics.T, self.java)
-        return {name: dict(zip(self.images, scores.tolist(), strict=True)) for name, scores in alone.items()}
+        return {
+            name: dict(zip(self.images, scores.tolist(), strict=True))
+            for name, scores in alone.items()
+        }
 
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
         """The 95 % bootstrap interval of each metric. How rare CIDEr finds an n-gram is not drawn anew each time."""
-        return {name: interval(samples) for name, samples in figures_of(resample(self.statistics), self.java).items()}
+        return {
+            name: interval(samples)
+            for name, samples in figures_of(resample(self.statistics), self.java).items()
+        }
 
     def as_dict(self) -> dict[str, object]:
         """Give everything but the images, as JSON holds it."""
-        others = {"intervals": self.intervals, "diversity": asdict(self.diversity), "people": asdict(self.people)}
+        others = {
+            "intervals": self.intervals,
+            "diversity": asdict(self.diversity),
+            "people": asdict(self.people),
+        }
         return {**self.figures, **others, "signature": self.signature}
 
     def table(self) -> str:
@@ -71,7 +85,9 @@ class Scores:
         rows = [f"{'metric':<12}{'score':>8}   95 % interval"]
         for name, score in self.figures.items():
             low, high = self.intervals[name]
-            rows.append(f"{NAMES[name]:<12}{100 * score:>8.2f}   {100 * low:.2f} to {100 * high:.2f}")
+            rows.append(
+                f"{NAMES[name]:<12}{100 * score:>8.2f}   {100 * low:.2f} to {100 * high:.2f}"
+            )
         rows += ["", f"{'':<26}{'captions':>10}{'people':>10}"]
         mine, people = self.diversity.shown, self.people.shown
         rows += [f"{name:<26}{mine[name]:>10}{people[name]:>10}" for name in mine]
@@ -97,9 +113,13 @@ class Scorer:
         Raises UsageError where an image, or the set, has no reference, or what a metric of Java needs is missing.
         """
         if not references:
-            raise UsageError("there are no reference captions to compare with; name an annotation file that has some")
+            raise UsageError(
+                "there are no reference captions to compare with; name an annotation file that has some"
+            )
         if bare := [repr(image) for image, captions in references.items() if not captions]:
-            raise UsageError(f"{listed(bare, 'image')} without a reference caption; leave them out of the evaluation")
+            raise UsageError(
+                f"{listed(bare, 'image')} without a reference caption; leave them out of the evaluation"
+            )
         words = [[tokenize(caption) for caption in captions] for captions in references.values()]
         self._images = list(references)
         self._bleu, self._meteor, self._rouge = Bleu(words), Meteor(words), RougeL(words)
@@ -109,7 +129,10 @@ class Scorer:
         self._seen = None if seen is None else {tuple(tokenize(caption)) for caption in seen}
         self._people = measure_diversity([captions[0] for captions in words], self._seen)
         self._signature = sign(
-            references, of=subset_of or len(references), meteor_stages=self._meteor.stages, java=java
+            references,
+            of=subset_of or len(references),
+            meteor_stages=self._meteor.stages,
+            java=java,
         )
 
     def score(self, results: Mapping[ImageId, str]) -> Scores:
@@ -119,17 +142,24 @@ class Scorer:
         statistics = np.column_stack(
             [
                 np.ones(len(candidates)),
-                *(metric.score(candidates)[1] for metric in (self._rouge, self._cider, self._plain_cider)),
+                *(
+                    metric.score(candidates)[1]
+                    for metric in (self._rouge, self._cider, self._plain_cider)
+                ),
                 self._bleu.statistics(candidates),
                 self._meteor.statistics(candidates),
                 *(metric.statistics(candidates) for metric in self._java.values()),
             ]
         )
         diversity = measure_diversity(candidates, self._seen)
-        return Scores(self._images, statistics, tuple(self._java), diversity, self._people, self._signature)
+        return Scores(
+            self._images, statistics, tuple(self._java), diversity, self._people, self._signature
+        )
 
 
-def figures_of(sums: NDArray[np.float64], java: Sequence[JavaName] = ()) -> dict[str, NDArray[np.float64]]:
+def figures_of(
+    sums: NDArray[np.float64], java: Sequence[JavaName] = ()
+) -> dict[str, NDArray[np.float64]]:
     """Give each metric of many samples of images, from their sums of `Scores.statistics`: (columns, samples).
 
     The columns are the number of images; ROUGE-L, CIDEr-D and CIDEr; ten counts of BLEU and six of METEOR; and for the
@@ -148,7 +178,9 @@ def figures_of(sums: NDArray[np.float64], java: Sequence[JavaName] = ()) -> dict
     return scores | {name: total / images for name, total in means.items()}
 
 
-def check_images(known: Collection[ImageId], results: Mapping[ImageId, str], *, allow_partial: bool = False) -> None:
+def check_images(
+    known: Collection[ImageId], results: Mapping[ImageId, str], *, allow_partial: bool = False
+) -> None:
     """Refuse results that are not of the annotated images, by name; or only unknown images, where `allow_partial`.
 
     Raises UsageError, also where there is no result at all.
@@ -168,5 +200,7 @@ def check_images(known: Collection[ImageId], results: Mapping[ImageId, str], *, 
     elif unknown:
         way_out = "caption the annotated images, or name the annotations and the split of these"
     else:
-        way_out = "caption them" + (" too, or allow a subset with --allow-partial" if results else "")
+        way_out = "caption them" + (
+            " too, or allow a subset with --allow-partial" if results else ""
+        )
     raise UsageError(f"the results do not fit the annotations: {', '.join(problems)}; {way_out}")

@@ -17,7 +17,11 @@ from captioner.text.tokenizer import TOKENIZER_VERSION
 
 
 def sign(
-    references: Mapping[ImageId, Sequence[str]], *, of: int, meteor_stages: str, java: Sequence[JavaName] = ()
+    references: Mapping[ImageId, Sequence[str]],
+    *,
+    of: int,
+    meteor_stages: str,
+    java: Sequence[JavaName] = (),
 ) -> str:
     """Name what was scored, with what, by which version; `of` is how many images the whole set has.
 

@@ -67,15 +67,21 @@ class Comparison:
         if least <= 0:
             return f"no difference that these {self.images:,} images could show: {found}"
         opposed = [
-            NAMES[name] for name, other in self.differences.items() if sign * other.low < 0 and sign * other.high < 0
+            NAMES[name]
+            for name, other in self.differences.items()
+            if sign * other.low < 0 and sign * other.high < 0
         ]
-        return f"{'b' if sign > 0 else 'a'} is better: {found}" + (f"; but not by {', '.join(opposed)}" * bool(opposed))
+        return f"{'b' if sign > 0 else 'a'} is better: {found}" + (
+            f"; but not by {', '.join(opposed)}" * bool(opposed)
+        )
 
     def as_dict(self) -> dict[str, object]:
         """Give everything as JSON holds it."""
         return {
             "verdict": self.verdict,
-            "metrics": {name: difference._asdict() for name, difference in self.differences.items()},
+            "metrics": {
+                name: difference._asdict() for name, difference in self.differences.items()
+            },
             "better_a": [contrast._asdict() for contrast in self.better_a],
             "better_b": [contrast._asdict() for contrast in self.better_b],
             "signature": self.signature,
@@ -89,18 +95,26 @@ class Comparison:
             rows.append(
                 f"{NAMES[name]:<12}{100 * a:>8.2f}{100 * b:>8.2f}{100 * difference:>+8.2f}   {span:<20}{b_wins:>7.1%}"
             )
-        rows += [f"b wins: in how many of {RESAMPLES:,} resamples of the images b scores higher (paired bootstrap)", ""]
+        rows += [
+            f"b wins: in how many of {RESAMPLES:,} resamples of the images b scores higher (paired bootstrap)",
+            "",
+        ]
         rows += [self.verdict]
         for name, contrasts in (("b", self.better_b), ("a", self.better_a)):
             if contrasts:
                 rows += ["", f"{name} is better most on these images (CIDEr-D):"]
             for one in contrasts:
-                rows += [one_line(one.image_id), f"  a {100 * one.score_a:>6.1f}  {one_line(one.a)}"]
+                rows += [
+                    one_line(one.image_id),
+                    f"  a {100 * one.score_a:>6.1f}  {one_line(one.a)}",
+                ]
                 rows += [f"  b {100 * one.score_b:>6.1f}  {one_line(one.b)}"]
         return "\n".join([*rows, "", self.signature])
 
 
-def compare(captions_a: Mapping[ImageId, str], a: Scores, captions_b: Mapping[ImageId, str], b: Scores) -> Comparison:
+def compare(
+    captions_a: Mapping[ImageId, str], a: Scores, captions_b: Mapping[ImageId, str], b: Scores
+) -> Comparison:
     """Compare two sets of captions by their scores, which one `Scorer` gave."""
     columns = a.statistics.shape[1]
     sums = resample(np.hstack([a.statistics, b.statistics]))
@@ -110,14 +124,21 @@ def compare(captions_a: Mapping[ImageId, str], a: Scores, captions_b: Mapping[Im
         difference = _rounded(np.asarray(b.figures[name] - a.figures[name])).item()
         samples = _rounded(samples_b[name] - samples_a[name])
         b_wins = float(np.mean(samples > 0) + np.mean(samples == 0) / 2)
-        differences[name] = Difference(a.figures[name], b.figures[name], difference, *interval(samples), b_wins)
+        differences[name] = Difference(
+            a.figures[name], b.figures[name], difference, *interval(samples), b_wins
+        )
     scores_a, scores_b = a.per_image["CIDEr"], b.per_image["CIDEr"]
     contrasts = sorted(
-        (Contrast(image, captions_a[image], captions_b[image], scores_a[image], scores_b[image]) for image in a.images),
+        (
+            Contrast(image, captions_a[image], captions_b[image], scores_a[image], scores_b[image])
+            for image in a.images
+        ),
         key=lambda contrast: contrast.score_b - contrast.score_a,
     )
     better_a = [contrast for contrast in contrasts[:SHOWN] if contrast.score_a > contrast.score_b]
-    better_b = [contrast for contrast in contrasts[: -SHOWN - 1 : -1] if contrast.score_b > contrast.score_a]
+    better_b = [
+        contrast for contrast in contrasts[: -SHOWN - 1 : -1] if contrast.score_b > contrast.score_a
+    ]
     return Comparison(len(a.images), differences, better_a, better_b, a.signature)
 
 

@@ -13,39 +13,47 @@ from captioner.config.schema import Config, DecoderConfig, ModelConfig
 from captioner.console import console
 from captioner.data.datasets import Example
 from captioner.errors import CaptionerError, UsageError
-from captioner.models.context import AdditiveAttention, EveryStep, FirstToken, Merge, NoContext
+from captioner.models.context import (
+    AdditiveAttention,
+    Context,
+    EveryStep,
+    FirstToken,
+    InitialStateOnly,
+    Merge,
+)
 from captioner.models.decoder import RecurrentDecoder
 from captioner.models.encoder import ImageEncoder
-from captioner.models.encoder_decoder import CaptioningModel
+from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.models.folder import read_model, resolve
 from captioner.text.glove import read_glove
 from captioner.text.tokenizer import tokenize
 from captioner.text.vocabulary import SPECIALS, Vocabulary
 
 
-def build_model(config: ModelConfig, *, vocab_size: int) -> CaptioningModel:
-    """Make the model, with random weights."""
-    encoder, decoder = config.encoder, config.decoder
-    seeing = ImageEncoder(trunk=encoder.trunk, train_batch_norm=encoder.train_batch_norm)
-    saying = RecurrentDecoder(
-        vocab_size=vocab_size,
-        memory_size=seeing.memory_size,
-        embed_size=decoder.embed_size,
-        hidden_size=decoder.hidden_size,
-        cell=decoder.cell,
-        layers=decoder.layers,
-        dropout=decoder.dropout,
-        image_dropout=decoder.image_dropout,
-        tie_embedding=decoder.tie_embedding,
-        context=_context(decoder, memory_size=seeing.memory_size),
+def build_model(config: ModelConfig, *, vocab_size: int) -> EncoderDecoder:
+    """Build the model that `config` describes, with random weights."""
+    encoder = ImageEncoder(
+        trunk=config.encoder.trunk, train_batch_norm=config.encoder.train_batch_norm
     )
-    return CaptioningModel(seeing, saying)
+    decoder = RecurrentDecoder(
+        vocab_size=vocab_size,
+        memory_size=encoder.memory_size,
+        embed_size=config.decoder.embed_size,
+        hidden_size=config.decoder.hidden_size,
+        cell=config.decoder.cell,
+        layers=config.decoder.layers,
+        dropout=config.decoder.dropout,
+        image_dropout=config.decoder.image_dropout,
+        tie_embedding=config.decoder.tie_embedding,
+        context=_context(config.decoder, memory_size=encoder.memory_size),
+    )
+    return EncoderDecoder(encoder, decoder)
 
 
-def _context(config: DecoderConfig, *, memory_size: int) -> NoContext:
+def _context(config: DecoderConfig, *, memory_size: int) -> Context:
     match config.context:
         case "none":
-            return NoContext()
+            return InitialStateOnly()
         case "first_token":
             return FirstToken(memory_size=memory_size, embed_size=config.embed_size)
         case "every_step":
@@ -60,7 +68,7 @@ def _context(config: DecoderConfig, *, memory_size: int) -> NoContext:
             assert_never(other)
 
 
-def load_weights(model: CaptioningModel, state: Mapping[str, Tensor], *, source: str) -> None:
+def load_weights(model: EncoderDecoder, state: Mapping[str, Tensor], *, source: str) -> None:
     """Load strictly: every tensor of the model, and no other.
 
     Raises:
@@ -75,7 +83,7 @@ def load_weights(model: CaptioningModel, state: Mapping[str, Tensor], *, source:
 
 def start_model(
     config: Config, examples: Sequence[Example], checkpoint: Path | None
-) -> tuple[CaptioningModel, Vocabulary]:
+) -> tuple[EncoderDecoder, Vocabulary]:
     """Make the model that training starts from: a checkpoint's, another model folder's, or a pretrained trunk's.
 
     Raises:
@@ -95,11 +103,16 @@ def start_model(
             _embed(model, vocabulary, config.training.glove)
         return model, vocabulary
     if config.training.glove:
-        raise UsageError("training.glove and init both say what embeddings start from: leave one of them out")
+        raise UsageError(
+            "training.glove and init both say what embeddings start from: leave one of them out"
+        )
     folder = resolve(config.init)
     _, known, state = read_model(folder)
     vocabulary = known.extended(captions, min_count=config.data.min_count)
-    old, model = build_model(config, vocab_size=len(known)), build_model(config, vocab_size=len(vocabulary))
+    old, model = (
+        build_model(config, vocab_size=len(known)),
+        build_model(config, vocab_size=len(vocabulary)),
+    )
     load_weights(old, state, source=str(folder))
     model.encoder = old.encoder
     model.decoder.take_over(old.decoder)
@@ -107,10 +120,12 @@ def start_model(
 
 
 @torch.no_grad()
-def _embed(model: CaptioningModel, vocabulary: Vocabulary, path: Path) -> None:
+def _embed(model: EncoderDecoder, vocabulary: Vocabulary, path: Path) -> None:
     """Start from the vectors that others have learnt for our words; the other words keep their random ones."""
     embedding = model.decoder.embedding
     vectors = read_glove(path, vocabulary, size=embedding.embedding_dim)
     for word, vector in vectors.items():
         embedding.weight[vocabulary.id_of(word)] = torch.tensor(vector)
-    console.print(f"{len(vectors)} of {len(vocabulary) - len(SPECIALS)} words start from their vectors in {path}")
+    console.print(
+        f"{len(vectors)} of {len(vocabulary) - len(SPECIALS)} words start from their vectors in {path}"
+    )

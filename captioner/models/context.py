@@ -14,41 +14,45 @@ from torch import Tensor, nn
 from captioner.types import Memory, Shared, State, rows_of
 
 
-class Sight(NamedTuple):
+class ContextOutput(NamedTuple):
     """What the decoder is shown of the image at one step."""
 
-    vector: Tensor  # (N, S)
+    context: Tensor  # (N, S)
     weights: Tensor | None = None  # (N, P) how much attention looked at each place; they sum to 1
 
 
-class NoContext(nn.Module):
-    """The initial state alone knows the image (Xu et al. 2015, section 3.1.2; Cho et al. 2014). The base of the others.
+class Context(nn.Module):
+    """The base of every context. By itself it shows the decoder nothing.
 
-    Class attributes say where a context's vector goes, so that the decoder can size its layers.
+    Class attributes tell the decoder how large its layers must be.
     """
 
-    starts_state = True  # the summary is projected onto the initial state; else that is zero
-    follows_state = False  # what is shown depends on the state, so captions must be read word by word
-    input_size = 0  # S beside the embedding of a word
-    output_size = 0  # S beside the hidden state that says a word
+    sets_initial_state = True  # the summary is projected onto the initial state; else it is zero
+    depends_on_hidden = False  # `attend` needs the hidden state, so captions are read step by step
+    input_size = 0  # S, concatenated to the embedding of each input token
+    output_size = 0  # S, concatenated to the hidden state before the output layer
 
     def first_input(self, memory: Memory) -> Tensor | None:
-        """Give what is read before <bos>, (B, E), if anything."""
+        """Return the decoder's input before <bos>, (B, E), if it has one."""
         return None
 
-    def carry(self, memory: Memory) -> State:
-        """Give what the state carries along for `look`."""
+    def init(self, memory: Memory) -> State:
+        """Return the parts of the decoder state that `attend` reads."""
         return ()
 
-    def look(self, hidden: Tensor, carried: State) -> Sight:
-        """Show the top layer, (N, H) before the step, something of the image."""
-        return Sight(hidden[:, :0])
+    def attend(self, hidden: Tensor, context_state: State) -> ContextOutput:
+        """Return the context vector of one step, given the top layer's hidden state before it, (N, H)."""
+        return ContextOutput(hidden[:, :0])
 
 
-class FirstToken(NoContext):
+class InitialStateOnly(Context):
+    """The initial state alone depends on the image (Xu et al. 2015, section 3.1.2; Cho et al. 2014)."""
+
+
+class FirstToken(Context):
     """The projected image is the first thing that is read (Vinyals et al. 2015, "Show and tell")."""
 
-    starts_state = False
+    sets_initial_state = False
 
     def __init__(self, *, memory_size: int, embed_size: int) -> None:
         super().__init__()
@@ -60,7 +64,7 @@ class FirstToken(NoContext):
         return first
 
 
-class EveryStep(NoContext):
+class EveryStep(Context):
     """The projected image beside every word that is read, and beside every hidden state that says one: it "peeks".
 
     Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder", section 2.2.
@@ -71,13 +75,13 @@ class EveryStep(NoContext):
         self.project = nn.Linear(memory_size, size)
         self.input_size = self.output_size = size
 
-    def carry(self, memory: Memory) -> State:
+    def init(self, memory: Memory) -> State:
         """One vector for each image, (B, S)."""
         return (self.project(memory.summary),)
 
-    def look(self, hidden: Tensor, carried: State) -> Sight:
+    def attend(self, hidden: Tensor, context_state: State) -> ContextOutput:
         """The same at every step."""
-        return Sight(cast(Tensor, carried[0]))
+        return ContextOutput(cast(Tensor, context_state[0]))
 
 
 class Merge(EveryStep):
@@ -86,21 +90,21 @@ class Merge(EveryStep):
     Tanti et al. 2018, "Where to put the image in an image caption generator".
     """
 
-    starts_state = False
+    sets_initial_state = False
 
     def __init__(self, *, memory_size: int, size: int) -> None:
         super().__init__(memory_size=memory_size, size=size)
         self.input_size = 0
 
 
-class AdditiveAttention(NoContext):
+class AdditiveAttention(Context):
     """At each step another mean of the grid's places, weighted by what the state asks for, and gated.
 
     Xu et al. 2015, "Show, attend and tell", sections 3.1.2 and 4.2 (soft attention, gate beta), with the additive score
     of Bahdanau et al. 2015. Places that the memory's mask leaves out have weight 0.
     """
 
-    follows_state = True
+    depends_on_hidden = True
 
     def __init__(self, *, memory_size: int, hidden_size: int, size: int) -> None:
         super().__init__()
@@ -110,15 +114,19 @@ class AdditiveAttention(NoContext):
         self.gate = nn.Linear(hidden_size, 1)
         self.input_size = self.output_size = memory_size
 
-    def carry(self, memory: Memory) -> State:
+    def init(self, memory: Memory) -> State:
         """The grid, its keys and its mask: once for each image, shared by all its captions."""
         row = torch.arange(len(memory.grid), device=memory.grid.device)
-        return tuple(Shared(part, row) for part in (self.key(memory.grid), memory.grid, memory.mask))
+        return tuple(
+            Shared(part, row) for part in (self.key(memory.grid), memory.grid, memory.mask)
+        )
 
-    def look(self, hidden: Tensor, carried: State) -> Sight:
+    def attend(self, hidden: Tensor, context_state: State) -> ContextOutput:
         """Attend with the state as the query."""
-        keys, grid, mask = map(rows_of, carried)
-        scores = self.score(torch.tanh(self.query(hidden).unsqueeze(1) + keys)).squeeze(-1)  # (N, P)
+        keys, grid, mask = map(rows_of, context_state)
+        scores = self.score(torch.tanh(self.query(hidden).unsqueeze(1) + keys)).squeeze(
+            -1
+        )  # (N, P)
         weights = scores.float().masked_fill(~mask, float("-inf")).softmax(dim=1)  # (N, P)
         mean = torch.bmm(weights.to(grid.dtype).unsqueeze(1), grid).squeeze(1)  # (N, C)
-        return Sight(self.gate(hidden).sigmoid() * mean, weights)
+        return ContextOutput(self.gate(hidden).sigmoid() * mean, weights)

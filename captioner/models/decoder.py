@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from captioner.config.schema import CellName
 from captioner.errors import UsageError
-from captioner.models.context import NoContext
-from captioner.models.rnn import PARTS, RecurrentStack
-from captioner.types import Memory, Reading, State, rows_of
+from captioner.models.context import Context, InitialStateOnly
+from captioner.models.rnn import PARTS, ResidualRNN
+from captioner.types import DecoderOutput, Memory, State, rows_of
 
-_GROUP = {"cpu": 80}  # captions read together; elsewhere all of them, since a GPU minds the number of steps alone
+_GROUP = {
+    "cpu": 80
+}  # captions read together; elsewhere all of them, since a GPU minds the number of steps alone
 
 
 class RecurrentDecoder(nn.Module):
@@ -47,16 +49,22 @@ class RecurrentDecoder(nn.Module):
         dropout: float = 0.0,
         image_dropout: float = 0.0,
         tie_embedding: bool = False,
-        context: NoContext | None = None,
+        context: Context | None = None,
     ) -> None:
         super().__init__()
         self.layers, self.hidden_size = layers, hidden_size
-        self.context = context or NoContext()
+        self.context = context or InitialStateOnly()
         self.embedding = nn.Embedding(vocab_size, embed_size)
         initial_size = PARTS[cell] * layers * hidden_size
-        self.initial = nn.Linear(memory_size, initial_size) if self.context.starts_state else None
-        self.rnn = RecurrentStack(
-            embed_size + self.context.input_size, hidden_size, cell=cell, layers=layers, dropout=dropout
+        self.initial = (
+            nn.Linear(memory_size, initial_size) if self.context.sets_initial_state else None
+        )
+        self.rnn = ResidualRNN(
+            embed_size + self.context.input_size,
+            hidden_size,
+            cell=cell,
+            layers=layers,
+            dropout=dropout,
         )
         self.dropout, self.image_dropout = nn.Dropout(dropout), nn.Dropout(image_dropout)
         said_from = hidden_size + self.context.output_size  # D
@@ -69,14 +77,16 @@ class RecurrentDecoder(nn.Module):
                 )
             self.output.weight = self.embedding.weight
 
-    def start(self, memory: Memory) -> State:
+    def init_state(self, memory: Memory) -> State:
         """Give the state before <bos>: parts times (B, L, H), and what the context carries."""
-        memory = Memory(self.image_dropout(memory.summary), self.image_dropout(memory.grid), memory.mask)
+        memory = Memory(
+            self.image_dropout(memory.summary), self.image_dropout(memory.grid), memory.mask
+        )
         state = self._initial(memory)
         first = self.context.first_input(memory)
         if first is not None:
             _, state = self.rnn(self.dropout(first).unsqueeze(1), state)
-        return (*state, *self.context.carry(memory))
+        return (*state, *self.context.init(memory))
 
     def _initial(self, memory: Memory) -> tuple[Tensor, ...]:
         size = (self.rnn.parts, self.layers, self.hidden_size)
@@ -84,14 +94,14 @@ class RecurrentDecoder(nn.Module):
             return memory.summary.new_zeros((len(memory.summary), *size)).unbind(dim=1)
         return self.initial(memory.summary).view(-1, *size).unbind(dim=1)  # type: ignore[no-any-return]
 
-    def forward(self, inputs: Tensor, mask: Tensor, state: State) -> Reading:
+    def forward(self, inputs: Tensor, mask: Tensor, state: State) -> DecoderOutput:
         """Read whole captions (N, T) and give the vector (M, D) after each of their M real words.
 
         The vectors stand in the order of `inputs[mask]`.
         """
-        if self.context.follows_state:
+        if self.context.depends_on_hidden:
             return self._word_by_word(inputs, mask, state)
-        return Reading(self.dropout(self._at_once(inputs, mask, state)))
+        return DecoderOutput(self.dropout(self._at_once(inputs, mask, state)))
 
     def _at_once(self, inputs: Tensor, mask: Tensor, state: State) -> Tensor:
         """Read in groups, each as long as its longest, so padding costs little where captions come sorted by length.
@@ -103,14 +113,16 @@ class RecurrentDecoder(nn.Module):
         for start in range(0, len(inputs), size):
             rows = slice(start, start + size)
             real = mask[rows, : int(mask[rows].sum(dim=1).max())]  # (n, t)
-            recurrent, carried = self._split(tuple(part[rows] for part in state))
-            beside = self.context.look(recurrent[0][:, -1], carried).vector  # (n, S), the same at every step
+            recurrent, context_state = self._split(tuple(part[rows] for part in state))
+            beside = self.context.attend(
+                recurrent[0][:, -1], context_state
+            ).context  # (n, S), the same at every step
             beside = beside.unsqueeze(1).expand(-1, real.shape[1], -1)
             hidden, _ = self.rnn(self._inputs(inputs[rows, : real.shape[1]], beside), recurrent)
             groups.append(self._outputs(hidden, beside)[real])  # (m, D)
         return torch.cat(groups)
 
-    def _word_by_word(self, inputs: Tensor, mask: Tensor, state: State) -> Reading:
+    def _word_by_word(self, inputs: Tensor, mask: Tensor, state: State) -> DecoderOutput:
         """Read all captions a word at a time, the longest first, so that those which have ended drop off the end."""
         order = mask.sum(dim=1).argsort(descending=True, stable=True)
         inputs = inputs[order]
@@ -120,13 +132,15 @@ class RecurrentDecoder(nn.Module):
         weights: list[Tensor] = []
         read = 0
         for time, alive in enumerate(filter(None, mask.sum(dim=0).tolist())):
-            vector, seen, state = self._advance(inputs[:alive, time], tuple(part[:alive] for part in state))
+            vector, seen, state = self._advance(
+                inputs[:alive, time], tuple(part[:alive] for part in state)
+            )
             hidden.append(vector)
             weights.append(cast(Tensor, seen))
             place[:alive, time] = torch.arange(read, read + alive, device=place.device)
             read += alive
         where = torch.empty_like(place).index_copy_(0, order, place)[mask]  # (M,)
-        return Reading(self.dropout(torch.cat(hidden))[where], torch.cat(weights)[where])
+        return DecoderOutput(self.dropout(torch.cat(hidden))[where], torch.cat(weights)[where])
 
     def step(self, words: Tensor, state: State) -> tuple[Tensor, State]:
         """Read one word for each caption (N,) and give the vector (N, D) that says the next, with the new state."""
@@ -134,11 +148,15 @@ class RecurrentDecoder(nn.Module):
         return self.dropout(vector), state
 
     def _advance(self, words: Tensor, state: State) -> tuple[Tensor, Tensor | None, State]:
-        recurrent, carried = self._split(state)
-        sight = self.context.look(recurrent[0][:, -1], carried)
-        beside = sight.vector.unsqueeze(1)  # (N, 1, S)
+        recurrent, context_state = self._split(state)
+        output = self.context.attend(recurrent[0][:, -1], context_state)
+        beside = output.context.unsqueeze(1)  # (N, 1, S)
         hidden, recurrent = self.rnn(self._inputs(words.unsqueeze(1), beside), recurrent)
-        return self._outputs(hidden, beside).squeeze(1), sight.weights, (*recurrent, *carried)
+        return (
+            self._outputs(hidden, beside).squeeze(1),
+            output.weights,
+            (*recurrent, *context_state),
+        )
 
     def _inputs(self, words: Tensor, beside: Tensor) -> Tensor:
         embedded: Tensor = self.dropout(self.embedding(words))  # (N, T, E)

@@ -33,7 +33,9 @@ class SmallCNN(nn.Module):
         super().__init__()
         self.layers = nn.Sequential()
         for before, after in pairwise(CHANNELS):
-            self.layers.append(nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1, bias=False))
+            self.layers.append(
+                nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1, bias=False)
+            )
             self.layers.append(nn.BatchNorm2d(after))
             self.layers.append(nn.ReLU())
 
@@ -84,12 +86,20 @@ class ImageEncoder(nn.Module):
         self.name = trunk
         self.layout = TRUNKS[trunk]
         self.memory_size = self.layout.channels
-        self.trunk = SmallCNN() if trunk == "small_cnn" else torchvision.models.get_model(trunk, weights=None)
+        self.trunk = (
+            SmallCNN()
+            if trunk == "small_cnn"
+            else torchvision.models.get_model(trunk, weights=None)
+        )
         setattr(self.trunk, self.layout.classifier, nn.Identity())
         self.train_batch_norm = train_batch_norm
         self.frozen: tuple[str, ...] = ()  # names of the stages that do not learn
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer(
+            "mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1) * 255, persistent=False
+        )
+        self.register_buffer(
+            "std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) * 255, persistent=False
+        )
         self.to(memory_format=torch.channels_last)
         self.finetune(None)
 
@@ -116,7 +126,9 @@ class ImageEncoder(nn.Module):
         """
         stages = list(self.layout.stages)
         if first is not None and first not in stages:
-            raise UsageError(f"{self.name} has no stage '{first}': choose one of {', '.join(stages)}")
+            raise UsageError(
+                f"{self.name} has no stage '{first}': choose one of {', '.join(stages)}"
+            )
         start = len(stages) if first is None else stages.index(first)
         self.frozen = tuple(stages[:start])
         for index, stage in enumerate(stages):
@@ -148,8 +160,14 @@ class ImageEncoder(nn.Module):
         """
         if weights == "none":
             return
-        state = download_weights(self.name) if weights == "default" else read_state_dict(Path(weights))
-        state = {key: value for key, value in state.items() if not key.startswith(self.layout.classifier + ".")}
+        state = (
+            download_weights(self.name) if weights == "default" else read_state_dict(Path(weights))
+        )
+        state = {
+            key: value
+            for key, value in state.items()
+            if not key.startswith(self.layout.classifier + ".")
+        }
         try:
             self.trunk.load_state_dict(state)
         except RuntimeError as error:

@@ -32,7 +32,9 @@ def resolve(folder: str | Path | None) -> Path:
         CaptionerError: there is no model there.
     """
     path = BUNDLED if folder is None or str(folder) == "bundled" else Path(folder)
-    if not os.path.isfile(path / _CONFIG):  # of any text: `Path.is_file` throws on names that are too long
+    if not os.path.isfile(
+        path / _CONFIG
+    ):  # of any text: `Path.is_file` throws on names that are too long
         hint = "name the folder that holds it, for example runs/flickr8k/best"
         if os.path.isfile(path):
             hint = (
@@ -55,11 +57,18 @@ def weights_digest(folder: str | Path | None) -> str:
     try:
         return str(json.loads(sums.read_text(encoding="utf-8"))[_WEIGHTS])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CaptionerError(f"{sums} does not name {_WEIGHTS} ({error!r}): copy the whole folder again") from None
+        raise CaptionerError(
+            f"{sums} does not name {_WEIGHTS} ({error!r}): copy the whole folder again"
+        ) from None
 
 
 def write_model(
-    folder: Path, *, config: ModelConfig, vocabulary: Vocabulary, state: Mapping[str, Tensor], half: bool = False
+    folder: Path,
+    *,
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+    state: Mapping[str, Tensor],
+    half: bool = False,
 ) -> None:
     """Write a model's files into an existing folder; `half` stores its weights in half precision."""
     from safetensors import SafetensorError
@@ -82,10 +91,17 @@ def write_config(folder: Path, config: ModelConfig) -> None:
         CaptionerError: the folder cannot be written; it is then as it was.
     """
     folder = folder.resolve()  # where a link leads: the link itself stays
-    _, vocabulary, state = read_model(folder)  # checked, or new checksums would bless what has changed
+    _, vocabulary, state = read_model(
+        folder
+    )  # checked, or new checksums would bless what has changed
     with new_folder(folder) as place:
         anew = {_CONFIG, _VOCABULARY, _WEIGHTS}
-        shutil.copytree(folder, place, dirs_exist_ok=True, ignore=lambda at, _: anew if Path(at) == folder else set())
+        shutil.copytree(
+            folder,
+            place,
+            dirs_exist_ok=True,
+            ignore=lambda at, _: anew if Path(at) == folder else set(),
+        )
         write_model(place, config=config, vocabulary=vocabulary, state=state)
 
 
@@ -93,7 +109,9 @@ def _stored(tensor: Tensor, *, half: bool) -> Tensor:
     import torch
 
     wanted = torch.float16 if half and tensor.is_floating_point() else tensor.dtype
-    return tensor.detach().to("cpu", wanted).contiguous().clone()  # safetensors refuses tensors that share memory
+    return (
+        tensor.detach().to("cpu", wanted).contiguous().clone()
+    )  # safetensors refuses tensors that share memory
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -106,7 +124,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         values: dict[str, Any] = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         version = values.pop("format_version")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CaptionerError(f"{folder / _CONFIG} is not a captioner model config: {error!r}") from None
+        raise CaptionerError(
+            f"{folder / _CONFIG} is not a captioner model config: {error!r}"
+        ) from None
     return migrate_config(values, version, source=folder)
 
 
@@ -150,15 +170,23 @@ def migrate_config(values: dict[str, Any], version: object, *, source: object) -
     told = f"{source} has format version {version}, this captioner reads 1 to {FORMAT_VERSION}"
     if version != 1:
         newer = isinstance(version, int) and version > FORMAT_VERSION
-        raise CaptionerError(f"{told}: {'upgrade captioner' if newer else 'copy the whole folder again'}")
+        raise CaptionerError(
+            f"{told}: {'upgrade captioner' if newer else 'copy the whole folder again'}"
+        )
     decoder, decoding = values.get("decoder"), values.get("decoding")
     if isinstance(decoder, dict) and decoder.get("layers", 1) != 1:
-        raise CaptionerError(f"{told}, but not its decoder of several layers, which worked otherwise: train it anew")
-    if isinstance(decoding, dict) and "length_norm" not in decoding:  # the rule it ranked by is no more
+        raise CaptionerError(
+            f"{told}, but not its decoder of several layers, which worked otherwise: train it anew"
+        )
+    if (
+        isinstance(decoding, dict) and "length_norm" not in decoding
+    ):  # the rule it ranked by is no more
         decoding.pop("length_alpha", None)
     return values
 
 
 def migrate_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Give the weights their present names; those that have them already keep them."""
-    return {_ONE_MODULE.sub(r"decoder.rnn.layers.0.\1", name): tensor for name, tensor in state.items()}
+    return {
+        _ONE_MODULE.sub(r"decoder.rnn.layers.0.\1", name): tensor for name, tensor in state.items()
+    }

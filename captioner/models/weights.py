@@ -25,7 +25,9 @@ def download_weights(trunk: TrunkName) -> dict[str, Tensor]:
         raise UsageError("small_cnn has no pretrained weights: set encoder.weights=none")
     url = torchvision.models.get_model_weights(trunk).DEFAULT.url
     target = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
-    digest = target.stem.rpartition("-")[2]  # the name ends in the first digits of the file's SHA-256
+    digest = target.stem.rpartition("-")[
+        2
+    ]  # the name ends in the first digits of the file's SHA-256
     try:
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +40,9 @@ def download_weights(trunk: TrunkName) -> dict[str, Tensor]:
             f"put that file at {target}, or set encoder.weights to a state dict file, or to none"
         ) from None
     if not sound:
-        raise CaptionerError(f"{target} is not the file at {url} (another SHA-256): delete it, to download it anew")
+        raise CaptionerError(
+            f"{target} is not the file at {url} (another SHA-256): delete it, to download it anew"
+        )
     return read_state_dict(target)
 
 
@@ -62,6 +66,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"encoder.weights={path} is not a state dict of tensors ({reason}), and nothing in it was executed: where "
             "you trust it, convert it with torch.save(model.state_dict(), file)"
         ) from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(value, Tensor) for value in state.values()
+    ):
         raise CaptionerError(f"encoder.weights={path} is not a state dict: save model.state_dict()")
     return state

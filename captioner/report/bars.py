@@ -30,7 +30,9 @@ def histogram(counts: Mapping[int, int], unit: str) -> str:
             f'height="{tall:.1f}"><title>{name} {escape(unit)}: {count:,}</title></rect>'
         )
         if place % every == 0:
-            parts.append(f'<text x="{(place + 0.5) * bar:.1f}" y="{HEIGHT + FOOT - 6}">{low:,}</text>')
+            parts.append(
+                f'<text x="{(place + 0.5) * bar:.1f}" y="{HEIGHT + FOOT - 6}">{low:,}</text>'
+            )
     parts.append(f'<line x2="{WIDTH}" y1="{HEIGHT}" y2="{HEIGHT}"/>')
     label = escape(f"histogram of {unit}: from {min(counts):,} to {max(counts):,}", quote=True)
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT + FOOT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'

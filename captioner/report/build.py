@@ -32,14 +32,23 @@ def check_report(path: Path) -> None:
 
 
 def report_captions(
-    path: Path, captioned: Mapping[Path, Caption], *, models: Sequence[Path], config: ModelConfig, asked: DecodingConfig
+    path: Path,
+    captioned: Mapping[Path, Caption],
+    *,
+    models: Sequence[Path],
+    config: ModelConfig,
+    asked: DecodingConfig,
 ) -> None:
     """Write the page of images that nobody has described."""
     cropped = config.encoder.transform == "crop"
     entries = [
-        Entry(str(file), file, caption, cropped=cropped) for file, caption in captioned.items() if not caption.silent
+        Entry(str(file), file, caption, cropped=cropped)
+        for file, caption in captioned.items()
+        if not caption.abstained
     ]
-    write_report(path, _tracked(entries), title=f"{len(entries):,} captions", about=_about(models, asked))
+    write_report(
+        path, _tracked(entries), title=f"{len(entries):,} captions", about=_about(models, asked)
+    )
 
 
 def report_evaluation(
@@ -72,7 +81,9 @@ def report_evaluation(
         title=f"{annotations.name}, {len(scores.images):,} images",
         about={**_about(models, asked), "signature": scores.signature},
         figures=figures,
-        facts={name: f"{text} (people {people[name]})" for name, text in scores.diversity.shown.items()},
+        facts={
+            name: f"{text} (people {people[name]})" for name, text in scores.diversity.shown.items()
+        },
     )
 
 
@@ -83,7 +94,11 @@ def _tracked(entries: Sequence[Entry]) -> Iterator[Entry]:
 def _about(models: Sequence[Path], asked: DecodingConfig) -> dict[str, str]:
     """Say what captioned, and how: the kind of search, and every setting that is not the usual one."""
     usual = to_json(DecodingConfig())
-    unusual = {name: value for name, value in to_json(asked).items() if value != usual[name] and name != "method"}
+    unusual = {
+        name: value
+        for name, value in to_json(asked).items()
+        if value != usual[name] and name != "method"
+    }
     first = "sampling" if asked.method == "sample" else f"beam {unusual.pop('beam', asked.beam)}"
     return {
         "model": ", ".join(map(str, models)) or "bundled",

@@ -37,7 +37,10 @@ def glows(caption: Caption) -> list[Glow]:
     That is the most of all words, so that what they lose can be compared; but a word's own where attention looked,
     which sums to 1 for every word, and is small everywhere where it looks around.
     """
-    most = [max((abs(part) for row in word.heat or () for part in row), default=0.0) for word in caption.words]
+    most = [
+        max((abs(part) for row in word.heat or () for part in row), default=0.0)
+        for word in caption.words
+    ]
     if caption.explanation != "attention":
         most = [max([FAINT, *most])] * len(most)
     return [_glow(word.heat, own) for word, own in zip(caption.words, most, strict=True)]
@@ -58,7 +61,9 @@ class Entry:
     path: Path  # where the image is, for the thumbnail
     caption: Caption
     references: Sequence[str] = ()
-    scores: Mapping[str, float] = field(default_factory=dict)  # of this image, as metrics give them: shown times 100
+    scores: Mapping[str, float] = field(
+        default_factory=dict
+    )  # of this image, as metrics give them: shown times 100
     cropped: bool = False  # show its middle alone, as a model with the transform `crop` sees it
 
 
@@ -97,7 +102,9 @@ def write_report(
     Raises:
         CaptionerError: the file cannot be written; nothing is left behind, and what was there before is kept.
     """
-    shown = [[figure.name, *map(_number, (figure.value, figure.low, figure.high))] for figure in figures]
+    shown = [
+        [figure.name, *map(_number, (figure.value, figure.low, figure.high))] for figure in figures
+    ]
     report = {"title": title, "about": dict(about), "figures": shown, "facts": dict(facts or {})}
     head, tail = _frame()
     with new_file(path) as file:
@@ -116,7 +123,9 @@ def style(package: str, name: str) -> str:
 def _frame() -> tuple[str, str]:
     """Give the page before its entries and after them."""
     part = files(__package__)
-    script = "\n".join((part / name).read_text(encoding="utf-8") for name in ("card.js", "charts.js", "page.js"))
+    script = "\n".join(
+        (part / name).read_text(encoding="utf-8") for name in ("card.js", "charts.js", "page.js")
+    )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = (part / "page.html").read_text(encoding="utf-8")
     page = page.replace("{{ style }}", style(__package__, "page.css"))
@@ -134,7 +143,9 @@ def _line(entry: Entry) -> str:
     return _json(
         {
             "name": entry.name,
-            "lot": zlib.crc32(entry.name.encode(errors="surrogatepass")),  # its place in the random order of any report
+            "lot": zlib.crc32(
+                entry.name.encode(errors="surrogatepass")
+            ),  # its place in the random order of any report
             **_thumbnail(entry.path, cropped=entry.cropped),
             "explanation": caption.explanation,
             "words": [
@@ -142,7 +153,11 @@ def _line(entry: Entry) -> str:
                 for word, glow in zip(caption.words, glows(caption), strict=True)
             ],
             "measures": measures,
-            "others": [[other.text, _number(other.log_prob)] for other in caption.others if not other.silent],
+            "others": [
+                [other.text, _number(other.log_prob)]
+                for other in caption.others
+                if not other.abstained
+            ],
             "references": list(entry.references),
         }
     )
@@ -160,15 +175,23 @@ def _thumbnail(path: Path, *, cropped: bool) -> dict[str, str | int]:
     except ImageError as error:
         return {"problem": error.reason}
     if cropped:
-        picture = ImageOps.fit(picture, (min(picture.size),) * 2, bleed=1 / 16)  # 7/8 of the short side
+        picture = ImageOps.fit(
+            picture, (min(picture.size),) * 2, bleed=1 / 16
+        )  # 7/8 of the short side
     picture.thumbnail((LONGEST, LONGEST))
     file = io.BytesIO()
     picture.save(file, "WEBP", quality=QUALITY, method=2)
-    return {"photo": base64.b64encode(file.getvalue()).decode(), "width": picture.width, "height": picture.height}
+    return {
+        "photo": base64.b64encode(file.getvalue()).decode(),
+        "width": picture.width,
+        "height": picture.height,
+    }
 
 
 def _number(value: float | None, digits: int = 3) -> float | None:
-    return round(value, digits) if value is not None and math.isfinite(value) else None  # JSON knows no NaN
+    return (
+        round(value, digits) if value is not None and math.isfinite(value) else None
+    )  # JSON knows no NaN
 
 
 def _json(value: object) -> str:

@@ -23,7 +23,9 @@ def read_results(path: str | Path) -> dict[ImageId, str]:
     except OSError as error:
         raise UsageError(f"{path}: cannot read the results: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+        raise UsageError(
+            f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from error
     results: dict[ImageId, str] = {}
     problems = []
     for place, entry in _lines(path, text) if path.suffix == ".jsonl" else _entries(path, text):
@@ -49,20 +51,30 @@ def check_destination(path: Path) -> None:
     Raises UsageError where its ending is neither .json nor .jsonl, its folder is not there, or it is no results file.
     """
     if path.suffix not in (".json", ".jsonl"):
-        raise UsageError(f"{path}: its ending says the format; name it .json (COCO results) or .jsonl (JSON lines)")
+        raise UsageError(
+            f"{path}: its ending says the format; name it .json (COCO results) or .jsonl (JSON lines)"
+        )
     check_new_file(path)
     if path.exists() and path.stat().st_size:
         try:
             read_results(path)
         except UsageError as error:
-            raise UsageError(f"{path} would be replaced, but holds no results: choose another name") from error
+            raise UsageError(
+                f"{path} would be replaced, but holds no results: choose another name"
+            ) from error
 
 
 def write_results(path: str | Path, results: Mapping[ImageId, str]) -> None:
     """Write the captions in COCO's form, whole or not at all. Raises CaptionerError where that cannot be done."""
     path = Path(path)
-    lines = [json.dumps({"image_id": image, "caption": caption}) for image, caption in results.items()]
-    text = "".join(f"{line}\n" for line in lines) if path.suffix == ".jsonl" else "[" + ",\n".join(lines) + "]\n"
+    lines = [
+        json.dumps({"image_id": image, "caption": caption}) for image, caption in results.items()
+    ]
+    text = (
+        "".join(f"{line}\n" for line in lines)
+        if path.suffix == ".jsonl"
+        else "[" + ",\n".join(lines) + "]\n"
+    )
     with new_file(path) as file:
         file.write(text)
 
@@ -70,13 +82,17 @@ def write_results(path: str | Path, results: Mapping[ImageId, str]) -> None:
 def _entries(path: Path, text: str) -> Iterator[tuple[str, object]]:
     entries = _parsed(path, text, first_line=1)
     if not isinstance(entries, list):
-        raise UsageError(f"{path}: not a list of results; end its name in .jsonl if it holds one result a line")
+        raise UsageError(
+            f"{path}: not a list of results; end its name in .jsonl if it holds one result a line"
+        )
     for number, entry in enumerate(entries, start=1):
         yield f"result {number}", entry
 
 
 def _lines(path: Path, text: str) -> Iterator[tuple[str, object]]:
-    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: JSON may hold other line separators
+    for number, line in enumerate(
+        text.split("\n"), start=1
+    ):  # not splitlines: JSON may hold other line separators
         if line.strip():
             yield f"line {number}", _parsed(path, line, first_line=number)
 
@@ -86,11 +102,17 @@ def _parsed(path: Path, text: str, first_line: int) -> object:
         return json.loads(text)
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
-        raise UsageError(f"{path}, line {line}: not JSON: {error.msg}; write the file again") from error
+        raise UsageError(
+            f"{path}, line {line}: not JSON: {error.msg}; write the file again"
+        ) from error
     except RecursionError as error:
-        raise UsageError(f"{path}, line {first_line}: not JSON: nested too deep; write the file again") from error
+        raise UsageError(
+            f"{path}, line {first_line}: not JSON: nested too deep; write the file again"
+        ) from error
     except ValueError as error:  # a number of thousands of digits
-        raise UsageError(f"{path}, line {first_line}: not JSON: {error}; write the file again") from error
+        raise UsageError(
+            f"{path}, line {first_line}: not JSON: {error}; write the file again"
+        ) from error
 
 
 def _checked(entry: object) -> tuple[ImageId, str]:
@@ -117,7 +139,9 @@ def check_scores_file(results: Path) -> None:
         UsageError: the scores.json there is broken, or the results file wants its name.
     """
     if results.name == SCORES:
-        raise UsageError(f"{results}: the scores of results go to {SCORES}; name the results otherwise")
+        raise UsageError(
+            f"{results}: the scores of results go to {SCORES}; name the results otherwise"
+        )
     _read_scores(results.parent / SCORES)
 
 
@@ -140,7 +164,13 @@ def _read_scores(path: Path) -> dict[str, object]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read ({error}); move it away, and a new one is begun") from error
-    if not isinstance(entries, dict) or not all(isinstance(scores, dict) for scores in entries.values()):
-        raise UsageError(f"{path}: does not map results files to their scores; move it away, and a new one is begun")
+        raise UsageError(
+            f"{path}: cannot be read ({error}); move it away, and a new one is begun"
+        ) from error
+    if not isinstance(entries, dict) or not all(
+        isinstance(scores, dict) for scores in entries.values()
+    ):
+        raise UsageError(
+            f"{path}: does not map results files to their scores; move it away, and a new one is begun"
+        )
     return entries

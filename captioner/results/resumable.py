@@ -17,7 +17,7 @@ from captioner.results.files import write_results
 from captioner.storage import new_file
 
 
-class GrowingResults:
+class ResumableResults:
     """The captions there are so far."""
 
     def __init__(self, captions: dict[ImageId, str], part: Path | None) -> None:
@@ -32,18 +32,26 @@ class GrowingResults:
         """
         if self._part:
             try:
-                with self._part.open("a", encoding="utf-8") as file:  # closed, so that nothing waits in memory
+                with self._part.open(
+                    "a", encoding="utf-8"
+                ) as file:  # closed, so that nothing waits in memory
                     file.write(_line(image, caption))
             except OSError as error:
                 reason = f"{self._part} cannot be written: {error.strerror}"
-                raise CaptionerError(f"{reason}; free some space, and the same command goes on") from error
+                raise CaptionerError(
+                    f"{reason}; free some space, and the same command goes on"
+                ) from error
         self.captions[image] = caption
 
 
 @contextmanager
-def growing_results(
-    path: Path | None, images: Collection[ImageId], *, made_by: Mapping[str, object], go_on: bool = True
-) -> Iterator[GrowingResults]:
+def resumable_results(
+    path: Path | None,
+    images: Collection[ImageId],
+    *,
+    made_by: Mapping[str, object],
+    go_on: bool = True,
+) -> Iterator[ResumableResults]:
     """Give the results that an interrupted run left, to add to; written as `path` when the block ends well.
 
     Args:
@@ -57,15 +65,17 @@ def growing_results(
         CaptionerError: something cannot be written.
     """
     if path is None:
-        yield GrowingResults({}, None)
+        yield ResumableResults({}, None)
         return
     part = path.with_name(path.name + ".part")
     there = _read(part, made_by)
     captions = {image: there[image] for image in images if go_on and image in there}
     with new_file(part) as file:  # anew, for the end of a killed run's may be half a line
-        file.writelines([json.dumps(made_by) + "\n", *(_line(*result) for result in captions.items())])
+        file.writelines(
+            [json.dumps(made_by) + "\n", *(_line(*result) for result in captions.items())]
+        )
     try:
-        yield GrowingResults(captions, part)
+        yield ResumableResults(captions, part)
     except BaseException:
         kept = f"captioner: {len(captions):,} captions are kept in {part}, where the same command goes on"
         console.print(kept, markup=False)
@@ -87,7 +97,9 @@ def _read(part: Path, made_by: Mapping[str, object]) -> dict[ImageId, str]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UsageError(f"{part}: cannot be read as what an interrupted run left ({error}); move it away") from error
+        raise UsageError(
+            f"{part}: cannot be read as what an interrupted run left ({error}); move it away"
+        ) from error
     if about != made_by:
         raise UsageError(
             f"{part} holds {len(captions):,} captions that an interrupted run made with another model or other "

@@ -28,14 +28,20 @@ def read_glove(path: Path, words: Container[str], *, size: int) -> dict[str, lis
             _check_size(path, line, size)
             if _is_header(line):
                 continue
-        word, *values = line.rsplit(" ", size)  # from the right: some files have words with a space within
+        word, *values = line.rsplit(
+            " ", size
+        )  # from the right: some files have words with a space within
         vector = _numbers(values) if word in words else []
         if len(values) < size or vector is None or (" " in word and _numbers(word.split(" ")[-1:])):
-            raise UsageError(f"{path}, line {number}: '{line[:40]}' is not a word with {size} numbers; {_EXPECTED}")
+            raise UsageError(
+                f"{path}, line {number}: '{line[:40]}' is not a word with {size} numbers; {_EXPECTED}"
+            )
         if vector:
             vectors[word] = vector
     if not vectors:
-        raise UsageError(f"{path} has a vector for none of the words: {_EXPECTED}; words are in lower case")
+        raise UsageError(
+            f"{path} has a vector for none of the words: {_EXPECTED}; words are in lower case"
+        )
     return vectors
 
 
@@ -50,7 +56,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise UsageError(f"{path}, line {number}: this is not UTF-8 text; {_EXPECTED}") from None
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"{path}: cannot read word vectors: {reason}; check training.glove") from None
+        raise UsageError(
+            f"{path}: cannot read word vectors: {reason}; check training.glove"
+        ) from None
 
 
 def _is_header(line: str) -> bool:
@@ -64,7 +72,9 @@ def _check_size(path: Path, line: str, size: int) -> None:
     vector = _numbers(fields[1:])
     found = int(fields[1]) if _is_header(line) else len(vector or ())
     if found and found != size:
-        raise UsageError(f"{path} has vectors of {found} numbers, not of {size}: set decoder.embed_size={found}")
+        raise UsageError(
+            f"{path} has vectors of {found} numbers, not of {size}: set decoder.embed_size={found}"
+        )
 
 
 def _numbers(texts: Sequence[str]) -> list[float] | None:

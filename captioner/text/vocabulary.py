@@ -11,7 +11,7 @@ from pathlib import Path
 from captioner.errors import UsageError
 
 PAD, BOS, EOS, UNK = range(4)
-UNSPEAKABLE = (PAD, BOS, UNK)  # never in a caption that a model finds
+SUPPRESSED = (PAD, BOS, UNK)  # never in a caption that a model finds
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 FORMAT = 1
 
@@ -95,7 +95,9 @@ class Vocabulary:
             content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
             return cls(_checked(content))
         except OSError as error:
-            raise UsageError(f"{path}: cannot read the vocabulary: {error.strerror or error}") from error
+            raise UsageError(
+                f"{path}: cannot read the vocabulary: {error.strerror or error}"
+            ) from error
         except ValueError as error:  # not UTF-8, not JSON, or not a vocabulary
             raise UsageError(
                 f"{path}: not a vocabulary of captioner: {error}; restore the file from its model"
@@ -107,7 +109,9 @@ def _checked(content: object) -> list[str]:
     if not isinstance(content, dict) or "words" not in content:
         raise ValueError('expected {"format": 1, "words": [...]}')
     if content.get("format") != FORMAT:
-        raise ValueError(f"format {content.get('format')!r}, but this version of captioner reads format {FORMAT}")
+        raise ValueError(
+            f"format {content.get('format')!r}, but this version of captioner reads format {FORMAT}"
+        )
     words = content["words"]
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise ValueError('"words" is not a list of strings')

@@ -11,7 +11,7 @@ from torch import Tensor
 from captioner.config.schema import PhaseConfig, RewardName, ScheduledSamplingConfig, TrainingConfig
 from captioner.data.datasets import Example
 from captioner.metrics.reward import Reward
-from captioner.models.encoder_decoder import CaptioningModel
+from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.text.tokenizer import tokenize
 from captioner.text.vocabulary import Vocabulary
 from captioner.training import self_critical
@@ -31,7 +31,7 @@ from captioner.training.self_critical import SelfCritical
 def build_objective(
     phase: PhaseConfig,
     settings: TrainingConfig,
-    model: CaptioningModel,
+    model: EncoderDecoder,
     vocabulary: Vocabulary,
     train: Sequence[Example],
     *,
@@ -77,7 +77,9 @@ def _schedule(config: ScheduledSamplingConfig) -> Schedule:
             assert_never(other)
 
 
-def _reward(train: Sequence[Example], vocabulary: Vocabulary, weights: dict[RewardName, float]) -> self_critical.Reward:
+def _reward(
+    train: Sequence[Example], vocabulary: Vocabulary, weights: dict[RewardName, float]
+) -> self_critical.Reward:
     """Count the references of the training split once, and score captions of word ids against them."""
     references = [[tokenize(caption) for caption in example.captions] for example in train]
     score = Reward(references, weights)

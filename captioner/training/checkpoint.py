@@ -13,7 +13,7 @@ import torch
 
 from captioner.errors import CaptionerError, UsageError
 from captioner.storage import new_folder, verify
-from captioner.training.ema import MovingAverage
+from captioner.training.ema import EMA
 
 _STATE = "training.pt"
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -45,7 +45,7 @@ def save_checkpoint(
     *,
     write_model: Callable[[Path], None],
     optimizer: torch.optim.Optimizer,
-    average: MovingAverage,
+    average: EMA,
     random_states: list[list[torch.Tensor]],
     keep: int,
 ) -> None:
@@ -87,10 +87,14 @@ def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
-def way_on(output: Path) -> str:
+def resume_hint(output: Path) -> str:
     """Say how to go on with a run that stopped."""
     saved = checkpoints(output)
-    return f"go on from {saved[-1].name} with --resume auto" if saved else "there is no checkpoint yet: start again"
+    return (
+        f"go on from {saved[-1].name} with --resume auto"
+        if saved
+        else "there is no checkpoint yet: start again"
+    )
 
 
 def find_checkpoint(output: Path, resume: str, warn: Callable[[str], None]) -> Path | None:
@@ -103,7 +107,11 @@ def find_checkpoint(output: Path, resume: str, warn: Callable[[str], None]) -> P
         path = Path(resume)
         if not (path / _STATE).is_file():
             there = ", ".join(found.name for found in checkpoints(path)) if path.is_dir() else ""
-            hint = f"it holds {there}" if there else "name a checkpoint-<step> folder, or --resume auto"
+            hint = (
+                f"it holds {there}"
+                if there
+                else "name a checkpoint-<step> folder, or --resume auto"
+            )
             raise UsageError(f"--resume {path}: this is not a checkpoint ({hint})")
         verify(path)
         return path
@@ -117,7 +125,9 @@ def find_checkpoint(output: Path, resume: str, warn: Callable[[str], None]) -> P
     return None
 
 
-def load_checkpoint(folder: Path) -> tuple[Progress, dict[str, Any], dict[str, Any], list[list[torch.Tensor]]]:
+def load_checkpoint(
+    folder: Path,
+) -> tuple[Progress, dict[str, Any], dict[str, Any], list[list[torch.Tensor]]]:
     """Give where the run stood, the states of its optimiser, its average and every rank's chance. Runs no code.
 
     Raises:

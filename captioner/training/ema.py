@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 
-class MovingAverage:
+class EMA:
     """Average a module's floating-point parameters and buffers over steps, exponentially: old ones count ever less.
 
     average ← decay * average + (1 - decay) * weights (Polyak and Juditsky 1992, "Acceleration of stochastic
@@ -23,20 +23,30 @@ class MovingAverage:
     def __init__(self, module: nn.Module, *, decay: float) -> None:
         self.module, self.decay = module, decay
         self.updates = 0
-        self.average = {name: tensor.clone() for name, tensor in self._weights().items()} if decay else {}
+        self.average = (
+            {name: tensor.clone() for name, tensor in self._weights().items()} if decay else {}
+        )
 
     def _weights(self) -> dict[str, Tensor]:
-        return {name: tensor for name, tensor in self.module.state_dict().items() if tensor.is_floating_point()}
+        return {
+            name: tensor
+            for name, tensor in self.module.state_dict().items()
+            if tensor.is_floating_point()
+        }
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the weights after a step."""
         if not self.average:
             return
-        frozen = {name for name, weight in self.module.named_parameters() if not weight.requires_grad}  # stand still
+        frozen = {
+            name for name, weight in self.module.named_parameters() if not weight.requires_grad
+        }  # stand still
         moving = {name: tensor for name, tensor in self._weights().items() if name not in frozen}
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_([self.average[name] for name in moving], list(moving.values()), 1 - decay)
+        torch._foreach_lerp_(
+            [self.average[name] for name in moving], list(moving.values()), 1 - decay
+        )
         self.updates += 1
 
     def apply(self) -> None:
@@ -46,7 +56,9 @@ class MovingAverage:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Set the module to the average for as long as the block lasts: to validate it, or to save it."""
-        weights = {name: tensor.clone() for name, tensor in self._weights().items() if name in self.average}
+        weights = {
+            name: tensor.clone() for name, tensor in self._weights().items() if name in self.average
+        }
         self.apply()
         try:
             yield

@@ -31,7 +31,7 @@ from captioner.text.vocabulary import Vocabulary
 _FEATURE_BATCH = 32  # images at a time when features are computed; training's batch size is no guide to memory here
 
 
-class Feeder:
+class LoaderFactory:
     """Make the loaders of a run's phases."""
 
     def __init__(
@@ -63,7 +63,9 @@ class Feeder:
         """Read this rank's share of the dev split in order, never augmented."""
         batches = in_order(len(self.dev), self.config.training.batch_size)
         if self._is_cached(phase):
-            source: Load = self._features(self.dev, self.dev_words, f"dev-{self.ranks.rank}-of-{self.ranks.count}")
+            source: Load = self._features(
+                self.dev, self.dev_words, f"dev-{self.ranks.rank}-of-{self.ranks.count}"
+            )
             return self._loader(source, self.dev, self.dev_words, batches, workers=0)
         source = ImageSource(self.dev, self.transform)
         return self._loader(source, self.dev, self.dev_words, batches, workers=self._workers)
@@ -79,7 +81,10 @@ class Feeder:
 
     def _number(self, examples: Sequence[Example], vocabulary: Vocabulary) -> list[list[list[int]]]:
         longest = self.config.data.max_length
-        return [[vocabulary.encode(tokenize(caption), longest) for caption in example.captions] for example in examples]
+        return [
+            [vocabulary.encode(tokenize(caption), longest) for caption in example.captions]
+            for example in examples
+        ]
 
     def _loader(
         self,
@@ -91,7 +96,9 @@ class Feeder:
         workers: int,
     ) -> Loader:
         return Loader(
-            CaptionDataset(source, words, self.config.data.captions_per_image, self.config.training.seed),
+            CaptionDataset(
+                source, words, self.config.data.captions_per_image, self.config.training.seed
+            ),
             batches,
             workers=workers,
             timeout=self.config.training.worker_timeout,
@@ -99,9 +106,13 @@ class Feeder:
             pin_memory=self.ranks.device.type == "cuda",
         )
 
-    def _features(self, examples: Sequence[Example], words: list[list[list[int]]], split: str) -> FeatureSource:
+    def _features(
+        self, examples: Sequence[Example], words: list[list[list[int]]], split: str
+    ) -> FeatureSource:
         """Open the cache of a split, or fill it; a split that all ranks share is filled by the first."""
-        whole_grid = self.config.decoder.context == "attention"  # the other contexts read the summary alone
+        whole_grid = (
+            self.config.decoder.context == "attention"
+        )  # the other contexts read the summary alone
         key = f"{split}-{'grid' if whole_grid else 'summary'}-{features_key(self._encoder_hash(), examples)}"
         batches = in_order(len(examples), _FEATURE_BATCH)
 
@@ -111,7 +122,9 @@ class Feeder:
             console.print(f"computing the features of {split}, once: {len(examples)} images")
             source = ImageSource(examples, self.transform)
             loader = self._loader(source, examples, words, batches, workers=self._workers)
-            for batch in track(loader, total=len(batches), doing=f"features of {split}", unit="batches"):
+            for batch in track(
+                loader, total=len(batches), doing=f"features of {split}", unit="batches"
+            ):
                 with autocast(self.ranks.device, self.config.training.precision):
                     grid = seer.features(batch.source.to(self.ranks.device))  # (B, P, C)
                 yield grid if whole_grid else grid.mean(dim=1, keepdim=True)

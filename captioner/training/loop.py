@@ -42,7 +42,12 @@ Count = Callable[[Batch], Tensor]
 
 
 def gradients(
-    objective: nn.Module, parts: list[Batch], *, count: Count, ranks: Ranks, precision: PrecisionName
+    objective: nn.Module,
+    parts: list[Batch],
+    *,
+    count: Count,
+    ranks: Ranks,
+    precision: PrecisionName,
 ) -> LossSum:
     """Add to every parameter the gradient of the mean loss, over all `parts` and ranks, exactly.
 
@@ -79,7 +84,9 @@ def fit(
     Raises:
         NotFiniteError: the step is not taken; the weights are the last good ones.
     """
-    learning: list[Tensor] = [weight for group in optimizer.param_groups for weight in group["params"]]
+    learning: list[Tensor] = [
+        weight for group in optimizer.param_groups for weight in group["params"]
+    ]
     for parts in steps:
         before_step()
         optimizer.zero_grad(set_to_none=True)
@@ -92,15 +99,20 @@ def fit(
             return
 
 
-_CPU = ("can't allocate memory", "could not create a primitive")  # what torch says, and oneDNN in it
+_CPU = (
+    "can't allocate memory",
+    "could not create a primitive",
+)  # what torch says, and oneDNN in it
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell a lack of memory from other errors: a GPU's has a type of its own, a CPU's is known by its words."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in _CPU)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        words in str(error) for words in _CPU
+    )
 
 
-class Retreat:
+class StepRollback:
     """What a step changes before it is taken, as it was: chance, and the statistics of batch norms."""
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:

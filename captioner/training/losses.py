@@ -46,7 +46,9 @@ def cross_entropy(
     a few at a time, while they are in the cache (Wijmans et al. 2024, "Cut your losses in large-vocabulary language
     models").
     """
-    total: Tensor = _LinearCrossEntropy.apply(hidden, output.weight, output.bias, targets, label_smoothing, weights)
+    total: Tensor = _LinearCrossEntropy.apply(
+        hidden, output.weight, output.bias, targets, label_smoothing, weights
+    )
     return LossSum(total, targets.new_tensor(targets.numel()))
 
 
@@ -72,18 +74,28 @@ class _LinearCrossEntropy(torch.autograd.Function):
         total = hidden.new_zeros((), dtype=torch.float32)
         of_hidden, of_weight, of_bias = [], torch.zeros_like(weight), torch.zeros_like(bias)
         weighted = importance is not None
-        importance = hidden.new_ones(()) if importance is None else importance.unsqueeze(1)  # (M, 1)
+        importance = (
+            hidden.new_ones(()) if importance is None else importance.unsqueeze(1)
+        )  # (M, 1)
         parts = (hidden.to(dtype), targets.unsqueeze(1), importance.expand(len(hidden), 1))
-        for part, target, times in zip(*(torch.split(tensor, rows) for tensor in parts), strict=True):
-            log_probs = torch.addmm(bias.to(dtype), part, weights.t()).float().log_softmax(dim=1)  # (rows, V)
+        for part, target, times in zip(
+            *(torch.split(tensor, rows) for tensor in parts), strict=True
+        ):
+            log_probs = (
+                torch.addmm(bias.to(dtype), part, weights.t()).float().log_softmax(dim=1)
+            )  # (rows, V)
             total -= (1 - smoothing) * (times * log_probs.gather(1, target)).sum()
             if smoothing:
                 total -= smoothing / words * (times * log_probs.sum(dim=1, keepdim=True)).sum()
             if learns:
-                error = log_probs.exp_()  # the gradient of the logits: what was said less what was to be said
+                error = (
+                    log_probs.exp_()
+                )  # the gradient of the logits: what was said less what was to be said
                 if smoothing:
                     error -= smoothing / words
-                error.scatter_add_(1, target, torch.full_like(target, smoothing - 1, dtype=error.dtype))
+                error.scatter_add_(
+                    1, target, torch.full_like(target, smoothing - 1, dtype=error.dtype)
+                )
                 if weighted:
                     error *= times
                 of_bias += error.sum(dim=0)
@@ -98,7 +110,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         scale = gradients[0]
         of_hidden, of_weight, of_bias = ctx.saved_tensors
-        return scale.to(of_hidden.dtype) * of_hidden, scale * of_weight, scale * of_bias, None, None, None
+        return (
+            scale.to(of_hidden.dtype) * of_hidden,
+            scale * of_weight,
+            scale * of_bias,
+            None,
+            None,
+            None,
+        )
 
 
 def doubly_stochastic(weights: Tensor, mask: Tensor) -> Tensor:
@@ -107,5 +126,7 @@ def doubly_stochastic(weights: Tensor, mask: Tensor) -> Tensor:
     `mask` (N, T) tells which words the rows of `weights` are. Xu et al. 2015, section 4.2.1.
     """
     caption = mask.nonzero()[:, 0]  # (M,)
-    given = weights.new_zeros((len(mask), weights.shape[1])).index_add(0, caption, weights)  # (N, P)
+    given = weights.new_zeros((len(mask), weights.shape[1])).index_add(
+        0, caption, weights
+    )  # (N, P)
     return (1 - given).square().sum()

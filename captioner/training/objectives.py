@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from captioner.models.encoder_decoder import CaptioningModel
+from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.text.vocabulary import UNK
 from captioner.training.losses import LossSum, cross_entropy, doubly_stochastic
 from captioner.types import Batch, State, select_state
@@ -47,11 +47,13 @@ def _sigmoid(x: float) -> float:
 class Objective(nn.Module):
     """A way of teaching: a module around the model, and what several GPUs wrap. Called, it gives a batch's loss."""
 
-    def __init__(self, model: CaptioningModel) -> None:
+    def __init__(self, model: EncoderDecoder) -> None:
         super().__init__()
         self.model = model
         self.progress = 0.0  # share of the phase's steps taken: set before each
-        self.noted: dict[str, float] = {}  # what the log should say of the last step besides its loss
+        self.noted: dict[
+            str, float
+        ] = {}  # what the log should say of the last step besides its loss
 
     def count(self, batch: Batch) -> Tensor:
         """Say how many things the loss is a sum of, before it is known."""
@@ -70,7 +72,7 @@ class TeacherForcing(Objective):
 
     def __init__(
         self,
-        model: CaptioningModel,
+        model: EncoderDecoder,
         *,
         label_smoothing: float = 0.0,
         word_dropout: float = 0.0,
@@ -86,18 +88,22 @@ class TeacherForcing(Objective):
 
     def forward(self, batch: Batch) -> LossSum:
         """Cross-entropy of every real word, summed."""
-        state = select_state(self.model.begin(batch.source), batch.owner)  # (N, ...)
+        state = select_state(self.model.init_state(batch.source), batch.source_index)  # (N, ...)
         inputs = self.shown(batch, state)
         if self.training and self.word_dropout:
             dropped = torch.rand(inputs.shape, device=inputs.device) < self.word_dropout
             dropped[:, 0] = False  # <bos> is no word
             inputs = inputs.masked_fill(dropped, UNK)
-        reading = self.model.decoder(inputs, batch.target_mask, state)
+        output = self.model.decoder(inputs, batch.target_mask, state)
         targets = batch.targets[batch.target_mask]  # (M,)
         smoothing = self.label_smoothing if self.training else 0.0
-        loss = cross_entropy(reading.hidden, self.model.decoder.output, targets, label_smoothing=smoothing)
-        if self.training and reading.weights is not None:
-            loss = loss.plus(self.attention_penalty * doubly_stochastic(reading.weights, batch.target_mask))
+        loss = cross_entropy(
+            output.hidden, self.model.decoder.output, targets, label_smoothing=smoothing
+        )
+        if self.training and output.weights is not None:
+            loss = loss.plus(
+                self.attention_penalty * doubly_stochastic(output.weights, batch.target_mask)
+            )
         return loss
 
     def shown(self, batch: Batch, state: State) -> Tensor:
@@ -116,7 +122,7 @@ class ScheduledSampling(TeacherForcing):
 
     def __init__(
         self,
-        model: CaptioningModel,
+        model: EncoderDecoder,
         schedule: Schedule,
         *,
         label_smoothing: float = 0.0,
@@ -124,7 +130,10 @@ class ScheduledSampling(TeacherForcing):
         attention_penalty: float = 0.0,
     ) -> None:
         super().__init__(
-            model, label_smoothing=label_smoothing, word_dropout=word_dropout, attention_penalty=attention_penalty
+            model,
+            label_smoothing=label_smoothing,
+            word_dropout=word_dropout,
+            attention_penalty=attention_penalty,
         )
         self.schedule = schedule
 

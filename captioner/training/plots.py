@@ -16,7 +16,10 @@ from captioner.data.images import read_image
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """Give the lines of a run's metrics.jsonl."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def draw_curves(folder: Path) -> None:
@@ -28,7 +31,10 @@ def draw_curves(folder: Path) -> None:
     lines = read_log(folder)
     figure = Figure(figsize=(10, 4), layout="constrained")
     losses, scores = figure.subplots(1, 2)
-    for axes, names in ((losses, ("loss", "dev_loss", "free_running_loss")), (scores, ("Bleu_4", "CIDEr"))):
+    for axes, names in (
+        (losses, ("loss", "dev_loss", "free_running_loss")),
+        (scores, ("Bleu_4", "CIDEr")),
+    ):
         for name in names:
             points = [(line["step"], line[name]) for line in lines if name in line]
             if points:
@@ -49,7 +55,9 @@ def draw_samples(
     """Draw photographs in a grid, each with the model's caption (black) and one that a person wrote (grey)."""
     side, text, margin = 220, 84, 10
     rows = -(-len(examples) // columns)
-    sheet = Image.new("RGB", (columns * (side + margin) + margin, rows * (side + text + margin) + margin), "white")
+    sheet = Image.new(
+        "RGB", (columns * (side + margin) + margin, rows * (side + text + margin) + margin), "white"
+    )
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(13)
     for index, example in enumerate(examples):
@@ -58,14 +66,19 @@ def draw_samples(
         photo = ImageOps.contain(read_image(example.path, at_least=side), (side, side))
         sheet.paste(photo, (left + (side - photo.width) // 2, top + (side - photo.height) // 2))
         below = top + side + 4
-        for said, colour in ((captions[example.image_id], "black"), *((one, "gray") for one in example.captions[:1])):
+        for said, colour in (
+            (captions[example.image_id], "black"),
+            *((one, "gray") for one in example.captions[:1]),
+        ):
             lines = _wrap(said, font, side)
             draw.multiline_text((left, below), "\n".join(lines), fill=colour, font=font, spacing=2)
             below += 17 * len(lines)
     sheet.save(path)
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, limit: int = 3) -> list[str]:
+def _wrap(
+    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, limit: int = 3
+) -> list[str]:
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

@@ -20,7 +20,7 @@ from captioner.data.loading import Loader
 from captioner.distributed import Ranks
 from captioner.storage import check_space, new_folder, size_of
 from captioner.training.checkpoint import Progress, checkpoints, random_state, save_checkpoint
-from captioner.training.ema import MovingAverage
+from captioner.training.ema import EMA
 from captioner.training.losses import LossSum
 from captioner.training.plots import draw_curves, draw_samples
 from captioner.training.validation import Validator
@@ -83,7 +83,7 @@ class Recorder:
         *,
         dev: Sequence[Example],
         validator: Validator,
-        average: MovingAverage,
+        average: EMA,
         write_model: Callable[[Path], None],
         ranks: Ranks,
     ) -> None:
@@ -124,7 +124,9 @@ class Recorder:
         self.loss: LossSum | None = None
         self.captions, self.start = 0, time.monotonic()
         with progress_bar("batches") as self.bar:
-            self.task = self.bar.add_task(name, total=batches, completed=self.progress.batch, note="")
+            self.task = self.bar.add_task(
+                name, total=batches, completed=self.progress.batch, note=""
+            )
             yield
 
     def step(self, loss: LossSum, *, captions: int, **figures: float) -> None:
@@ -134,7 +136,9 @@ class Recorder:
         if self.log:
             self.log.write(self.progress.step, loss=loss.mean, **figures)
         noted = "".join(f"  {name} {value:.3g}" for name, value in figures.items())
-        self.bar.update(self.task, completed=self.progress.batch, note=f"loss {loss.mean:.3f}{noted}")
+        self.bar.update(
+            self.task, completed=self.progress.batch, note=f"loss {loss.mean:.3f}{noted}"
+        )
 
     def validate(self, loader: Loader, *, stop: Callable[[], bool]) -> bool:
         """Validate, keep the model if it is the best yet, and say True; or False, if `stop` came true meanwhile."""
@@ -145,7 +149,10 @@ class Recorder:
             return False
         cider, progress = result.scores.figures["CIDEr"], self.progress
         better = cider > progress.best
-        progress.best, progress.worse = max(cider, progress.best), 0 if better else progress.worse + 1
+        progress.best, progress.worse = (
+            max(cider, progress.best),
+            0 if better else progress.worse + 1,
+        )
         progress.validated, self.saved = progress.step, -1
         if self.log:
             self.log.validation(progress.step, result.figures)

@@ -12,8 +12,8 @@ from captioner.data.batching import pad
 from captioner.decoding.beam import beam_search
 from captioner.decoding.constraints import forbid, obey
 from captioner.decoding.sampling import greedy, sample
-from captioner.models.encoder_decoder import CaptioningModel
-from captioner.text.vocabulary import BOS, EOS, UNSPEAKABLE
+from captioner.models.encoder_decoder import EncoderDecoder
+from captioner.text.vocabulary import BOS, EOS, SUPPRESSED
 from captioner.training.losses import LossSum, cross_entropy
 from captioner.training.objectives import Objective
 from captioner.types import Batch, State, Step, select_state
@@ -37,7 +37,7 @@ class SelfCritical(Objective):
 
     def __init__(
         self,
-        model: CaptioningModel,
+        model: EncoderDecoder,
         reward: Reward,
         *,
         candidates: Literal["beam", "sample"] = "beam",
@@ -52,7 +52,7 @@ class SelfCritical(Objective):
 
     def count(self, batch: Batch) -> Tensor:
         """Captions that will be found."""
-        return batch.image.new_tensor(len(batch.image) * self.samples)
+        return batch.example_index.new_tensor(len(batch.example_index) * self.samples)
 
     def forward(self, batch: Batch) -> LossSum:
         """Advantage of each caption found times its negative log-probability, summed."""
@@ -60,27 +60,29 @@ class SelfCritical(Objective):
         decoder, was_training = self.model.decoder, self.model.decoder.training
         decoder.eval()
         with torch.no_grad():
-            state = self.model.start(memory)
+            state = self.model.decoder.init_state(memory)
         found = self._find(state)
-        images = batch.image.repeat_interleave(self.samples)
+        images = batch.example_index.repeat_interleave(self.samples)
         rewards = self._score(images, found).view(-1, self.samples)  # (B, S)
         self.noted = {"reward": float(rewards.mean())}
-        advantages = rewards - self._baseline(rewards, batch.image, state)
+        advantages = rewards - self._baseline(rewards, batch.example_index, state)
         decoder.train(was_training)
-        return self._loss(found, advantages.flatten(), self.model.start(memory))
+        return self._loss(found, advantages.flatten(), self.model.decoder.init_state(memory))
 
     @torch.no_grad()
     def _find(self, state: State) -> list[list[int]]:
         """Give the word ids of captions, those of an image one after the other."""
         if self.candidates == "beam":
             step, state = _speakable(self.model.step, state)
-            beams = beam_search(step, state, bos=BOS, eos=EOS, max_length=self.max_length, beam=self.samples)
-            return [caption.words for found in beams for caption in found]
+            beams = beam_search(
+                step, state, bos=BOS, eos=EOS, max_length=self.max_length, beam=self.samples
+            )
+            return [caption.token_ids for found in beams for caption in found]
         images, device = state[0].shape[0], state[0].device
         rows = torch.arange(images, device=device).repeat_interleave(self.samples)
         step, state = _speakable(self.model.step, select_state(state, rows))
         draws = torch.rand((len(rows), self.max_length)).to(device)
-        return [caption.words for caption in sample(step, state, bos=BOS, eos=EOS, draws=draws)]
+        return [caption.token_ids for caption in sample(step, state, bos=BOS, eos=EOS, draws=draws)]
 
     @torch.no_grad()
     def _baseline(self, rewards: Tensor, images: Tensor, state: State) -> Tensor:
@@ -89,7 +91,7 @@ class SelfCritical(Objective):
             return (rewards.sum(dim=1, keepdim=True) - rewards) / (self.samples - 1)
         step, state = _speakable(self.model.step, state)
         best = greedy(step, state, bos=BOS, eos=EOS, max_length=self.max_length)
-        return self._score(images, [caption.words for caption in best]).unsqueeze(1)
+        return self._score(images, [caption.token_ids for caption in best]).unsqueeze(1)
 
     def _score(self, images: Tensor, captions: Sequence[Sequence[int]]) -> Tensor:
         return self.reward(images.tolist(), captions).to(images.device)
@@ -99,11 +101,15 @@ class SelfCritical(Objective):
         tokens, mask = pad([[BOS, *found[row], EOS] for row in longest_first])
         order = torch.tensor(longest_first, device=advantages.device)
         tokens, mask = tokens.to(order.device), mask[:, 1:].to(order.device)
-        reading = self.model.decoder(tokens[:, :-1], mask, select_state(state, order // self.samples))
+        output = self.model.decoder(
+            tokens[:, :-1], mask, select_state(state, order // self.samples)
+        )
         of_word = advantages[order].unsqueeze(1).expand(mask.shape)[mask]  # (M,)
-        loss = cross_entropy(reading.hidden, self.model.decoder.output, tokens[:, 1:][mask], weights=of_word)
+        loss = cross_entropy(
+            output.hidden, self.model.decoder.output, tokens[:, 1:][mask], weights=of_word
+        )
         return LossSum(loss.total, order.new_tensor(len(found)))
 
 
 def _speakable(step: Step, state: State) -> tuple[Step, State]:
-    return obey(step, state, [forbid(UNSPEAKABLE)], eos=EOS)
+    return obey(step, state, [forbid(SUPPRESSED)], eos=EOS)

@@ -14,7 +14,9 @@ import torch
 from captioner.distributed import Ranks
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_NOTICE = b"\ncaptioner: stopping after this step, with a checkpoint; the same again stops at once\n"
+_NOTICE = (
+    b"\ncaptioner: stopping after this step, with a checkpoint; the same again stops at once\n"
+)
 _PERIOD = 1.0  # seconds between two times that ranks ask each other, about
 
 
@@ -25,7 +27,7 @@ class Interrupted(SystemExit):
         super().__init__(128 + number)
 
 
-class Interrupts:
+class SignalHandler:
     """Note the first signal instead of stopping, as long as the block lasts; a second one does what it always did.
 
     In another thread than the main one, which Python lets have no signals, nothing is noted.
@@ -49,7 +51,9 @@ class Interrupts:
         self.received = number
         self._restore()
         if self.ranks.is_first:
-            os.write(2, _NOTICE)  # a signal may come in the middle of a print, which cannot begin another
+            os.write(
+                2, _NOTICE
+            )  # a signal may come in the middle of a print, which cannot begin another
 
     def _restore(self) -> None:
         while self._before:
@@ -72,7 +76,9 @@ class Interrupts:
         self._steps += 1
         if self._steps < self._until:
             return False
-        news = torch.tensor([float(self.wanted), time.monotonic() - self._since], device=self.ranks.device)
+        news = torch.tensor(
+            [float(self.wanted), time.monotonic() - self._since], device=self.ranks.device
+        )
         told, seconds = map(float, self.ranks.sum(news))
         self._until = max(1, int(self._steps * self.ranks.count * _PERIOD / seconds))
         self._steps, self._since = 0, time.monotonic()

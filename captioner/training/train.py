@@ -15,14 +15,14 @@ from captioner.data.datasets import Example
 from captioner.data.splits import load_splits, without_unreadable
 from captioner.decoding.search import build_search
 from captioner.devices import pick_device
-from captioner.distributed import Ranks, ranks
+from captioner.distributed import Ranks, process_group
 from captioner.errors import UsageError
 from captioner.models.build import start_model
-from captioner.models.encoder_decoder import CaptioningModel
+from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.models.folder import write_model
 from captioner.storage import new_file, sweep
 from captioner.text.vocabulary import Vocabulary
-from captioner.training.checkpoint import checkpoints, find_checkpoint, way_on
+from captioner.training.checkpoint import checkpoints, find_checkpoint, resume_hint
 from captioner.training.failures import explained
 from captioner.training.trainer import Trainer
 from captioner.types import Hypothesis, State
@@ -40,34 +40,40 @@ def train(config: Config, *, device: DeviceName = "auto", resume: str | None = N
         CaptionerError: what cannot be done, and the way out.
     """
     output = config.output
-    with ranks(pick_device(device)) as together, explained(output, config.training):
-        console.quiet = not together.is_first
+    with process_group(pick_device(device)) as ranks, explained(output, config.training):
+        console.quiet = not ranks.is_first
         if resume is None and checkpoints(output):
-            raise UsageError(f"{output} already holds a run: go on with --resume auto, or choose another --output")
-        train_examples, dev_examples = load_splits(config.data, together)
-        if together.is_first:
+            raise UsageError(
+                f"{output} already holds a run: go on with --resume auto, or choose another --output"
+            )
+        train_examples, dev_examples = load_splits(config.data, ranks)
+        if ranks.is_first:
             output.mkdir(parents=True, exist_ok=True)
             sweep(output)
-        together.wait()
+        ranks.wait()
         checkpoint = find_checkpoint(output, resume, console.print) if resume else None
         if config.data.on_bad_image == "skip":
             splits = {"train": train_examples, "dev": dev_examples}
-            splits = without_unreadable(config, splits, together, resumed=checkpoint is not None)
+            splits = without_unreadable(config, splits, ranks, resumed=checkpoint is not None)
             train_examples, dev_examples = splits["train"], splits["dev"]
         torch.manual_seed(config.training.seed)  # every rank starts from the same weights
         model, vocabulary = start_model(config, train_examples, checkpoint)
-        if together.is_first:
+        if ranks.is_first:
             with new_file(output / "config.yaml") as file:
                 yaml.safe_dump(to_json(config), file, sort_keys=False)
-            _introduce(config, together, model, vocabulary, train_examples, dev_examples)
+            _introduce(config, ranks, model, vocabulary, train_examples, dev_examples)
         as_validated = {"method": "beam", "captions": 1, "beam": config.training.validation_beam}
-        search = build_search(model.step, config.decoding.model_copy(update=as_validated), vocabulary)
+        search = build_search(
+            model.step, config.decoding.model_copy(update=as_validated), vocabulary
+        )
 
         def best(state: State) -> list[Hypothesis]:
             return [found[0] for found in search(state, ())]
 
         def write(folder: Path) -> None:
-            write_model(folder, config=config.model, vocabulary=vocabulary, state=model.state_dict())
+            write_model(
+                folder, config=config.model, vocabulary=vocabulary, state=model.state_dict()
+            )
 
         trainer = Trainer(
             config,
@@ -77,27 +83,27 @@ def train(config: Config, *, device: DeviceName = "auto", resume: str | None = N
             dev=dev_examples,
             search=best,
             write_model=write,
-            ranks=together,
+            ranks=ranks,
         )
         try:
             trainer.run(checkpoint)
         except KeyboardInterrupt:
-            console.print(way_on(output))
+            console.print(resume_hint(output))
             raise
         return output / "best"
 
 
 def _introduce(
     config: Config,
-    together: Ranks,
-    model: CaptioningModel,
+    ranks: Ranks,
+    model: EncoderDecoder,
     vocabulary: Vocabulary,
     train_examples: Sequence[Example],
     dev_examples: Sequence[Example],
 ) -> None:
     captions = sum(len(example.captions) for example in train_examples)
     weights = sum(weight.numel() for weight in model.parameters())
-    where = f"{together.device}" + (f" x {together.count}" if together.count > 1 else "")
+    where = f"{ranks.device}" + (f" x {ranks.count}" if ranks.count > 1 else "")
     console.print(
         f"{len(train_examples)} images with {captions} captions for training, {len(dev_examples)} images for dev, "
         f"{len(vocabulary)} words; {config.encoder.trunk} and {config.decoder.cell}, {weights / 1e6:.1f} M parameters, "

@@ -17,19 +17,24 @@ from captioner.data.datasets import Example
 from captioner.data.loading import Loader
 from captioner.distributed import Ranks
 from captioner.errors import UsageError
-from captioner.models.encoder_decoder import CaptioningModel
+from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.text.vocabulary import Vocabulary
 from captioner.training.build import build_objective
-from captioner.training.checkpoint import Progress, load_checkpoint, restore_random_state, way_on
-from captioner.training.ema import MovingAverage
+from captioner.training.checkpoint import (
+    Progress,
+    load_checkpoint,
+    restore_random_state,
+    resume_hint,
+)
+from captioner.training.ema import EMA
 from captioner.training.failures import images_named
-from captioner.training.loaders import Feeder
-from captioner.training.loop import Retreat, fit, in_groups, is_out_of_memory
+from captioner.training.loaders import LoaderFactory
+from captioner.training.loop import StepRollback, fit, in_groups, is_out_of_memory
 from captioner.training.losses import LossSum
 from captioner.training.objectives import Objective
 from captioner.training.optim import make_optimizer, restore_optimizer, set_learning_rate
 from captioner.training.recorder import Recorder
-from captioner.training.signals import Interrupts
+from captioner.training.signals import SignalHandler
 from captioner.training.validation import Search, Validator
 from captioner.types import Batch
 
@@ -45,12 +50,14 @@ class Phase:
     sampler: EpochSampler
     train_loader: Loader
     dev_loader: Loader
-    average: MovingAverage
+    average: EMA
     progress: Progress
     recorder: Recorder
     ranks: Ranks
-    interrupts: Interrupts
-    _retreat: Retreat | None = field(default=None, init=False)  # from the step that is being taken, if it can be
+    signals: SignalHandler
+    _rollback: StepRollback | None = field(
+        default=None, init=False
+    )  # from the step that is being taken, if it can be
 
     @property
     def is_last(self) -> bool:
@@ -69,12 +76,12 @@ class Phase:
         """Take every step that is left, and leave a checkpoint of the last one behind. Raises Interrupted."""
         objective = self.ranks.wrap(self.objective)
         objective.train()
-        with self.interrupts:
+        with self.signals:
             while self.progress.epoch < self.config.epochs and not self._enough():
                 self._run_epoch(objective)
             if self.is_last and self.progress.validated != self.progress.step:
                 self._validate()
-            if not self.is_last and self.ranks.any(self.interrupts.wanted):
+            if not self.is_last and self.ranks.any(self.signals.wanted):
                 self._stop()
             self.recorder.checkpoint(self.optimizer)
 
@@ -82,10 +89,12 @@ class Phase:
         before = sum(phase.epochs for phase in self.settings.phases[: self.progress.phase])
         self.sampler.epoch = before + self.progress.epoch
         with self.recorder.epoch(self.config.epochs, self.sampler.batches):
-            while retreat := self._take_steps(objective):
-                retreat.take()
+            while rollback := self._take_steps(objective):
+                rollback.take()
                 self.progress.parts *= 2
-                console.print(f"out of memory: batches are worked through in {self.progress.parts} parts from here on")
+                console.print(
+                    f"out of memory: batches are worked through in {self.progress.parts} parts from here on"
+                )
         if self.progress.batch == self.sampler.batches:
             if self.settings.validate_every is None:
                 self._validate()
@@ -93,7 +102,7 @@ class Phase:
             if self.settings.validate_every is None and self.settings.checkpoint_every is None:
                 self.recorder.checkpoint(self.optimizer)
 
-    def _take_steps(self, objective: torch.nn.Module) -> Retreat | None:
+    def _take_steps(self, objective: torch.nn.Module) -> StepRollback | None:
         """Take the steps that are left of the epoch; give the way back from one that needs smaller parts."""
         parts = self.settings.accumulate
         self.sampler.first = self.progress.batch
@@ -113,9 +122,9 @@ class Phase:
             )
         except (MemoryError, RuntimeError) as error:
             smaller = 2 * self.sampler.parts <= self.sampler.examples // self.sampler.batches
-            if not (smaller and self._retreat and is_out_of_memory(error)):
+            if not (smaller and self._rollback and is_out_of_memory(error)):
                 raise
-        return self._retreat
+        return self._rollback
 
     def _counted(self, steps: Iterable[list[Batch]]) -> Iterator[list[Batch]]:
         for parts in steps:
@@ -124,40 +133,53 @@ class Phase:
 
     def _before_step(self) -> None:
         if self.settings.accumulate == "auto":
-            self._retreat = Retreat(self.objective, self.ranks.device)
+            self._rollback = StepRollback(self.objective, self.ranks.device)
         batches = self.sampler.batches
-        step, steps = self.progress.epoch * batches + self.progress.batch, self.config.epochs * batches
+        step, steps = (
+            self.progress.epoch * batches + self.progress.batch,
+            self.config.epochs * batches,
+        )
         self.objective.progress = step / steps
-        self.learning_rate = set_learning_rate(self.optimizer, step=step, steps=steps, warmup=self.config.warmup)
+        self.learning_rate = set_learning_rate(
+            self.optimizer, step=step, steps=steps, warmup=self.config.warmup
+        )
 
     def _after_step(self, loss: LossSum) -> bool:
-        self._retreat = None  # from a step that was taken there is none
+        self._rollback = None  # from a step that was taken there is none
         self.average.update()
         self.progress.step += 1
         self.progress.batch += 1
-        self.recorder.step(loss, captions=self.captions, learning_rate=self.learning_rate, **self.objective.noted)
-        if self.interrupts.agreed():
+        self.recorder.step(
+            loss, captions=self.captions, learning_rate=self.learning_rate, **self.objective.noted
+        )
+        if self.signals.agreed():
             self._stop()
         self._write_down()
         return self._enough()
 
     def _write_down(self) -> None:
         """Validate and save where it is time to, unless that is done."""
-        step, validate, save = self.progress.step, self.settings.validate_every, self.settings.checkpoint_every
+        step, validate, save = (
+            self.progress.step,
+            self.settings.validate_every,
+            self.settings.checkpoint_every,
+        )
         if validate and step % validate == 0 and self.progress.validated != step:
             self._validate()
         if self.progress.validated == step if save is None else step % save == 0:
             self.recorder.checkpoint(self.optimizer)
 
     def _validate(self) -> None:
-        if not self.recorder.validate(self.dev_loader, stop=lambda: self.interrupts.wanted):
+        if not self.recorder.validate(self.dev_loader, stop=lambda: self.signals.wanted):
             self._stop()
 
     def _stop(self) -> NoReturn:
         """Save where the run stands, say how to go on, and end the program."""
         self.recorder.checkpoint(self.optimizer)
-        console.print(f"stopped after step {self.progress.step}: {way_on(self.recorder.output)}")
-        raise self.interrupts.end()
+        console.print(
+            f"stopped after step {self.progress.step}: {resume_hint(self.recorder.output)}"
+        )
+        raise self.signals.end()
 
 
 class Trainer:
@@ -170,7 +192,7 @@ class Trainer:
         self,
         config: Config,
         *,
-        model: CaptioningModel,
+        model: EncoderDecoder,
         vocabulary: Vocabulary,
         train: Sequence[Example],
         dev: Sequence[Example],
@@ -179,20 +201,33 @@ class Trainer:
         ranks: Ranks,
     ) -> None:
         self.config, self.settings, self.ranks = config, config.training, ranks
-        self.model, self.vocabulary, self.write_model = model.to(ranks.device), vocabulary, write_model
-        self.train, self.dev = train, dev
-        self.average = MovingAverage(self.model, decay=self.settings.ema)
-        self.feeder = Feeder(config, model.encoder, vocabulary, train=train, dev=dev, ranks=ranks)
-        self.validator = Validator(
-            model, dev, search=search, vocabulary=vocabulary, ranks=ranks, precision=self.settings.precision
+        self.model, self.vocabulary, self.write_model = (
+            model.to(ranks.device),
+            vocabulary,
+            write_model,
         )
-        self.interrupts = Interrupts(ranks)
+        self.train, self.dev = train, dev
+        self.average = EMA(self.model, decay=self.settings.ema)
+        self.loaders = LoaderFactory(
+            config, model.encoder, vocabulary, train=train, dev=dev, ranks=ranks
+        )
+        self.validator = Validator(
+            model,
+            dev,
+            search=search,
+            vocabulary=vocabulary,
+            ranks=ranks,
+            precision=self.settings.precision,
+        )
+        self.signals = SignalHandler(ranks)
         self._check_sizes()
 
     def _check_sizes(self) -> None:
         parts = self.settings.accumulate
         if parts == "auto" and self.ranks.count > 1:
-            raise UsageError("training.accumulate=auto is for one process, which can take a step back: set a number")
+            raise UsageError(
+                "training.accumulate=auto is for one process, which can take a step back: set a number"
+            )
         shares = self.ranks.count * (1 if parts == "auto" else parts)
         smallest = len(self.train) // -(-len(self.train) // self.settings.batch_size)
         if smallest < shares:
@@ -201,7 +236,9 @@ class Trainer:
                 "set a larger training.batch_size"
             )
         if len(self.dev) < self.ranks.count:
-            raise UsageError(f"{len(self.dev)} images of dev cannot be dealt out to {self.ranks.count} ranks: add some")
+            raise UsageError(
+                f"{len(self.dev)} images of dev cannot be dealt out to {self.ranks.count} ranks: add some"
+            )
 
     def run(self, checkpoint: Path | None = None) -> None:
         """Train through every phase that is left, from `checkpoint` if one is given. Raises Interrupted by a signal."""
@@ -235,14 +272,18 @@ class Trainer:
     def _resume(self, checkpoint: Path) -> tuple[Progress, dict[str, object]]:
         progress, optimizer_state, average, random_states = load_checkpoint(checkpoint)
         if progress.phase >= len(self.settings.phases):
-            raise UsageError(f"{checkpoint} is of phase {progress.phase + 1}, which training.phases does not hold")
+            raise UsageError(
+                f"{checkpoint} is of phase {progress.phase + 1}, which training.phases does not hold"
+            )
         self.average.load_state_dict(average)
         if len(random_states) == self.ranks.count:
             restore_random_state(random_states[self.ranks.rank], self.ranks.device)
         console.print(f"going on from {checkpoint} (step {progress.step})")
         return progress, optimizer_state
 
-    def _phase(self, progress: Progress, recorder: Recorder, optimizer_state: dict[str, object] | None) -> Phase:
+    def _phase(
+        self, progress: Progress, recorder: Recorder, optimizer_state: dict[str, object] | None
+    ) -> Phase:
         config = self.settings.phases[progress.phase]
         self.model.encoder.finetune(config.finetune_from)
         optimizer = make_optimizer(self.model, config, weight_decay=self.settings.weight_decay)
@@ -269,11 +310,11 @@ class Trainer:
             objective=objective,
             optimizer=optimizer,
             sampler=sampler,
-            train_loader=self.feeder.train_loader(config, sampler),
-            dev_loader=self.feeder.dev_loader(config),
+            train_loader=self.loaders.train_loader(config, sampler),
+            dev_loader=self.loaders.dev_loader(config),
             average=self.average,
             progress=progress,
             recorder=recorder,
             ranks=self.ranks,
-            interrupts=self.interrupts,
+            signals=self.signals,
         )

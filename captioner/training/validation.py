@@ -14,7 +14,7 @@ from captioner.data.loading import Loader
 from captioner.devices import autocast
 from captioner.distributed import Ranks
 from captioner.metrics.scorer import Scorer, Scores
-from captioner.models.encoder_decoder import CaptioningModel
+from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.text.tokenizer import detokenize
 from captioner.text.vocabulary import BOS, Vocabulary
 from captioner.training.losses import LossSum
@@ -30,20 +30,28 @@ class Validation:
     """What a validation found."""
 
     loss: float  # of the true words after true words
-    free_running_loss: float  # of the true words after the model's own: the gap is what teacher forcing hides
+    free_running_loss: (
+        float  # of the true words after the model's own: the gap is what teacher forcing hides
+    )
     scores: Scores
     captions: dict[int | str, str]
 
     @property
     def figures(self) -> dict[str, float]:
         """What the log keeps."""
-        return {"dev_loss": self.loss, "free_running_loss": self.free_running_loss, **self.scores.figures}
+        return {
+            "dev_loss": self.loss,
+            "free_running_loss": self.free_running_loss,
+            **self.scores.figures,
+        }
 
     def __str__(self) -> str:
         """Say it in a line."""
         losses = f"dev loss {self.loss:.3f} (free running {self.free_running_loss:.3f})"
         figures = self.scores.figures
-        return f"{losses}  BLEU-4 {100 * figures['Bleu_4']:.1f}  CIDEr-D {100 * figures['CIDEr']:.1f}"
+        return (
+            f"{losses}  BLEU-4 {100 * figures['Bleu_4']:.1f}  CIDEr-D {100 * figures['CIDEr']:.1f}"
+        )
 
 
 class Validator:
@@ -51,7 +59,7 @@ class Validator:
 
     def __init__(
         self,
-        model: CaptioningModel,
+        model: EncoderDecoder,
         dev: Sequence[Example],
         *,
         search: Search,
@@ -69,7 +77,9 @@ class Validator:
         """Validate on this rank's share of dev, as `loader` reads it, in order; give it up if any rank says `stop`."""
         self.model.eval()
         objective, device = TeacherForcing(self.model).eval(), self.ranks.device
-        forced = free = LossSum(torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device))
+        forced = free = LossSum(
+            torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
+        )
         captions: list[str] = []
         for batch in track(loader, total=len(loader), doing="validation", unit="batches"):
             if stop():
@@ -77,24 +87,28 @@ class Validator:
             batch = batch.to(device)
             with autocast(device, self.precision):
                 memory = self.model.encode(batch.source)
-                forced += objective(batch._replace(source=memory.grid))  # the trunk has done its work
-                state = self.model.start(memory)
+                forced += objective(
+                    batch._replace(source=memory.grid)
+                )  # the trunk has done its work
+                state = self.model.decoder.init_state(memory)
                 free += free_running(self.model, batch, state)
                 found = self.search(state)
-                captions += [detokenize(self.vocabulary.decode(best.words)) for best in found]
+                captions += [detokenize(self.vocabulary.decode(best.token_ids)) for best in found]
         self.model.train()
         if self.ranks.any(stop()):
             return None
         everything: dict[int | str, str] = {}
         for share in self.ranks.gather(dict(zip(self.image_ids, captions, strict=True))):
             everything.update(share)
-        return Validation(self._mean(forced), self._mean(free), self.scorer.score(everything), everything)
+        return Validation(
+            self._mean(forced), self._mean(free), self.scorer.score(everything), everything
+        )
 
     def _mean(self, loss: LossSum) -> float:
         return LossSum(self.ranks.sum(loss.total), self.ranks.sum(loss.count)).mean
 
 
-def free_running(model: CaptioningModel, batch: Batch, state: State) -> LossSum:
+def free_running(model: EncoderDecoder, batch: Batch, state: State) -> LossSum:
     """Cross-entropy of the true words when the decoder reads its own likeliest words, from the images' `state` on.
 
     What it reads hangs on the image alone, so each image is read once for all its captions.
@@ -104,6 +118,6 @@ def free_running(model: CaptioningModel, batch: Batch, state: State) -> LossSum:
     for place in range(batch.targets.shape[1]):
         log_probs, state = model.step(words, state)  # (B, V)
         real = batch.target_mask[:, place]
-        total -= log_probs[batch.owner[real], batch.targets[real, place]].sum()
+        total -= log_probs[batch.source_index[real], batch.targets[real, place]].sum()
         words = log_probs.argmax(dim=1)
     return LossSum(total, batch.target_mask.sum())

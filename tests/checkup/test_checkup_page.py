@@ -43,16 +43,24 @@ def test_the_page_says_what_is_wrong_and_draws_what_there_is(page, data_set):
     assert "1 problem" in shown.text
     assert "'gone.jpg'" in shown.text
     labels = [attributes["aria-label"] for tag, attributes in shown.tags if tag == "svg"]
-    assert labels == ["histogram of captions per image: from 1 to 2", "histogram of words per caption: from 3 to 4"]
+    assert labels == [
+        "histogram of captions per image: from 1 to 2",
+        "histogram of words per caption: from 3 to 4",
+    ]
 
 
 def test_the_page_asks_for_nothing_and_runs_nothing(page):
     shown = page()
-    policy = next(attributes["content"] for tag, attributes in shown.tags if "http-equiv" in attributes)
+    policy = next(
+        attributes["content"] for tag, attributes in shown.tags if "http-equiv" in attributes
+    )
     assert policy.startswith("default-src 'none'")
     assert "script" not in policy
     assert [
-        value for _, attributes in shown.tags for value in (attributes.get("src"), attributes.get("href")) if value
+        value
+        for _, attributes in shown.tags
+        for value in (attributes.get("src"), attributes.get("href"))
+        if value
     ] == ["data:,"]
 
 
@@ -61,10 +69,14 @@ def test_names_and_captions_stay_text(page, data_set):
     data_set.caption("train", 1, HOSTILE + " very" * 40 + " \ud800")
     shown = page()
     assert {"script", "img"}.isdisjoint(tag for tag, _ in shown.tags)
-    assert shown.text.count("<script>alert(1)</script>") == 3  # a missing image; a caption too long, and spoilt
+    assert (
+        shown.text.count("<script>alert(1)</script>") == 3
+    )  # a missing image; a caption too long, and spoilt
 
 
-@pytest.mark.parametrize("counts", [{1: 5, 3: 2}, {n: n for n in range(1, 1000)}, {1: 1, 20000: 1}, {0: 3}])
+@pytest.mark.parametrize(
+    "counts", [{1: 5, 3: 2}, {n: n for n in range(1, 1000)}, {1: 1, 20000: 1}, {0: 3}]
+)
 def test_a_histogram_counts_everything_once(counts):
     titles = re.findall(r"<title>(.*?) words: ([\d,]+)</title>", histogram(counts, "words"))
     assert sum(int(count.replace(",", "")) for _, count in titles) == sum(counts.values())

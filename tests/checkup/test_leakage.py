@@ -81,12 +81,23 @@ def test_nothing_is_like_nothing():
 @pytest.mark.data
 def test_copies_of_photographs_are_found_and_no_other_photograph(research_data):
     """Prints how many copies of 200 dev photographs of Flickr8k are found among all train photographs."""
-    train, dev = (load_examples(research_data / f"flickr8k/captions_{split}.json") for split in ("train", "dev"))
-    known = looks.stack([found.thumbnail for found in inspect_images(example.path for example in train)])
+    train, dev = (
+        load_examples(research_data / f"flickr8k/captions_{split}.json")
+        for split in ("train", "dev")
+    )
+    known = looks.stack(
+        [found.thumbnail for found in inspect_images(example.path for example in train)]
+    )
     photographs = [Image.open(example.path).convert("RGB") for example in train[:200]]
-    others = looks.stack([found.thumbnail for found in inspect_images(example.path for example in dev)])
+    others = looks.stack(
+        [found.thumbnail for found in inspect_images(example.path for example in dev)]
+    )
     shares = {
-        name: sum(twin.known == twin.asked for twin in looks.twins(known, thumbnails(*map(change, photographs)))) / 200
+        name: sum(
+            twin.known == twin.asked
+            for twin in looks.twins(known, thumbnails(*map(change, photographs)))
+        )
+        / 200
         for name, change in COPIES.items()
     }
     chance = list(looks.twins(known, others))

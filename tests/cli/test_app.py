@@ -13,20 +13,38 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_json_prints_one_object_per_line(run, tiny_model, photo):
-    code, out, _ = run("caption", photo, photo.parent, "--model", tiny_model, "--json", "--device", "cpu", "--beam", 1)
+    code, out, _ = run(
+        "caption",
+        photo,
+        photo.parent,
+        "--model",
+        tiny_model,
+        "--json",
+        "--device",
+        "cpu",
+        "--beam",
+        1,
+    )
     lines = [json.loads(line) for line in out.splitlines()]
     assert code == 0
     assert len(lines) == 8  # the photo named twice is captioned once
-    caption = Captioner.from_pretrained(tiny_model, device="cpu").caption(photo, decoding={"beam": 1})
+    caption = Captioner.from_pretrained(tiny_model, device="cpu").caption(
+        photo, decoding={"beam": 1}
+    )
     assert lines[0] == {
         "image": str(photo),
         "caption": caption.text,
         "log_prob": pytest.approx(caption.log_prob, abs=1e-4),
-        "words": [{"word": word.text, "log_prob": pytest.approx(word.log_prob, abs=1e-4)} for word in caption.words],
+        "words": [
+            {"word": word.text, "log_prob": pytest.approx(word.log_prob, abs=1e-4)}
+            for word in caption.words
+        ],
     }
 
 
-def test_a_hostile_name_stays_on_its_line_and_json_has_it_as_it_is(run, tiny_model, photo, tmp_path):
+def test_a_hostile_name_stays_on_its_line_and_json_has_it_as_it_is(
+    run, tiny_model, photo, tmp_path
+):
     hostile = tmp_path / "a\nb\x1b[2J.png"
     hostile.write_bytes(photo.read_bytes())
     _, out, _ = run("caption", hostile, "--model", tiny_model, "--device", "cpu")
@@ -41,7 +59,9 @@ def test_output_is_a_results_file_by_its_ending(run, tiny_model, photo, tmp_path
     file = tmp_path / f"results.{ending}"
     _, out, _ = run("caption", photo, "--model", tiny_model, "--output", file, "--device", "cpu")
     text = file.read_text()
-    entries = json.loads(text) if ending == "json" else [json.loads(line) for line in text.splitlines()]
+    entries = (
+        json.loads(text) if ending == "json" else [json.loads(line) for line in text.splitlines()]
+    )
     assert entries == [{"image_id": str(photo), "caption": out.rstrip("\n").split("\t")[1]}]
 
 
@@ -56,7 +76,10 @@ def test_output_is_a_results_file_by_its_ending(run, tiny_model, photo, tmp_path
         (["caption"], "PATH"),
         (["frobnicate"], "frobnicate"),
         (["train", "nothing.yaml"], "nothing.yaml"),
-        (["train", str(ROOT / "configs" / "shapes.yaml"), "decoder.cell=lsmt"], "'lstm', 'gru', 'rnn'"),
+        (
+            ["train", str(ROOT / "configs" / "shapes.yaml"), "decoder.cell=lsmt"],
+            "'lstm', 'gru', 'rnn'",
+        ),
         (["caption", "x.jpg", "--report", "page.pdf"], ".html"),
         (["caption", "x.jpg", "--report", "no/such/folder/page.html"], "create it first"),
         (["caption", "x.jpg", "--explain"], "--report or --json"),
@@ -67,14 +90,23 @@ def test_output_is_a_results_file_by_its_ending(run, tiny_model, photo, tmp_path
         (["score", "x.jpg", "--captions", "nothing.txt"], "nothing.txt"),
         (["calibrate"], "--annotations"),
         (["calibrate", "--annotations", "nothing.json"], "nothing.json"),
-        (["compare", "nothing.json", "nothing.json", "--annotations", "nothing.json"], "nothing.json"),
+        (
+            ["compare", "nothing.json", "nothing.json", "--annotations", "nothing.json"],
+            "nothing.json",
+        ),
         (["evaluate"], "--annotations"),
         (
             ["evaluate", "--annotations", "x.json", "--results", "y.json", "--report", "z.html"],
             "add --model or --images",
         ),
-        (["evaluate", "--annotations", "x.json", "--results", "y.json", "--beam", "5"], "add --model or --images"),
-        (["evaluate", "--annotations", "nothing.json", "--results", "nothing.json"], "nothing.json: no such results"),
+        (
+            ["evaluate", "--annotations", "x.json", "--results", "y.json", "--beam", "5"],
+            "add --model or --images",
+        ),
+        (
+            ["evaluate", "--annotations", "nothing.json", "--results", "nothing.json"],
+            "nothing.json: no such results",
+        ),
         (["defaults", "beam=none"], "beam"),
         (["check"], "CONFIG|ANNOTATIONS"),
         (["check", "nothing.json"], "nothing.json"),
@@ -90,13 +122,18 @@ def test_wrong_usage_is_named_and_exits_with_2(run, arguments, message):
 
 
 def test_usage_errors_end_with_an_example(run):
-    assert run("caption", "--beam", "0", "x")[2].splitlines()[-1].startswith("Example: captioner caption")
+    assert (
+        run("caption", "--beam", "0", "x")[2]
+        .splitlines()[-1]
+        .startswith("Example: captioner caption")
+    )
     assert run("train")[2].splitlines()[-1].startswith("Example: captioner train")
     assert run("evaluate")[2].splitlines()[-1].startswith("Example: captioner evaluate")
 
 
 @pytest.mark.parametrize(
-    "command", ["caption", "train", "check", "evaluate", "compare", "score", "calibrate", "defaults"]
+    "command",
+    ["caption", "train", "check", "evaluate", "compare", "score", "calibrate", "defaults"],
 )
 def test_help_ends_with_an_example(run, command):
     code, out, _ = run(command, "--help")
@@ -114,7 +151,16 @@ def test_evaluating_a_model_writes_results_that_score_the_same(run, tiny_model, 
     results, annotations = tmp_path / "results.json", shapes / "captions_dev.json"
     asked = ["--annotations", annotations, "--json"]
     code, out, _ = run(
-        "evaluate", *asked, "--model", tiny_model, "--images", shapes / "dev", "--results", results, "--device", "cpu"
+        "evaluate",
+        *asked,
+        "--model",
+        tiny_model,
+        "--images",
+        shapes / "dev",
+        "--results",
+        results,
+        "--device",
+        "cpu",
     )
     assert code == 0
     scores = json.loads(out)
@@ -127,9 +173,14 @@ def test_evaluating_a_model_writes_results_that_score_the_same(run, tiny_model, 
 
 def test_perfect_results_score_one_and_the_table_names_what_was_measured(run, shapes, tmp_path):
     annotations = shapes / "captions_dev.json"
-    first = {note["image_id"]: note["caption"] for note in json.loads(annotations.read_text())["annotations"]}
+    first = {
+        note["image_id"]: note["caption"]
+        for note in json.loads(annotations.read_text())["annotations"]
+    }
     results = tmp_path / "results.json"
-    results.write_text(json.dumps([{"image_id": image, "caption": caption} for image, caption in first.items()]))
+    results.write_text(
+        json.dumps([{"image_id": image, "caption": caption} for image, caption in first.items()])
+    )
     code, out, _ = run("evaluate", "--annotations", annotations, "--results", results)
     assert code == 0
     assert "100.0" in out

@@ -32,7 +32,12 @@ def test_the_temperature_that_fits_the_folders_own_captions_is_kept(calibrate, f
     said = []
     for example in load_examples(shapes / "captions_dev.json", shapes / "dev"):
         people = {word for caption in example.captions for word in tokenize(caption)}
-        said.append([Said(word.log_prob, word.text in people) for word in captioner.caption(example.path).words])
+        said.append(
+            [
+                Said(word.log_prob, word.text in people)
+                for word in captioner.caption(example.path).words
+            ]
+        )
     code, out, err = calibrate()
     assert code == 0
     assert "8 images are too few to believe" in err
@@ -61,7 +66,9 @@ def test_calibrating_twice_gives_the_same(calibrate):
     assert calibrate()[1] == calibrate()[1]
 
 
-def test_without_an_image_that_can_be_read_the_folder_stays_as_it_was(calibrate, folder, shapes, tmp_path):
+def test_without_an_image_that_can_be_read_the_folder_stays_as_it_was(
+    calibrate, folder, shapes, tmp_path
+):
     (tmp_path / "broken").mkdir()
     for file in (shapes / "dev").iterdir():
         (tmp_path / "broken" / file.name).write_bytes(b"")

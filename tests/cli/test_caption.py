@@ -38,7 +38,9 @@ def test_several_captions_are_lines_of_their_own_and_a_list_in_json(caption):
     assert len({image for image, _ in lines}) == 8
     _, out, _ = caption("--num-captions", 3, "--json")
     for number, line in enumerate(map(json.loads, out.splitlines())):
-        assert [one["caption"] for one in line["captions"]] == [text for _, text in lines[3 * number : 3 * number + 3]]
+        assert [one["caption"] for one in line["captions"]] == [
+            text for _, text in lines[3 * number : 3 * number + 3]
+        ]
         assert line["captions"][0]["log_prob"] == line["log_prob"]
 
 
@@ -62,7 +64,9 @@ def test_rules_are_obeyed(caption, arguments, obeyed):
 
 
 def test_sampling_is_told_by_a_seed(caption):
-    first, again, other = (caption("--sample", "--temperature", 1.5, "--seed", seed)[1] for seed in (1, 1, 2))
+    first, again, other = (
+        caption("--sample", "--temperature", 1.5, "--seed", seed)[1] for seed in (1, 1, 2)
+    )
     assert first == again != other
 
 
@@ -72,11 +76,15 @@ def test_two_models_are_an_ensemble(caption, tiny_model):
     assert out == caption()[1]
 
 
-def test_a_caption_below_the_wanted_confidence_is_not_shown_and_counted(caption, calibrated, tmp_path):
+def test_a_caption_below_the_wanted_confidence_is_not_shown_and_counted(
+    caption, calibrated, tmp_path
+):
     _, out, _ = caption("--json", model=calibrated)
     sure = sorted(json.loads(line)["confidence"] for line in out.splitlines())
     wanted = (sure[2] + sure[3]) / 2
-    code, out, err = caption("--min-confidence", wanted, "--output", tmp_path / "said.json", model=calibrated)
+    code, out, err = caption(
+        "--min-confidence", wanted, "--output", tmp_path / "said.json", model=calibrated
+    )
     assert code == 0
     assert sum(line.endswith("\t") for line in out.splitlines()) == 3
     assert "3 of 8 captions are not shown" in err
@@ -117,9 +125,13 @@ def test_explaining_gives_each_word_a_heat_map_in_json(caption):
         assert line["explanation"] == "occlusion"
 
 
-def test_a_model_with_attention_is_explained_by_it_in_json_and_in_a_report(caption, attentive_model, tmp_path):
+def test_a_model_with_attention_is_explained_by_it_in_json_and_in_a_report(
+    caption, attentive_model, tmp_path
+):
     page = tmp_path / "page.html"
-    _, out, _ = caption("--explain", "--json", "--report", page, "--max-length", 3, model=attentive_model)
+    _, out, _ = caption(
+        "--explain", "--json", "--report", page, "--max-length", 3, model=attentive_model
+    )
     for line in map(json.loads, out.splitlines()):
         assert line["explanation"] == "attention"
         for word in line["words"]:
@@ -143,7 +155,10 @@ def test_a_zero_is_asked_for_and_not_nothing(caption, calibrated, option, settin
     others = {"--diversity": ["--diverse", 3], "--seed": ["--sample"]}.get(option, [])
     asked = ["--num-captions", 3, *others]
     zeroed = caption(*asked, option, 0, model=calibrated)[1]
-    write_config(calibrated, captioner.config.model_copy(update={"decoding": decoding.model_copy(update={setting: 0})}))
+    write_config(
+        calibrated,
+        captioner.config.model_copy(update={"decoding": decoding.model_copy(update={setting: 0})}),
+    )
     assert zeroed == caption(*asked, model=calibrated)[1]
 
 
@@ -155,7 +170,10 @@ def test_a_zero_is_asked_for_and_not_nothing(caption, calibrated, option, settin
         (["--sample", "--beam", 2], "--beam has no use with --sample"),
         (["--sample", "--diverse", 2], "--diverse has no use with --sample"),
         (["--diversity", 2], "--diversity has no use without --diverse"),
-        (["--length-norm", "none", "--length-alpha", 1], "--length-alpha has no use with --length-norm none"),
+        (
+            ["--length-norm", "none", "--length-alpha", 1],
+            "--length-alpha has no use with --length-norm none",
+        ),
     ],
 )
 def test_an_option_that_would_change_nothing_is_refused(caption, arguments, message):
@@ -172,7 +190,9 @@ def test_a_required_word_widens_a_beam_of_one_and_finds_its_place(caption):
 def test_what_is_not_shown_is_in_no_output(caption, calibrated, tmp_path):
     page = tmp_path / "page.html"
     _, out, _ = caption("--min-confidence", 1, "--json", "--report", page, model=calibrated)
-    assert all(line["caption"] is None and not line["words"] for line in map(json.loads, out.splitlines()))
+    assert all(
+        line["caption"] is None and not line["words"] for line in map(json.loads, out.splitlines())
+    )
     assert "0 captions" in page.read_text()
 
 
@@ -188,6 +208,9 @@ def test_a_file_that_holds_no_results_is_not_replaced(caption, tmp_path):
 
 
 def test_groups_have_room_to_find_a_required_word_its_place(caption):
-    said = [line.split("\t")[1].split() for line in caption("--diverse", 3, "--require", "blue")[1].splitlines()]
+    said = [
+        line.split("\t")[1].split()
+        for line in caption("--diverse", 3, "--require", "blue")[1].splitlines()
+    ]
     assert all("blue" in words for words in said)
     assert any(words[0] != "blue" for words in said)

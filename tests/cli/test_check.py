@@ -23,7 +23,9 @@ def check(run):
 
 
 def found(report):
-    return {(it["source"].rsplit("/", 1)[-1], it["kind"]): it["examples"] for it in report["problems"]}
+    return {
+        (it["source"].rsplit("/", 1)[-1], it["kind"]): it["examples"] for it in report["problems"]
+    }
 
 
 def test_a_clean_data_set_has_no_problem(check, data_set):
@@ -33,10 +35,17 @@ def test_a_clean_data_set_has_no_problem(check, data_set):
 
 def test_drawn_shapes_have_no_problem(check, tmp_path):
     config = tmp_path / "shapes.yaml"
-    config.write_text(yaml.safe_dump({"data": {"shapes": {"folder": str(tmp_path / "s"), "train": 60, "dev": 20}}}))
+    config.write_text(
+        yaml.safe_dump(
+            {"data": {"shapes": {"folder": str(tmp_path / "s"), "train": 60, "dev": 20}}}
+        )
+    )
     code, report = check(config)
     assert (code, report["problems"]) == (0, [])
-    assert {name: split["captions"] for name, split in report["splits"].items()} == {"train": 300, "dev": 100}
+    assert {name: split["captions"] for name, split in report["splits"].items()} == {
+        "train": 300,
+        "dev": 100,
+    }
 
 
 def test_each_fault_is_found_once_and_none_is_invented(check, data_set):
@@ -78,19 +87,31 @@ def test_each_fault_is_found_once_and_none_is_invented(check, data_set):
         ("train.json", f"images missing in {images}, where their names begin"): ["'gone.jpg'"],
         ("train.json", "image names that lead out of their folder"): ["'../out.jpg'"],
         ("train.json", unreadable + "is empty"): [f"{images}/hollow.jpg: is empty (0 bytes)"],
-        ("train.json", unreadable + "not an image"): [f"{images}/page.jpg: not an image (looks like an HTML page)"],
-        ("train.json", unreadable + "truncated"): [f"{images}/cut.jpg: truncated: the file ends too early"],
+        ("train.json", unreadable + "not an image"): [
+            f"{images}/page.jpg: not an image (looks like an HTML page)"
+        ],
+        ("train.json", unreadable + "truncated"): [
+            f"{images}/cut.jpg: truncated: the file ends too early"
+        ],
         ("train.json", unreadable + "too large"): [f"{images}/huge.png: too large: {limit}"],
         ("train.json", "image ids given more than once"): ["1"],
         ("train.json", "annotation ids given more than once"): ["1"],
-        ("train.json", "annotations of an unknown image"): [f"{len(train['annotations']) - 6} (image 99)"],
-        ("train.json", "wrong `file_name`"): [f"images[{len(train['images']) - 1}].file_name is missing"],
-        ("train.json", "wrong `caption`"): [f"annotations[{len(train['annotations']) - 5}].caption is 12"],
+        ("train.json", "annotations of an unknown image"): [
+            f"{len(train['annotations']) - 6} (image 99)"
+        ],
+        ("train.json", "wrong `file_name`"): [
+            f"images[{len(train['images']) - 1}].file_name is missing"
+        ],
+        ("train.json", "wrong `caption`"): [
+            f"annotations[{len(train['annotations']) - 5}].caption is 12"
+        ],
         ("train.json", "empty captions, left out"): ["3 #2"],
         ("train.json", "images without a caption, left out"): ["16"],
         ("train.json", "captions without a word, kept as they are"): ["3: '...'"],
         ("train.json", CUT): [f"4: '{('very ' * 12)}...' (31 words)"],
-        ("train.json", "captions whose letters a wrong encoding has spoilt, kept as they are"): ["4: 'a cafÃ©'"],
+        ("train.json", "captions whose letters a wrong encoding has spoilt, kept as they are"): [
+            "4: 'a cafÃ©'"
+        ],
         ("train and dev", "images in both splits, by id"): ["2"],
         ("train and dev", "images in both splits, by content"): ["3 and 103"],
     }
@@ -102,7 +123,10 @@ def test_many_faults_of_a_kind_are_counted_and_twenty_shown(check, run, data_set
         data_set.image("train", number, f"{number}.jpg", b"")
     config = data_set.write()
     [problem] = check(config)[1]["problems"]
-    assert (problem["count"], problem["examples"]) == (50, [f"'{number}.jpg'" for number in range(100, 120)])
+    assert (problem["count"], problem["examples"]) == (
+        50,
+        [f"'{number}.jpg'" for number in range(100, 120)],
+    )
     shown = run("check", config)[1]
     assert "'119.jpg'" in shown
     assert "'120.jpg'" not in shown
@@ -136,11 +160,16 @@ def test_statistics_count_what_there_is(check, data_set):
 
 def test_without_a_dev_split_the_share_that_training_holds_out_is_compared(check, data_set):
     for number in range(100, 120):
-        data_set.image("train", number, data=data_set.file(1))  # the same photo 21 times: some of it is held out
+        data_set.image(
+            "train", number, data=data_set.file(1)
+        )  # the same photo 21 times: some of it is held out
     code, report = check(data_set.write(), "data.dev=null", "data.holdout=0.5")
     assert code == 3
     assert [it["kind"] for it in report["problems"]] == ["images in both splits, by content"]
-    assert {name: split["images"] for name, split in report["splits"].items()} == {"train": 12, "dev": 12}
+    assert {name: split["images"] for name, split in report["splits"].items()} == {
+        "train": 12,
+        "dev": 12,
+    }
 
 
 def test_an_annotation_file_is_checked_alone_with_images_elsewhere(check, data_set):
@@ -153,16 +182,29 @@ def test_an_annotation_file_is_checked_alone_with_images_elsewhere(check, data_s
 
 def test_karpathys_splits_are_checked_against_each_other(check, data_set):
     images = [
-        {"imgid": number, "filename": f"{number}.jpg", "split": split, "sentences": [{"raw": "a dog"}]}
+        {
+            "imgid": number,
+            "filename": f"{number}.jpg",
+            "split": split,
+            "sentences": [{"raw": "a dog"}],
+        }
         for number, split in ((1, "train"), (2, "train"), (5, "val"), (6, "test"), (2, "test"))
     ]
     path = data_set.folder / "dataset.json"
-    path.write_text(json.dumps({"images": [*images, {"imgid": 7, "split": "val", "sentences": []}]}))
+    path.write_text(
+        json.dumps({"images": [*images, {"imgid": 7, "split": "val", "sentences": []}]})
+    )
     code, report = check(path)
     assert code == 3
-    assert {name: split["images"] for name, split in report["splits"].items()} == {"test": 2, "train": 2, "val": 1}
+    assert {name: split["images"] for name, split in report["splits"].items()} == {
+        "test": 2,
+        "train": 2,
+        "val": 1,
+    }
     assert found(report) == {
-        ("dataset.json", "wrong `filename`"): ["images[5].filename is missing"],  # once, not for each split
+        ("dataset.json", "wrong `filename`"): [
+            "images[5].filename is missing"
+        ],  # once, not for each split
         ("test and train", "images in both splits, by id"): ["2"],
     }
 
@@ -170,8 +212,16 @@ def test_karpathys_splits_are_checked_against_each_other(check, data_set):
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("a.jsonl", '{"image": "1.jpg", "caption": "a"}\n{"image"\nnull\n', {"broken JSON", "not a JSON object"}),
-        ("a.csv", 'image,caption\n1.jpg,a\n1.jpg\n1.jpg,"a\n', {"rows without exactly 2 columns", "broken CSV"}),
+        (
+            "a.jsonl",
+            '{"image": "1.jpg", "caption": "a"}\n{"image"\nnull\n',
+            {"broken JSON", "not a JSON object"},
+        ),
+        (
+            "a.csv",
+            'image,caption\n1.jpg,a\n1.jpg\n1.jpg,"a\n',
+            {"rows without exactly 2 columns", "broken CSV"},
+        ),
         (
             "a.txt",
             "1.jpg#0\ta\nno\n1.jpg#0\ta\n",
@@ -199,5 +249,7 @@ def test_what_cannot_be_read_at_all_exits_with_2(check, data_set):
 def test_options_that_belong_elsewhere_are_refused(check, data_set):
     config = data_set.write()
     assert "data.train.images=FOLDER" in check(config, "--images", data_set.folder)[1]
-    assert "leave out data.min_count=1" in check(data_set.folder / "train.json", "data.min_count=1")[1]
+    assert (
+        "leave out data.min_count=1" in check(data_set.folder / "train.json", "data.min_count=1")[1]
+    )
     assert "name it .html" in check(config, "--html", "page.pdf")[1]

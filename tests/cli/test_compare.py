@@ -21,7 +21,9 @@ def files(annotations, tmp_path):
     said = {image: captions[0] for image, captions in load_references(annotations).items()}
     images, captions = list(said), list(said.values())
     write_results(tmp_path / "right.json", said)
-    write_results(tmp_path / "wrong.json", dict(zip(images, captions[-1:] + captions, strict=False)))
+    write_results(
+        tmp_path / "wrong.json", dict(zip(images, captions[-1:] + captions, strict=False))
+    )
     write_results(tmp_path / "half.json", {image: said[image] for image in images[::2]})
     return tmp_path
 

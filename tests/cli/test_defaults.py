@@ -28,7 +28,9 @@ def test_without_settings_they_are_shown_and_nothing_is_changed(run, folder):
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     _, out, _ = run("defaults", "--model", folder)
     shown = dict(line.split("=", 1) for line in out.splitlines())
-    assert {name: json.loads(value) for name, value in shown.items()} == read_config(folder)["decoding"]
+    assert {name: json.loads(value) for name, value in shown.items()} == read_config(folder)[
+        "decoding"
+    ]
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 

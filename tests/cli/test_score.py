@@ -15,7 +15,9 @@ def score(run, tiny_model):
     return call
 
 
-def test_captions_of_an_image_are_ranked_by_the_mean_log_probability_of_a_word(score, tiny_model, photo, tmp_path):
+def test_captions_of_an_image_are_ranked_by_the_mean_log_probability_of_a_word(
+    score, tiny_model, photo, tmp_path
+):
     more = tmp_path / "more.txt"
     more.write_text("a blue circle above a red ring\n\nred\n")
     code, out, _ = score(photo, "--caption", "a red circle", "--captions", more)
@@ -42,8 +44,12 @@ def test_of_a_data_set_the_least_likely_captions_come_first(score, shapes, tmp_p
     assert code == 0
     assert len(rows) == 5
     assert [row["mean_log_prob"] for row in rows] == sorted(row["mean_log_prob"] for row in rows)
-    everything = score("--annotations", wrong, "--images", shapes / "dev", "--worst", 1000, "--json")[1]
-    unknown = [row["caption"] for row in map(json.loads, everything.splitlines()) if row["unknown_words"]]
+    everything = score(
+        "--annotations", wrong, "--images", shapes / "dev", "--worst", 1000, "--json"
+    )[1]
+    unknown = [
+        row["caption"] for row in map(json.loads, everything.splitlines()) if row["unknown_words"]
+    ]
     assert unknown == ["zeppelin zeppelin zeppelin"]
 
 
@@ -51,7 +57,9 @@ def test_a_broken_image_of_a_data_set_costs_only_itself(score, shapes, tmp_path)
     for file in (shapes / "dev").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     sorted(tmp_path.iterdir())[0].write_bytes(b"<html>")
-    code, out, err = score("--annotations", shapes / "captions_dev.json", "--images", tmp_path, "--worst", 1000)
+    code, out, err = score(
+        "--annotations", shapes / "captions_dev.json", "--images", tmp_path, "--worst", 1000
+    )
     assert code == 3
     assert len(out.splitlines()) == 35
     assert "HTML" in err
@@ -70,7 +78,9 @@ def test_without_captions_there_is_nothing_to_score(score, photo):
     assert "--caption" in err
 
 
-def test_a_caption_cannot_lead_the_terminal_astray_and_unknown_words_are_told(score, shapes, tmp_path):
+def test_a_caption_cannot_lead_the_terminal_astray_and_unknown_words_are_told(
+    score, shapes, tmp_path
+):
     annotations = json.loads((shapes / "captions_dev.json").read_text())
     annotations["annotations"][7]["caption"] = "a \x1b[2J\ud800 zeppelin\tabove"
     wrong = tmp_path / "wrong.json"
@@ -83,6 +93,10 @@ def test_a_caption_cannot_lead_the_terminal_astray_and_unknown_words_are_told(sc
 
 
 def test_image_ids_keep_their_kind_in_json(score, shapes):
-    _, out, _ = score("--annotations", shapes / "captions_dev.json", "--images", shapes / "dev", "--json")
-    ids = {image["id"] for image in json.loads((shapes / "captions_dev.json").read_text())["images"]}
+    _, out, _ = score(
+        "--annotations", shapes / "captions_dev.json", "--images", shapes / "dev", "--json"
+    )
+    ids = {
+        image["id"] for image in json.loads((shapes / "captions_dev.json").read_text())["images"]
+    }
     assert {json.loads(line)["image_id"] for line in out.splitlines()} <= ids

@@ -29,16 +29,24 @@ def test_the_last_setting_wins_and_values_are_read_as_yaml():
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("file", [file for file in CONFIGS if file.stem != "search"], ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", [file for file in CONFIGS if file.stem != "search"], ids=lambda file: file.stem
+)
 def test_every_config_that_comes_with_the_project_is_valid_and_begins_with_its_command(file):
     config = load_config(file)
-    assert re.match(rf"# (captioner train|python scripts/\w+\.py) configs/{file.name}", file.read_text())
+    assert re.match(
+        rf"# (captioner train|python scripts/\w+\.py) configs/{file.name}", file.read_text()
+    )
     assert parse(Config, to_json(config), source="again") == config
 
 
-def test_a_run_that_starts_from_a_model_takes_its_settings_and_lays_its_own_over_them(tmp_path, tiny_model):
+def test_a_run_that_starts_from_a_model_takes_its_settings_and_lays_its_own_over_them(
+    tmp_path, tiny_model
+):
     file = tmp_path / "own.yaml"
-    file.write_text(f"init: {tiny_model}\ndata: {{shapes: {{folder: x}}}}\ndecoder: {{dropout: 0.25}}\n")
+    file.write_text(
+        f"init: {tiny_model}\ndata: {{shapes: {{folder: x}}}}\ndecoder: {{dropout: 0.25}}\n"
+    )
     config = load_config(file, ["training.max_steps=3"])
     assert config.decoder.hidden_size == 16
     assert config.decoder.dropout == pytest.approx(0.25)

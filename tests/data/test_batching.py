@@ -5,7 +5,14 @@ import random
 import pytest
 import torch
 
-from captioner.data.batching import CaptionDataset, EpochSampler, ImageSource, collate, in_order, spread
+from captioner.data.batching import (
+    CaptionDataset,
+    EpochSampler,
+    ImageSource,
+    collate,
+    in_order,
+    spread,
+)
 from captioner.data.datasets import Example
 from captioner.data.loading import Loader
 from captioner.data.transforms import build_transform
@@ -19,7 +26,8 @@ def numbered(index, rng):
 
 def dataset(images=7, captions=5, **more):
     words = [
-        [[1, 10 * image + number, *range(4, 4 + number), 2] for number in range(captions)] for image in range(images)
+        [[1, 10 * image + number, *range(4, 4 + number), 2] for number in range(captions)]
+        for image in range(images)
     ]
     return CaptionDataset(numbered, words, **{"captions_per_image": 5, "seed": 0} | more)
 
@@ -31,10 +39,10 @@ def dealt(sampler, epoch=0):
 
 def test_an_image_appears_once_with_all_its_captions():
     batch = collate([dataset()[0, 3], dataset()[0, 5]])
-    assert batch.source[:, 0, 0].tolist() == batch.image.tolist() == [3, 5]
-    assert sorted(batch.owner.tolist()) == [0] * 5 + [1] * 5
-    for row, owner in zip(batch.tokens.tolist(), batch.owner.tolist(), strict=True):
-        assert row[1] // 10 == [3, 5][owner]
+    assert batch.source[:, 0, 0].tolist() == batch.example_index.tolist() == [3, 5]
+    assert sorted(batch.source_index.tolist()) == [0] * 5 + [1] * 5
+    for row, source_index in zip(batch.tokens.tolist(), batch.source_index.tolist(), strict=True):
+        assert row[1] // 10 == [3, 5][source_index]
 
 
 def test_padding_and_only_padding_is_masked_and_the_shift_is_by_one():
@@ -90,10 +98,18 @@ def test_the_order_changes_with_the_epoch_and_the_seed_and_with_nothing_else():
 @pytest.mark.parametrize(("ranks", "parts"), [(2, 1), (1, 3), (3, 2)])
 def test_ranks_and_parts_share_out_the_very_batches_that_one_rank_would_have(ranks, parts):
     whole = dealt(EpochSampler(97, 16, seed=0))
-    shares = [dealt(EpochSampler(97, 16, seed=0, rank=rank, ranks=ranks, parts=parts)) for rank in range(ranks)]
+    shares = [
+        dealt(EpochSampler(97, 16, seed=0, rank=rank, ranks=ranks, parts=parts))
+        for rank in range(ranks)
+    ]
     assert {len(share) for share in shares} == {len(whole) * parts}
     for number, batch in enumerate(whole):
-        together = [i for share in shares for part in share[number * parts : (number + 1) * parts] for i in part]
+        together = [
+            i
+            for share in shares
+            for part in share[number * parts : (number + 1) * parts]
+            for i in part
+        ]
         assert together == batch
 
 
@@ -109,7 +125,9 @@ def test_a_sampler_resumes_at_a_batch():
 def test_chance_does_not_depend_on_the_number_of_workers(workers):
     sampler = EpochSampler(7, 3, seed=0)
     loader = Loader(dataset(captions=9), sampler, workers=workers)
-    expected = [collate([dataset(captions=9)[key] for key in keys]) for keys in EpochSampler(7, 3, seed=0)]
+    expected = [
+        collate([dataset(captions=9)[key] for key in keys]) for keys in EpochSampler(7, 3, seed=0)
+    ]
     for got, want in zip(loader, expected, strict=True):
         assert all(torch.equal(one, other) for one, other in zip(got, want, strict=True))
 
@@ -135,7 +153,9 @@ def test_spreading_leaves_nothing_out():
 
 def test_an_image_that_cannot_be_read_is_named_from_a_worker_too(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"")
-    source = ImageSource([Example(1, tmp_path / "broken.jpg", ("a dog",))], build_transform("squash", 8))
+    source = ImageSource(
+        [Example(1, tmp_path / "broken.jpg", ("a dog",))], build_transform("squash", 8)
+    )
     loader = Loader(CaptionDataset(source, [[[1, 4, 2]]], 5, 0), in_order(1, 1), workers=1)
     with pytest.raises(ImageError, match=r"broken\.jpg"):
         list(loader)

@@ -74,7 +74,10 @@ def test_coco_images_are_found_from_inside_the_annotations_folder(tmp_path, monk
     path = write(tmp_path / "annotations/captions_val2014.json", TWO)
     touch(tmp_path / "val2014", "1.jpg", "2.jpg")
     monkeypatch.chdir(path.parent)
-    assert [str(example.path) for example in load_examples(Path(path.name))] == ["../val2014/1.jpg", "../val2014/2.jpg"]
+    assert [str(example.path) for example in load_examples(Path(path.name))] == [
+        "../val2014/1.jpg",
+        "../val2014/2.jpg",
+    ]
 
 
 def test_a_folder_that_is_named_is_the_one_that_is_used(tmp_path):
@@ -95,7 +98,10 @@ def test_a_byte_order_mark_is_accepted(tmp_path):
 
 
 def test_a_coco_file_with_categories_is_read(tmp_path):
-    assert len(load_references(write(tmp_path / "captions.json", TWO | {"categories": [{"id": 1}]}))) == 2
+    assert (
+        len(load_references(write(tmp_path / "captions.json", TWO | {"categories": [{"id": 1}]})))
+        == 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,7 +109,10 @@ def test_a_coco_file_with_categories_is_read(tmp_path):
     [
         (b'{"images": [\n  {"id": 1,}]}', "broken JSON in line 2, column 12: "),
         (json.dumps(TWO).encode()[:-20], "broken JSON in line 1, column "),
-        (b'{"images": ["NaN",\n NaN], "annotations": []}', "broken JSON in line 2, column 2: NaN is not JSON"),
+        (
+            b'{"images": ["NaN",\n NaN], "annotations": []}',
+            "broken JSON in line 2, column 2: NaN is not JSON",
+        ),
         (b'{"images": [-Infinity]}', "broken JSON in line 1, column 13: -Infinity is not JSON"),
         (b"", "is empty"),
         (b" \n", "is empty"),
@@ -113,12 +122,17 @@ def test_a_coco_file_with_categories_is_read(tmp_path):
         (b'{"images": {}, "annotations": []}', "no annotation file that is understood"),
         (b'{"images": [], "annotations": []}', "holds no image with a caption"),
         (
-            json.dumps(coco([image(1)], [said(1, 1, "café")]), ensure_ascii=False).encode("latin-1"),
+            json.dumps(coco([image(1)], [said(1, 1, "café")]), ensure_ascii=False).encode(
+                "latin-1"
+            ),
             "lines to be saved as UTF-8, which they are not (1): line 1, column ",
         ),
         (json.dumps(TWO).encode("utf-16"), "is UTF-16, not UTF-8 (byte 0 is 0xff)"),
         (b"[" * 100_000, "broken JSON in line 1: cannot be read from there on"),
-        (b'{"images": [' + b"9" * 5000 + b"]}", "broken JSON in line 1: cannot be read from there on"),
+        (
+            b'{"images": [' + b"9" * 5000 + b"]}",
+            "broken JSON in line 1: cannot be read from there on",
+        ),
     ],
 )
 def test_a_broken_file_is_named_with_the_place_and_the_reason(tmp_path, content, expected):
@@ -134,7 +148,16 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 
 def test_all_that_is_wrong_is_told_at_once_with_counts(tmp_path):
-    images = [image(1), image(1), image(2, "../2.jpg"), image(3), image(4.5), {"id": 5}, "six", image(True)]
+    images = [
+        image(1),
+        image(1),
+        image(2, "../2.jpg"),
+        image(3),
+        image(4.5),
+        {"id": 5},
+        "six",
+        image(True),
+    ]
     annotations = [
         said(7, 1),
         said(7, 1),
@@ -179,9 +202,14 @@ def test_missing_images_are_counted_and_the_first_twenty_named(tmp_path):
     assert "'021.jpg'" not in message
 
 
-@pytest.mark.parametrize("name", ["../1.jpg", "a/../../1.jpg", "/etc/passwd", "..\\1.jpg", "\\1.jpg", "a/.."])
+@pytest.mark.parametrize(
+    "name", ["../1.jpg", "a/../../1.jpg", "/etc/passwd", "..\\1.jpg", "\\1.jpg", "a/.."]
+)
 def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, name):
-    path = write(touch(tmp_path, "1.jpg", "a/2.jpg") / "in/captions.json", coco([image(1, name)], [said(1, 1)]))
+    path = write(
+        touch(tmp_path, "1.jpg", "a/2.jpg") / "in/captions.json",
+        coco([image(1, name)], [said(1, 1)]),
+    )
     assert "image names that lead out of their folder (1): " in refusal(path)
 
 
@@ -203,7 +231,10 @@ def test_empty_captions_are_dropped_and_counted_and_so_are_images_left_without(t
     touch(tmp_path, "1.jpg")
     with caplog.at_level(logging.WARNING, "captioner"):
         assert load_examples(path) == [Example(1, tmp_path / "1.jpg", ("a dog",))]
-    assert caplog.messages == [f"{path}: empty captions, left out: 3", f"{path}: images without a caption, left out: 2"]
+    assert caplog.messages == [
+        f"{path}: empty captions, left out: 3",
+        f"{path}: images without a caption, left out: 2",
+    ]
 
 
 def test_string_ids_are_kept_as_strings(tmp_path):
@@ -233,10 +264,18 @@ def test_options_of_other_formats_are_refused(tmp_path):
 
 def karpathy(number: int, split: str, **more: Any) -> dict[str, Any]:
     sentences = [{"raw": f"dog {number}", "tokens": ["dog"]}, {"raw": f"cat {number}"}]
-    return {"imgid": number, "filename": f"{number}.jpg", "split": split, "sentences": sentences} | more
+    return {
+        "imgid": number,
+        "filename": f"{number}.jpg",
+        "split": split,
+        "sentences": sentences,
+    } | more
 
 
-FLICKR = {"dataset": "flickr8k", "images": [karpathy(0, "train"), karpathy(1, "val"), karpathy(2, "test")]}
+FLICKR = {
+    "dataset": "flickr8k",
+    "images": [karpathy(0, "train"), karpathy(1, "val"), karpathy(2, "test")],
+}
 COCO = {
     "images": [
         karpathy(0, "train", cocoid=100, filepath="train2014"),
@@ -251,7 +290,9 @@ def test_karpathys_split_is_picked(tmp_path, split, number):
     path = write(tmp_path / "dataset_flickr8k.json", FLICKR)
     touch(tmp_path / "images", f"{number}.jpg")
     examples = load_examples(path, split=split)
-    assert plain(examples, tmp_path) == [(number, f"images/{number}.jpg", (f"dog {number}", f"cat {number}"))]
+    assert plain(examples, tmp_path) == [
+        (number, f"images/{number}.jpg", (f"dog {number}", f"cat {number}"))
+    ]
 
 
 def test_karpathys_coco_has_coco_ids_and_two_folders(tmp_path):
@@ -269,7 +310,9 @@ def test_karpathys_coco_has_coco_ids_and_two_folders(tmp_path):
 def test_karpathys_splits_are_listed_where_none_or_a_wrong_one_is_named(tmp_path):
     path = write(tmp_path / "dataset_coco.json", COCO)
     assert refusal(path) == f"{path}: name a split: there are restval (1), test (1), train (1)"
-    assert refusal(path, split="dev").startswith(f"{path}: has no split 'dev': there are restval (1)")
+    assert refusal(path, split="dev").startswith(
+        f"{path}: has no split 'dev': there are restval (1)"
+    )
     assert "restval can only join train" in refusal(path, split="test", restval=True)
 
 
@@ -281,7 +324,9 @@ def test_what_is_wrong_in_karpathys_file_is_told_at_once(tmp_path):
         karpathy(4, "train", sentences=None),
         karpathy(5, "train", imgid=None),
     ]
-    message = refusal(write(touch(tmp_path, "0.jpg") / "dataset.json", {"images": images}), split="train")
+    message = refusal(
+        write(touch(tmp_path, "0.jpg") / "dataset.json", {"images": images}), split="train"
+    )
     assert "image ids given more than once (1): 0" in message
     assert "wrong `raw` (1): 3.jpg[0].raw is 3" in message
     assert "wrong `sentences` (1): images[3].sentences is None" in message
@@ -309,7 +354,10 @@ SINGLE = "\n".join(
         ("captions.txt", TABLE),
         ("captions.csv", TABLE),
         ("captions.csv", "\ufeff" + TABLE.replace("\n", "\r\n")),
-        ("my.csv", 'Caption , number,IMAGE\na dog,0,1.jpg\n"a dog, running",1,1.jpg\na cat,0,2.jpg\n'),
+        (
+            "my.csv",
+            'Caption , number,IMAGE\na dog,0,1.jpg\n"a dog, running",1,1.jpg\na cat,0,2.jpg\n',
+        ),
         ("captions.jsonl", LINES),
         ("captions.jsonl", SINGLE),
     ],
@@ -323,7 +371,8 @@ def test_every_format_gives_the_same_list(tmp_path, name, content, folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("captions.txt", TOKEN), ("captions.csv", TABLE), ("captions.jsonl", LINES)]
+    ("name", "content"),
+    [("captions.txt", TOKEN), ("captions.csv", TABLE), ("captions.jsonl", LINES)],
 )
 def test_a_split_is_a_file_that_lists_names(tmp_path, name, content):
     path = write(touch(tmp_path, "2.jpg") / name, content)
@@ -342,7 +391,9 @@ def test_names_in_a_split_without_captions_are_told(tmp_path):
 def test_names_in_json_lines_may_lead_into_folders(tmp_path):
     path = write(tmp_path / "captions.jsonl", {"image": "photos/a/1.jpg", "captions": ["a dog"]})
     touch(tmp_path, "photos/a/1.jpg")
-    assert plain(load_examples(tmp_path), tmp_path) == [("photos/a/1.jpg", "photos/a/1.jpg", ("a dog",))]
+    assert plain(load_examples(tmp_path), tmp_path) == [
+        ("photos/a/1.jpg", "photos/a/1.jpg", ("a dog",))
+    ]
     assert path.is_file()
 
 
@@ -364,7 +415,11 @@ def test_a_folder_with_no_annotation_file_or_with_two_is_refused(tmp_path):
     [
         ("a.txt", TOKEN + "no number\n", "lines that are not name#number<TAB>caption (1): line 5"),
         ("a.txt", TOKEN + "1.jpg#1\tx\n", "captions given more than once (1): '1.jpg' #1 (line 5)"),
-        ("a.csv", TABLE + "1.jpg,a dog, a cat\nonly\n", "rows without exactly 2 columns (2): line 5, line 6"),
+        (
+            "a.csv",
+            TABLE + "1.jpg,a dog, a cat\nonly\n",
+            "rows without exactly 2 columns (2): line 5, line 6",
+        ),
         ("a.csv", TABLE + '1.jpg,"never closed\n', "broken CSV (1): line 5: "),
         ("a.jsonl", LINES + '{"image": "3.jpg",}', "broken JSON (1): line 4, column "),
         (
@@ -375,9 +430,21 @@ def test_a_folder_with_no_annotation_file_or_with_two_is_refused(tmp_path):
         ("a.jsonl", LINES + "[]", "not a JSON object (1): line 4 is []"),
         ("a.jsonl", LINES + '{"captions": ["a"]}', "wrong `image` (1): line 4.image is missing"),
         ("a.jsonl", LINES + '{"image": "3.jpg"}', "wrong or missing captions (1): line 4"),
-        ("a.jsonl", LINES + '{"image": "3.jpg", "captions": "a dog"}', "wrong or missing captions (1): line 4"),
-        ("a.jsonl", LINES + '{"image": "3.jpg", "captions": [1]}', "wrong or missing captions (1): line 4"),
-        ("a.jsonl", LINES + '{"image": "1.jpg", "captions": ["b"]}', "image ids given more than once (1): '1.jpg'"),
+        (
+            "a.jsonl",
+            LINES + '{"image": "3.jpg", "captions": "a dog"}',
+            "wrong or missing captions (1): line 4",
+        ),
+        (
+            "a.jsonl",
+            LINES + '{"image": "3.jpg", "captions": [1]}',
+            "wrong or missing captions (1): line 4",
+        ),
+        (
+            "a.jsonl",
+            LINES + '{"image": "1.jpg", "captions": ["b"]}',
+            "image ids given more than once (1): '1.jpg'",
+        ),
         ("a.csv", "file,text\n1.jpg,a dog\n", "no annotation file that is understood"),
         ("a.txt", "1.jpg\n2.jpg\n", "no annotation file that is understood"),
         ("a.xml", "<annotation/>", "no annotation file that is understood"),
@@ -435,7 +502,9 @@ def test_the_real_files_are_read(data, name, images, captions):
     assert len(examples) == images
     assert captions in (None, sum(len(example.captions) for example in examples))
     assert examples[0].path.is_file()
-    assert load_references(data / name) == {example.image_id: list(example.captions) for example in examples}
+    assert load_references(data / name) == {
+        example.image_id: list(example.captions) for example in examples
+    }
 
 
 @pytest.mark.data

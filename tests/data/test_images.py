@@ -88,7 +88,9 @@ def test_bytes_and_pillow_images_have_names_of_their_own():
         assert caught.value.name == name
 
 
-@pytest.mark.parametrize("error", [SyntaxError, struct.error, ValueError, OSError, MemoryError, zlib.error, EOFError])
+@pytest.mark.parametrize(
+    "error", [SyntaxError, struct.error, ValueError, OSError, MemoryError, zlib.error, EOFError]
+)
 def test_whatever_pillow_throws_becomes_an_image_error(monkeypatch, error):
     def throw(*_: object) -> None:
         raise error("first line\nsecond line")
@@ -109,7 +111,9 @@ def test_the_error_travels_from_a_worker_process():
 def test_threads_leave_the_warning_filters_as_they_were():
     data = encoded(scene())
     before = list(warnings.filters)
-    threads = [threading.Thread(target=lambda: [read_image(data) for _ in range(20)]) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: [read_image(data) for _ in range(20)]) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -160,7 +164,12 @@ def test_a_file_that_looks_like_a_glob_is_a_file(photos):
 
 
 def test_the_order_of_arguments_is_kept_and_nothing_comes_twice(photos):
-    assert names("sub/c.webp", "./a.png", ".", str(photos / "a.png")) == ["sub/c.webp", "a.png", "b.JPG", "x[1].gif"]
+    assert names("sub/c.webp", "./a.png", ".", str(photos / "a.png")) == [
+        "sub/c.webp",
+        "a.png",
+        "b.JPG",
+        "x[1].gif",
+    ]
 
 
 @pytest.mark.parametrize("path", ["gone.jpg", "empty", "*.tiff", "gone/*", ""])
@@ -181,5 +190,8 @@ def test_the_fast_path_shows_the_same_photographs():
     for path in find_images([f"{folder}/coco/val2017"])[:20]:
         full, reduced = read_image(path), read_image(path, at_least=100)
         assert 100 <= min(reduced.size) < min(full.size)
-        tiny, other = full.resize((8, 8), Image.Resampling.BOX), reduced.resize((8, 8), Image.Resampling.BOX)
+        tiny, other = (
+            full.resize((8, 8), Image.Resampling.BOX),
+            reduced.resize((8, 8), Image.Resampling.BOX),
+        )
         assert close(tiny, other, 10)

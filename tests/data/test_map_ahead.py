@@ -19,7 +19,9 @@ def test_results_come_in_order_from_several_threads():
 
 def test_things_are_taken_only_a_little_ahead_of_their_use():
     taken = []
-    results = map_ahead(lambda thing: thing, (taken.append(n) or n for n in range(10 * AHEAD)), threads=2)
+    results = map_ahead(
+        lambda thing: thing, (taken.append(n) or n for n in range(10 * AHEAD)), threads=2
+    )
     assert next(results) == 0
     assert len(taken) == AHEAD
 

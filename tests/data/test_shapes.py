@@ -35,7 +35,11 @@ def captions(folder: Path, split: str) -> dict[int, list[str]]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def changed_times(folder: Path) -> dict[Path, int]:
@@ -46,10 +50,16 @@ def changed_times(folder: Path) -> dict[Path, int]:
 def test_every_image_is_there_in_its_size_and_has_five_different_captions(drawn, split):
     listed = annotations(drawn, split)["images"]
     assert len(listed) == SIZES[split]
-    assert {image["file_name"] for image in listed} == {path.name for path in (drawn / split).iterdir()}
+    assert {image["file_name"] for image in listed} == {
+        path.name for path in (drawn / split).iterdir()
+    }
     for image in listed:
         with Image.open(drawn / split / image["file_name"]) as picture:
-            assert (picture.mode, picture.size) == ("RGB", (64, 64)) == ("RGB", (image["width"], image["height"]))
+            assert (
+                (picture.mode, picture.size)
+                == ("RGB", (64, 64))
+                == ("RGB", (image["width"], image["height"]))
+            )
     said = captions(drawn, split)
     assert said.keys() == {image["id"] for image in listed}
     assert all(len(set(five)) == len(five) == 5 for five in said.values())
@@ -57,12 +67,19 @@ def test_every_image_is_there_in_its_size_and_has_five_different_captions(drawn,
 
 def test_no_id_is_given_twice_in_both_splits_together(drawn):
     for kind in ("images", "annotations"):
-        counts = Counter(thing["id"] for split in SIZES for thing in annotations(drawn, split)[kind])
+        counts = Counter(
+            thing["id"] for split in SIZES for thing in annotations(drawn, split)[kind]
+        )
         assert max(counts.values()) == 1
 
 
 def test_captions_have_6_to_12_words(drawn):
-    lengths = {len(text.split()) for split in SIZES for five in captions(drawn, split).values() for text in five}
+    lengths = {
+        len(text.split())
+        for split in SIZES
+        for five in captions(drawn, split).values()
+        for text in five
+    }
     assert min(lengths) >= 6
     assert max(lengths) <= 12
 
@@ -81,7 +98,10 @@ def test_no_dev_scene_is_drawn_in_train_but_all_its_words_are(train, dev, seed):
     splits = list(shapes._scenes(train, dev, shapes.random.Random(seed)))
     assert [len(scenes) for scenes in splits] == [train, dev]
     assert not set(splits[0]) & set(splits[1])
-    words = [{word for scene in scenes for text in scene.captions() for word in text.split()} for scenes in splits]
+    words = [
+        {word for scene in scenes for text in scene.captions() for word in text.split()}
+        for scenes in splits
+    ]
     assert words[1] <= words[0]
 
 
@@ -91,17 +111,23 @@ def test_the_colour_that_is_told_is_the_colour_that_is_seen(drawn):
             seen = [colour for _, colour in picture.getcolors(64 * 64)]
         for told in set(five[0].split()) & set(COLOURS):
             aim = COLOURS[told]
-            assert min(sum(abs(a - b) for a, b in zip(aim, pixel, strict=True)) for pixel in seen) < 80
+            assert (
+                min(sum(abs(a - b) for a, b in zip(aim, pixel, strict=True)) for pixel in seen) < 80
+            )
 
 
 @pytest.mark.parametrize("kind", shapes.KINDS)
 @pytest.mark.parametrize("colour", COLOURS)
 def test_each_shape_is_seen_where_its_caption_says(colour, kind):
     blank = shapes.Shape("", colour, kind)
-    other = shapes.Shape("", "blue" if colour != "blue" else "red", "circle" if kind != "circle" else "ring")
+    other = shapes.Shape(
+        "", "blue" if colour != "blue" else "red", "circle" if kind != "circle" else "ring"
+    )
     for where, axis in (("above", 1), ("left", 0)):
         for seed in range(3):
-            picture = shapes._draw(shapes.Scene(where, (blank, other)), 64, shapes.random.Random(seed))
+            picture = shapes._draw(
+                shapes.Scene(where, (blank, other)), 64, shapes.random.Random(seed)
+            )
             centres = [_centre(picture, COLOURS[shape.colour])[axis] for shape in (blank, other)]
             assert centres[1] - centres[0] > 64 / 4
 
@@ -122,7 +148,8 @@ def test_large_shapes_cover_more_than_small_ones():
 def _pixels(picture: Image.Image, colour: tuple[int, int, int]) -> list[tuple[int, int]]:
     width, pixels = picture.width, iter(picture.tobytes())
     near = [
-        sum(abs(a - b) for a, b in zip(colour, pixel, strict=True)) < 80 for pixel in zip(*[pixels] * 3, strict=True)
+        sum(abs(a - b) for a, b in zip(colour, pixel, strict=True)) < 80
+        for pixel in zip(*[pixels] * 3, strict=True)
     ]
     return [(number % width, number // width) for number, is_near in enumerate(near) if is_near]
 
@@ -181,7 +208,9 @@ def test_a_lost_or_left_over_file_is_mended(tmp_path, lost):
     assert contents(tmp_path / "hurt") == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("foreign", ["holiday.jpg", "train/holiday.jpg", "train/000001.png", "captions_train.json"])
+@pytest.mark.parametrize(
+    "foreign", ["holiday.jpg", "train/holiday.jpg", "train/000001.png", "captions_train.json"]
+)
 def test_a_folder_with_other_peoples_files_is_refused_and_not_touched(tmp_path, foreign):
     path = tmp_path / foreign
     path.parent.mkdir(exist_ok=True)

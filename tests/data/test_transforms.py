@@ -41,7 +41,9 @@ def test_every_shape_becomes_a_square_of_bytes(name, size):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_channels_are_red_green_and_blue(name):
-    result = build_transform(name, 8)(Image.new("RGB", (20, 20), (250, 120, 10)), random.Random(0)).float()
+    result = build_transform(name, 8)(
+        Image.new("RGB", (20, 20), (250, 120, 10)), random.Random(0)
+    ).float()
     red, green, blue = result.mean(dim=(1, 2)).tolist()
     assert red > green + 50 > blue + 100
 
@@ -94,7 +96,11 @@ def test_crop_sees_seven_eighths_of_the_short_side_in_the_middle():
 def test_crop_equals_resizing_to_256_and_cutting_out_224():
     image = ramp(512, 384)
     resized = image.resize((341, 256), Image.Resampling.BILINEAR).crop((58, 16, 58 + 224, 16 + 224))
-    expected = torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8).view(224, 224, 3).permute(2, 0, 1)
+    expected = (
+        torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8)
+        .view(224, 224, 3)
+        .permute(2, 0, 1)
+    )
     difference = build_transform("crop", 224)(image, random.Random(0)).int() - expected.int()
     assert difference.abs().max() <= 2
 
@@ -118,9 +124,15 @@ def test_random_crops_keep_to_their_area_and_ratio(name, size):
 
 
 def test_a_shape_too_long_for_every_ratio_gives_the_largest_crop_along_it():
-    transform, rng, image = build_transform("random_crop", 32), random.Random(0), Image.new("RGB", (1000, 10))
+    transform, rng, image = (
+        build_transform("random_crop", 32),
+        random.Random(0),
+        Image.new("RGB", (1000, 10)),
+    )
     boxes = [transform._draw(image, rng) for _ in range(20)]
-    assert all(box[3] - box[1] == 10 and box[2] - box[0] == pytest.approx(10 * 4 / 3) for box in boxes)
+    assert all(
+        box[3] - box[1] == 10 and box[2] - box[0] == pytest.approx(10 * 4 / 3) for box in boxes
+    )
     assert len(boxes) == len(set(boxes))
 
 
@@ -134,7 +146,9 @@ def test_half_of_the_crops_are_mirrored():
 def test_only_the_mild_crop_changes_the_light():
     image, rng = Image.new("RGB", (64, 64), (100, 100, 100)), random.Random(0)
     for name, changed in (("random_crop", False), ("mild_crop", True)):
-        lights = {build_transform(name, 8)(image, rng).float().mean().round().item() for _ in range(20)}
+        lights = {
+            build_transform(name, 8)(image, rng).float().mean().round().item() for _ in range(20)
+        }
         assert all(80 <= light <= 120 for light in lights)
         assert (len(lights) > 1) == changed
 

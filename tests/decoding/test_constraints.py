@@ -8,7 +8,14 @@ import torch
 from languages import BOS, EOS, own_score, random_step, start
 
 from captioner.decoding.beam import beam_search
-from captioner.decoding.constraints import at_least, forbid, no_double_words, no_repeated_ngram, obey, require
+from captioner.decoding.constraints import (
+    at_least,
+    forbid,
+    no_double_words,
+    no_repeated_ngram,
+    obey,
+    require,
+)
 from captioner.decoding.sampling import greedy, sample
 
 VOCABULARY, LENGTH = 12, 8
@@ -29,8 +36,12 @@ def captions(search, step, state, required=()):
 
 
 def texts(search, seed, rules, prefix=(), required=()):
-    step, state = obey(random_step(seed, VOCABULARY, spread=2.0), start(4), rules, eos=EOS, prefix=prefix)
-    return [caption.words for found in captions(search, step, state, required) for caption in found]
+    step, state = obey(
+        random_step(seed, VOCABULARY, spread=2.0), start(4), rules, eos=EOS, prefix=prefix
+    )
+    return [
+        caption.token_ids for found in captions(search, step, state, required) for caption in found
+    ]
 
 
 @pytest.mark.parametrize("search", SEARCHES)
@@ -64,24 +75,28 @@ class TestRules:
         obedient, state = obey(step, start(4), rules, eos=EOS, prefix=[7])
         for image, found in enumerate(captions(search, obedient, state, required=[5, 6])):
             for caption in found:
-                assert caption.log_prob == pytest.approx(own_score(step, image, caption.words), abs=1e-4)
+                assert caption.log_prob == pytest.approx(
+                    own_score(step, image, caption.token_ids), abs=1e-4
+                )
 
 
 def test_in_a_thousand_random_trials_required_words_appear_and_forbidden_ones_never():
     for trial in range(1000):
-        chance = random.Random(trial)
-        required = chance.sample(WORDS, chance.randint(1, 4))
+        rng = random.Random(trial)
+        required = rng.sample(WORDS, rng.randint(1, 4))
         others = [word for word in WORDS if word not in required]
-        forbidden = chance.sample(others, chance.randint(0, 4))
-        prefix = chance.sample([word for word in others if word not in forbidden], chance.randint(0, 2))
+        forbidden = rng.sample(others, rng.randint(0, 4))
+        prefix = rng.sample([word for word in others if word not in forbidden], rng.randint(0, 2))
         rules = [
             forbid(forbidden),
-            at_least(chance.randint(0, LENGTH), eos=EOS),
+            at_least(rng.randint(0, LENGTH), eos=EOS),
             require(required, eos=EOS, max_length=LENGTH),
-            no_repeated_ngram(chance.randint(1, 3)),
+            no_repeated_ngram(rng.randint(1, 3)),
             no_double_words,
         ]
-        for words in texts(SEARCHES[trial % len(SEARCHES)], trial, rules, prefix=prefix, required=required):
+        for words in texts(
+            SEARCHES[trial % len(SEARCHES)], trial, rules, prefix=prefix, required=required
+        ):
             assert set(required) <= set(words)
             assert not set(forbidden) & set(words)
             assert words[: len(prefix)] == prefix
@@ -100,11 +115,16 @@ def best_score(seed, required, told):
     step, state = obey(random_step(seed, 60, spread=2.0), start(10), rules, eos=EOS)
     ends = {"bos": BOS, "eos": EOS, "max_length": LENGTH}
     found = beam_search(step, state, beam=6, required=required if told else (), **ends)
-    return sum(captions[0].log_prob / (len(captions[0].words) + 1) for captions in found) / len(found)
+    return sum(captions[0].log_prob / (len(captions[0].token_ids) + 1) for captions in found) / len(
+        found
+    )
 
 
 def test_a_beam_that_is_told_finds_required_words_a_better_place_than_the_end():
-    better = [best_score(seed, [20, 30], told=True) > best_score(seed, [20, 30], told=False) for seed in range(20)]
+    better = [
+        best_score(seed, [20, 30], told=True) > best_score(seed, [20, 30], told=False)
+        for seed in range(20)
+    ]
     assert sum(better) >= 18
 
 
@@ -114,8 +134,12 @@ def test_required_words_are_found_where_an_exhaustive_search_finds_them():
     obedient, state = obey(step, start(5), rules, eos=EOS)
     found = beam_search(obedient, state, bos=BOS, eos=EOS, max_length=3, beam=40, required=[3, 4])
     for image, captions in enumerate(found):
-        possible = [(3, 4), (4, 3), *((a, b, c) for a in (2, 3, 4) for b in (2, 3, 4) for c in (2, 3, 4))]
+        possible = [
+            (3, 4),
+            (4, 3),
+            *((a, b, c) for a in (2, 3, 4) for b in (2, 3, 4) for c in (2, 3, 4)),
+        ]
         possible = [words for words in possible if {3, 4} <= set(words)]
         expected = max(possible, key=lambda words: own_score(step, image, words) / (len(words) + 1))
-        assert captions[0].words == list(expected)
+        assert captions[0].token_ids == list(expected)
         assert len(captions) == len(possible)

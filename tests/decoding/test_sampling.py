@@ -17,7 +17,10 @@ def draws(rows, length=1, seed=0):
 def shares(rows=20_000, **settings):
     """How often each of the three words is drawn."""
     state = (torch.zeros(rows, 1),)
-    said = [caption.words[0] for caption in sample(ONE_WORD, state, bos=BOS, eos=EOS, draws=draws(rows), **settings)]
+    said = [
+        caption.token_ids[0]
+        for caption in sample(ONE_WORD, state, bos=BOS, eos=EOS, draws=draws(rows), **settings)
+    ]
     return [said.count(word) / rows for word in (A, B, C)]
 
 
@@ -52,19 +55,25 @@ def test_equal_draws_give_equal_captions_whatever_stands_beside_them():
     step, numbers = random_step(3), draws(6, 5)
     together = sample(step, start(6), bos=BOS, eos=EOS, draws=numbers)
     for row in range(6):
-        [alone] = sample(step, (start(6)[0][row : row + 1],), bos=BOS, eos=EOS, draws=numbers[row : row + 1])
+        [alone] = sample(
+            step, (start(6)[0][row : row + 1],), bos=BOS, eos=EOS, draws=numbers[row : row + 1]
+        )
         assert alone == together[row]
 
 
 def test_log_probabilities_are_the_languages_own_whatever_is_drawn_from():
     step = random_step(8)
-    found = sample(step, start(6), bos=BOS, eos=EOS, draws=draws(6, 5), temperature=3.0, top_k=2, top_p=0.9)
+    found = sample(
+        step, start(6), bos=BOS, eos=EOS, draws=draws(6, 5), temperature=3.0, top_k=2, top_p=0.9
+    )
     for image, caption in enumerate(found):
-        assert caption.log_prob == pytest.approx(own_score(step, image, caption.words), abs=1e-4)
+        assert caption.log_prob == pytest.approx(
+            own_score(step, image, caption.token_ids), abs=1e-4
+        )
 
 
 @pytest.mark.parametrize("number", [0.0, 1 - 2**-24])
 def test_a_word_of_no_probability_is_never_drawn_even_at_the_edges(number):
     step, state = obey(ONE_WORD, (torch.zeros(1, 1),), [forbid([A, C])], eos=EOS)
     [caption] = sample(step, state, bos=BOS, eos=EOS, draws=torch.full((1, 3), number))
-    assert caption.words == [B]
+    assert caption.token_ids == [B]

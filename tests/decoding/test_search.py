@@ -12,7 +12,9 @@ from captioner.decoding.sampling import greedy
 from captioner.types import select_state
 
 WORDS = {"bos": BOS, "eos": EOS, "max_length": 3}
-TEMPTING = language({BOS: {A: 0.6, B: 0.4}, A: {A: 0.4, C: 0.3, EOS: 0.3}, B: {C: 1.0}, C: {EOS: 1.0}})
+TEMPTING = language(
+    {BOS: {A: 0.6, B: 0.4}, A: {A: 0.4, C: 0.3, EOS: 0.3}, B: {C: 1.0}, C: {EOS: 1.0}}
+)
 
 
 def state_of(images):
@@ -20,15 +22,15 @@ def state_of(images):
 
 
 def texts(found):
-    return [[caption.words for caption in captions] for captions in found]
+    return [[caption.token_ids for caption in captions] for captions in found]
 
 
 def test_greedy_takes_the_tempting_road_and_beam_the_better_one():
     [tempted] = greedy(TEMPTING, state_of(1), **WORDS)
     [[best, *_]] = beam_search(TEMPTING, state_of(1), beam=2, **WORDS)
-    assert tempted.words == [A, A, A]
+    assert tempted.token_ids == [A, A, A]
     assert tempted.log_prob == pytest.approx(math.log(0.6 * 0.4 * 0.4 * 0.3))
-    assert best.words == [B, C]
+    assert best.token_ids == [B, C]
     assert best.log_probs == pytest.approx([math.log(0.4), 0, 0])
     assert best.log_prob == pytest.approx(math.log(0.4))
 
@@ -38,7 +40,7 @@ def test_a_beam_of_one_is_greedy(seed):
     step = random_step(seed)
     narrow = beam_search(step, start(4), beam=1, **WORDS)
     for [from_beam], from_greedy in zip(narrow, greedy(step, start(4), **WORDS), strict=True):
-        assert from_beam.words == from_greedy.words
+        assert from_beam.token_ids == from_greedy.token_ids
         assert from_beam.log_probs == pytest.approx(from_greedy.log_probs)
 
 
@@ -46,11 +48,16 @@ def test_a_beam_of_one_is_greedy(seed):
 @pytest.mark.parametrize("seed", range(10))
 def test_a_wide_beam_is_exhaustive_search(seed, normalisation):
     step = random_step(seed)
-    possible = [words for length in range(4) for words in itertools.product([A, B, C], repeat=length)]
+    possible = [
+        words for length in range(4) for words in itertools.product([A, B, C], repeat=length)
+    ]
     found = beam_search(step, start(2), beam=len(possible), normalisation=normalisation, **WORDS)
     for image, captions in enumerate(found):
-        ranked = sorted(possible, key=lambda words: -own_score(step, image, words) / normalisation(len(words) + 1))
-        assert [caption.words for caption in captions] == [list(words) for words in ranked]
+        ranked = sorted(
+            possible,
+            key=lambda words: -own_score(step, image, words) / normalisation(len(words) + 1),
+        )
+        assert [caption.token_ids for caption in captions] == [list(words) for words in ranked]
 
 
 @pytest.mark.parametrize("groups", [1, 5])
@@ -61,14 +68,20 @@ def test_every_score_is_the_languages_own_score_of_that_caption(beam, groups):
     for image, captions in enumerate(found):
         assert len(captions) == beam or groups > 1
         for caption in captions:
-            assert caption.log_prob == pytest.approx(own_score(step, image, caption.words), abs=1e-4)
-            assert len(caption.log_probs) == len(caption.words) + 1
+            assert caption.log_prob == pytest.approx(
+                own_score(step, image, caption.token_ids), abs=1e-4
+            )
+            assert len(caption.log_probs) == len(caption.token_ids) + 1
 
 
 @pytest.mark.parametrize("normalisation", [none, average, wu(0.5)])
 def test_captions_come_best_first_by_log_probability_over_the_normalisation(normalisation):
-    for captions in beam_search(random_step(5), start(6), beam=4, normalisation=normalisation, **WORDS):
-        ranks = [caption.log_prob / normalisation(len(caption.words) + 1) for caption in captions]
+    for captions in beam_search(
+        random_step(5), start(6), beam=4, normalisation=normalisation, **WORDS
+    ):
+        ranks = [
+            caption.log_prob / normalisation(len(caption.token_ids) + 1) for caption in captions
+        ]
         assert ranks == sorted(ranks, reverse=True)
 
 
@@ -81,8 +94,13 @@ def test_the_normalisations_are_those_of_the_papers():
 
 def test_no_normalisation_never_prefers_the_longer_caption():
     step = random_step(11)
-    short, long = (beam_search(step, start(8), beam=5, normalisation=kind, **WORDS) for kind in (none, average))
-    pairs = [(len(one[0].words), len(other[0].words)) for one, other in zip(short, long, strict=True)]
+    short, long = (
+        beam_search(step, start(8), beam=5, normalisation=kind, **WORDS) for kind in (none, average)
+    )
+    pairs = [
+        (len(one[0].token_ids), len(other[0].token_ids))
+        for one, other in zip(short, long, strict=True)
+    ]
     assert all(one <= other for one, other in pairs)
     assert any(one < other for one, other in pairs)
 
@@ -91,11 +109,20 @@ def test_no_normalisation_never_prefers_the_longer_caption():
 @pytest.mark.parametrize("normalisation", [none, average, wu(0.7)])
 @pytest.mark.parametrize("captions", [1, 2, 4])
 def test_stopping_early_changes_no_result(captions, normalisation, groups):
-    settings = {"bos": BOS, "eos": EOS, "max_length": 8, "beam": 6, "groups": groups, "normalisation": normalisation}
+    settings = {
+        "bos": BOS,
+        "eos": EOS,
+        "max_length": 8,
+        "beam": 6,
+        "groups": groups,
+        "normalisation": normalisation,
+    }
     for seed in range(15):
         step = random_step(seed, spread=1.5)
         everything = beam_search(step, start(3), **settings)
-        assert beam_search(step, start(3), captions=captions, **settings) == [found[:captions] for found in everything]
+        assert beam_search(step, start(3), captions=captions, **settings) == [
+            found[:captions] for found in everything
+        ]
 
 
 def test_a_search_stops_once_nothing_better_can_come():
@@ -106,7 +133,7 @@ def test_a_search_stops_once_nothing_better_can_come():
         return language({BOS: {A: 0.1, EOS: 0.9}, A: {A: 0.9, EOS: 0.1}})(words, state)
 
     [[best]] = beam_search(counting, state_of(1), beam=2, captions=1, normalisation=none, **WORDS)
-    assert best.words == []
+    assert best.token_ids == []
     assert len(steps) == 1
 
 
@@ -121,7 +148,7 @@ def test_an_image_gets_the_same_captions_alone_as_in_a_batch():
 def test_no_caption_is_longer_than_allowed():
     endless = language({BOS: {A: 1.0}, A: {A: 0.9, EOS: 0.1}})
     [[caption, *_]] = beam_search(endless, state_of(1), beam=1, **WORDS)
-    assert caption.words == greedy(endless, state_of(1), **WORDS)[0].words == [A, A, A]
+    assert caption.token_ids == greedy(endless, state_of(1), **WORDS)[0].token_ids == [A, A, A]
 
 
 @pytest.mark.parametrize("search", ["greedy", "beam"])
@@ -153,14 +180,19 @@ def test_a_group_avoids_the_words_that_groups_before_it_chose():
     # a .5, b .3, c .2: the second group sees a as .5 e^-1 = .18 and takes b; the third sees b as .11 too, and takes c.
     step = language({BOS: {A: 0.5, B: 0.3, C: 0.2}, A: {EOS: 1.0}, B: {EOS: 1.0}, C: {EOS: 1.0}})
     [found] = beam_search(step, state_of(1), beam=3, groups=3, diversity=1.0, **WORDS)
-    assert [caption.words for caption in found] == [[A], [B], [C]]
-    assert [caption.log_prob for caption in found] == pytest.approx([math.log(0.5), math.log(0.3), math.log(0.2)])
+    assert [caption.token_ids for caption in found] == [[A], [B], [C]]
+    assert [caption.log_prob for caption in found] == pytest.approx(
+        [math.log(0.5), math.log(0.3), math.log(0.2)]
+    )
 
 
 def test_diversity_gives_more_different_captions():
     step = random_step(4, vocabulary=30, spread=2.0)
     settings = {"bos": BOS, "eos": EOS, "max_length": 8, "beam": 6}
-    plain, diverse = (beam_search(step, start(20), groups=6, diversity=strength, **settings) for strength in (0.0, 2.0))
+    plain, diverse = (
+        beam_search(step, start(20), groups=6, diversity=strength, **settings)
+        for strength in (0.0, 2.0)
+    )
 
     def distinct(found):
         return sum(len({tuple(words) for words in captions}) for captions in texts(found))
@@ -172,5 +204,7 @@ def test_diversity_gives_more_different_captions():
 @pytest.mark.parametrize("groups", [1, 2, 6])
 def test_no_caption_is_found_twice(groups):
     step = random_step(4, vocabulary=8, spread=3.0)
-    for captions in texts(beam_search(step, start(30), beam=6, groups=groups, diversity=0.3, **WORDS)):
+    for captions in texts(
+        beam_search(step, start(30), beam=6, groups=groups, diversity=0.3, **WORDS)
+    ):
         assert len({tuple(words) for words in captions}) == len(captions)

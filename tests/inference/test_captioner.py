@@ -32,7 +32,11 @@ def test_one_image_gives_a_caption_and_many_give_a_list(captioner, photo):
 
 def test_path_text_bytes_pillow_and_tensor_of_one_image_give_one_caption(captioner, photo):
     image = Image.open(photo).convert("RGB")
-    pixels = torch.tensor(list(image.tobytes()), dtype=torch.uint8).view(image.height, image.width, 3).permute(2, 0, 1)
+    pixels = (
+        torch.tensor(list(image.tobytes()), dtype=torch.uint8)
+        .view(image.height, image.width, 3)
+        .permute(2, 0, 1)
+    )
     forms = [photo, str(photo), photo.read_bytes(), image, pixels, pixels / 255]
     assert len({captioner.caption(form) for form in forms}) == 1
     assert captioner.caption(torch.stack([pixels, pixels])) == captioner.caption([photo, photo])
@@ -44,7 +48,13 @@ DECODINGS = {
     "n best": {"captions": 4},
     "diverse": {"beam": 4, "groups": 2, "captions": 4},
     "sample": {"method": "sample", "captions": 3, "top_p": 0.9},
-    "rules": {"require": ["red"], "forbid": ["blue"], "no_repeat_ngram": 2, "prefix": "a", "min_length": 4},
+    "rules": {
+        "require": ["red"],
+        "forbid": ["blue"],
+        "no_repeat_ngram": 2,
+        "prefix": "a",
+        "min_length": 4,
+    },
 }
 
 
@@ -53,7 +63,9 @@ def test_captions_do_not_depend_on_the_batch_size(captioner, shapes, decoding):
     photos = sorted((shapes / "train").iterdir())[:7]
     one, many = (captioner.caption(photos, decoding=decoding, batch_size=size) for size in (1, 4))
     for alone, together in zip(one, many, strict=True):
-        assert [each.text for each in (alone, *alone.others)] == [each.text for each in (together, *together.others)]
+        assert [each.text for each in (alone, *alone.others)] == [
+            each.text for each in (together, *together.others)
+        ]
         assert alone.log_prob == pytest.approx(together.log_prob, abs=1e-4)
 
 
@@ -84,7 +96,10 @@ def test_rules_are_obeyed(captioner, shapes):
 def test_a_seed_draws_the_same_captions_again_and_another_one_others(captioner, shapes):
     photos = sorted((shapes / "train").iterdir())[:4]
     first, again, other = (
-        [caption.text for caption in captioner.caption(photos, decoding={"method": "sample", "seed": seed})]
+        [
+            caption.text
+            for caption in captioner.caption(photos, decoding={"method": "sample", "seed": seed})
+        ]
         for seed in (1, 1, 2)
     )
     assert first == again != other
@@ -135,7 +150,9 @@ def other_model(tiny_model, tmp_path_factory):
 def test_an_ensemble_says_the_mean_of_its_models_probabilities(tiny_model, other_model, photo):
     both = Captioner.from_pretrained(tiny_model, other_model, device="cpu")
     caption = both.caption(photo)
-    single = [Captioner.from_pretrained(folder, device="cpu") for folder in (tiny_model, other_model)]
+    single = [
+        Captioner.from_pretrained(folder, device="cpu") for folder in (tiny_model, other_model)
+    ]
     scored = [next(one.score([photo], [[caption.text]]))[0].words for one in single]
     for word, first, second in zip(caption.words, *scored, strict=True):
         mean = (math.exp(first.log_prob) + math.exp(second.log_prob)) / 2
@@ -148,11 +165,15 @@ def test_a_model_twice_is_that_model(tiny_model, captioner, photo):
     assert twice.log_prob == pytest.approx(captioner.caption(photo).log_prob, abs=1e-4)
 
 
-def test_an_ensemble_of_models_that_see_or_read_differently_is_refused(tiny_model, captioner, tmp_path):
+def test_an_ensemble_of_models_that_see_or_read_differently_is_refused(
+    tiny_model, captioner, tmp_path
+):
     larger = captioner.config.model_copy(
         update={"encoder": captioner.config.encoder.model_copy(update={"image_size": 64})}
     )
-    Captioner(captioner.models, captioner.vocabulary, larger, device="cpu").save_pretrained(tmp_path / "larger")
+    Captioner(captioner.models, captioner.vocabulary, larger, device="cpu").save_pretrained(
+        tmp_path / "larger"
+    )
     with pytest.raises(UsageError, match="image_size 64"):
         Captioner.from_pretrained(tiny_model, tmp_path / "larger", device="cpu")
     with pytest.raises(UsageError, match="do not share a vocabulary"):
@@ -165,21 +186,27 @@ def test_a_calibrated_model_says_how_sure_it_is_and_stays_silent_where_it_is_not
     )
     sure = Captioner(captioner.models, captioner.vocabulary, calibrated, device="cpu")
     caption = sure.caption(photo)
-    assert caption.confidence == pytest.approx(fmean(math.exp(word.log_prob / 2) for word in caption.words))
+    assert caption.confidence == pytest.approx(
+        fmean(math.exp(word.log_prob / 2) for word in caption.words)
+    )
     assert captioner.caption(photo).confidence is None
     for wanted in (caption.confidence - 0.01, caption.confidence + 0.01):
-        assert sure.caption(photo, decoding={"min_confidence": wanted}).silent == (wanted > caption.confidence)
+        assert sure.caption(photo, decoding={"min_confidence": wanted}).abstained == (
+            wanted > caption.confidence
+        )
 
 
 def test_explaining_gives_every_word_a_map_of_what_hiding_a_part_costs_it(captioner, photo):
     caption = captioner.caption(photo, explain=True, decoding={"max_length": 4})
     pixels = read_image(photo).resize((32, 32), Image.Resampling.BILINEAR)
-    pixels = torch.tensor(list(pixels.tobytes()), dtype=torch.uint8).view(32, 32, 3).permute(2, 0, 1)
+    pixels = (
+        torch.tensor(list(pixels.tobytes()), dtype=torch.uint8).view(32, 32, 3).permute(2, 0, 1)
+    )
     row, column = 2, 5
     hidden = pixels.clone()
-    hidden[:, round(1.5 * 32 / 7) : round(3.5 * 32 / 7), round(4.5 * 32 / 7) : round(6.5 * 32 / 7)] = torch.tensor(
-        [124, 116, 104], dtype=torch.uint8
-    ).view(3, 1, 1)
+    hidden[
+        :, round(1.5 * 32 / 7) : round(3.5 * 32 / 7), round(4.5 * 32 / 7) : round(6.5 * 32 / 7)
+    ] = torch.tensor([124, 116, 104], dtype=torch.uint8).view(3, 1, 1)
     whole, without = (
         [word.log_prob for word in next(captioner.score([image], [[caption.text]]))[0].words]
         for image in (pixels, hidden)
@@ -201,14 +228,16 @@ def maps_of(caption):
 
 @pytest.mark.parametrize("decoding", DECODINGS.values(), ids=DECODINGS)
 @torch.no_grad()
-def test_explaining_a_model_with_attention_gives_every_word_where_it_looked(attentive, photo, decoding):
+def test_explaining_a_model_with_attention_gives_every_word_where_it_looked(
+    attentive, photo, decoding
+):
     caption = attentive.caption(photo, explain=True, decoding=decoding)
     [model] = attentive.models
-    state = model.begin(attentive.transform(read_image(photo), random.Random(0)).unsqueeze(0))
+    state = model.init_state(attentive.transform(read_image(photo), random.Random(0)).unsqueeze(0))
     said = [attentive.vocabulary.id_of(word.text) for word in caption.words]
     for before, heat in zip([BOS, *said], maps_of(caption), strict=False):
-        hidden, _, *carried = state
-        looked = model.decoder.context.look(hidden[:, -1], carried).weights
+        hidden, _, *context_state = state
+        looked = model.decoder.context.attend(hidden[:, -1], context_state).weights
         torch.testing.assert_close(heat, looked.view(2, 2))
         _, state = model.step(torch.tensor([before]), state)
     assert caption.explanation == "attention"
@@ -216,23 +245,25 @@ def test_explaining_a_model_with_attention_gives_every_word_where_it_looked(atte
 
 def test_what_attention_shows_is_what_it_looked_at_in_decoding(attentive, photo, monkeypatch):
     context, looked = attentive.models[0].decoder.context, []
-    look = context.look
+    attend = context.attend
 
-    def watched(hidden, carried):
-        looked.append(look(hidden, carried))
+    def attend_and_record(hidden, context_state):
+        looked.append(attend(hidden, context_state))
         return looked[-1]
 
-    monkeypatch.setattr(context, "look", watched)
+    monkeypatch.setattr(context, "attend", attend_and_record)
     attentive.caption(photo, decoding={"beam": 1})
-    in_decoding = [sight.weights.view(2, 2) for sight in looked]
+    in_decoding = [output.weights.view(2, 2) for output in looked]
     monkeypatch.undo()
     maps = maps_of(attentive.caption(photo, explain=True, decoding={"beam": 1}))
     torch.testing.assert_close(maps, torch.stack(in_decoding)[: len(maps)])
 
 
 def test_explaining_by_attention_sees_no_image_again(attentive, photo, monkeypatch):
-    seen, encode = [], attentive.speaker.encode
-    monkeypatch.setattr(attentive.speaker, "encode", lambda source: seen.append(len(source)) or encode(source))
+    seen, encode = [], attentive.step_model.encode
+    monkeypatch.setattr(
+        attentive.step_model, "encode", lambda source: seen.append(len(source)) or encode(source)
+    )
     attentive.caption([photo, photo], explain=True)
     assert seen == [2]
 
@@ -259,16 +290,20 @@ def test_an_ensemble_is_explained_by_hiding_parts_though_its_models_attend(atten
 @pytest.mark.parametrize("kind", ["captioner", "attentive"])
 def test_a_caption_that_is_not_shown_is_not_explained(kind, request, shapes):
     one = request.getfixturevalue(kind)
-    config = one.config.model_copy(update={"confidence": ConfidenceConfig(temperature=2.0, error=0.1, images=9)})
+    config = one.config.model_copy(
+        update={"confidence": ConfidenceConfig(temperature=2.0, error=0.1, images=9)}
+    )
     sure = Captioner(one.models, one.vocabulary, config, device="cpu")
     photos = sorted((shapes / "train").iterdir())[:5]
     every = sure.caption(photos, explain=True, decoding={"max_length": 3})
     confident = sorted(caption.confidence for caption in every)
     for wanted, shown in ((confident[2] - 1e-6, 3), (1.0, 0)):
-        captions = sure.caption(photos, explain=True, decoding={"max_length": 3, "min_confidence": wanted})
-        assert sum(not caption.silent for caption in captions) == shown
+        captions = sure.caption(
+            photos, explain=True, decoding={"max_length": 3, "min_confidence": wanted}
+        )
+        assert sum(not caption.abstained for caption in captions) == shown
         for caption, same in zip(captions, every, strict=True):
-            if caption.silent:
+            if caption.abstained:
                 assert caption.explanation is None
                 assert all(word.heat is None for word in caption.words)
             else:
@@ -281,7 +316,9 @@ def test_a_word_that_the_model_does_not_know_is_scored_as_unknown(captioner, pho
 
 
 def test_an_image_without_captions_and_a_broken_one_cost_the_others_nothing(captioner, photo):
-    none, broken, [scored] = captioner.score([photo, b"<html>", photo], [[], ["a red circle"], ["a red circle"]])
+    none, broken, [scored] = captioner.score(
+        [photo, b"<html>", photo], [[], ["a red circle"], ["a red circle"]]
+    )
     assert none == []
     assert isinstance(broken, ImageError)
     assert scored.text == "a red circle"
@@ -319,10 +356,14 @@ def test_a_saved_model_captions_as_before(captioner, photo, tmp_path):
     }
 
 
-def test_half_precision_halves_the_file_and_hardly_changes_the_probability(captioner, photo, tmp_path):
+def test_half_precision_halves_the_file_and_hardly_changes_the_probability(
+    captioner, photo, tmp_path
+):
     captioner.save_pretrained(tmp_path / "single")
     captioner.save_pretrained(tmp_path / "half", half=True)
-    single, half = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("single", "half"))
+    single, half = (
+        (tmp_path / name / "model.safetensors").stat().st_size for name in ("single", "half")
+    )
     assert half < 0.51 * single
     near = Captioner.from_pretrained(tmp_path / "half", device="cpu").caption(photo)
     assert near.log_prob == pytest.approx(captioner.caption(photo).log_prob, rel=1e-2)
@@ -352,7 +393,9 @@ def test_a_changed_model_file_is_named(tiny_model, tmp_path, file, old, new, mes
     for source in tiny_model.iterdir():
         (tmp_path / source.name).write_bytes(source.read_bytes())
     content = (tmp_path / file).read_bytes()
-    (tmp_path / file).write_bytes(content.replace(old, new, 1) if old in content and old else content + b"x")
+    (tmp_path / file).write_bytes(
+        content.replace(old, new, 1) if old in content and old else content + b"x"
+    )
     with pytest.raises(CaptionerError, match=message):
         Captioner.from_pretrained(tmp_path)
 
@@ -372,10 +415,14 @@ def test_one_required_word_need_not_be_a_list(captioner, photo):
     assert "blue" in captioner.caption(photo, decoding={"require": "blue"}).text.split()
 
 
-def test_an_ensemble_led_by_a_model_that_keeps_silent_when_unsure_speaks(captioner, photo, tmp_path):
+def test_an_ensemble_led_by_a_model_that_keeps_silent_when_unsure_speaks(
+    captioner, photo, tmp_path
+):
     decoding = captioner.config.decoding.model_copy(update={"min_confidence": 0.9})
     sure = ConfidenceConfig(temperature=2.0, error=0.1, images=9)
     config = captioner.config.model_copy(update={"confidence": sure, "decoding": decoding})
-    Captioner(captioner.models, captioner.vocabulary, config, device="cpu").save_pretrained(tmp_path / "sure")
+    Captioner(captioner.models, captioner.vocabulary, config, device="cpu").save_pretrained(
+        tmp_path / "sure"
+    )
     both = Captioner.from_pretrained(tmp_path / "sure", tmp_path / "sure", device="cpu")
     assert both.caption(photo).text

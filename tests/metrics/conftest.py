@@ -12,16 +12,16 @@ def random_captions():
     """Give (references, candidates): image by image, words of a small language, so that n-grams repeat and match."""
 
     def make(images, *, shortest, seed=0):
-        chance = random.Random(seed)
+        rng = random.Random(seed)
         words = ["a", "the", "dog", "cat", "man", "on", "in", "of", "red", "runs"]
 
         def caption():
-            return chance.choices(words, weights=range(len(words), 0, -1), k=chance.randint(shortest, 12))
+            return rng.choices(words, weights=range(len(words), 0, -1), k=rng.randint(shortest, 12))
 
-        references = [[caption() for _ in range(chance.randint(1, 6))] for _ in range(images)]
-        # Half of the candidates are a reference with one word changed: chance alone seldom makes four words match.
+        references = [[caption() for _ in range(rng.randint(1, 6))] for _ in range(images)]
+        # Half of the candidates are a reference with one word changed: rng alone seldom makes four words match.
         candidates = [
-            caption() if chance.random() < 0.5 else [chance.choice(words), *chance.choice(captions)[1:]]
+            caption() if rng.random() < 0.5 else [rng.choice(words), *rng.choice(captions)[1:]]
             for captions in references
         ]
         return references, candidates
@@ -34,7 +34,10 @@ def as_coco():
     """Give the form that COCO's tools take: {image: [caption, ...]}."""
 
     def convert(captions_of_images):
-        return {i: [" ".join(words) for words in captions] for i, captions in enumerate(captions_of_images)}
+        return {
+            i: [" ".join(words) for words in captions]
+            for i, captions in enumerate(captions_of_images)
+        }
 
     return convert
 
@@ -46,7 +49,9 @@ def printed():
     def run(code):
         command = [sys.executable, "-c", code]
         return {
-            subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}).stdout
+            subprocess.run(
+                command, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}
+            ).stdout
             for seed in ("1", "2")
         }
 

@@ -14,14 +14,18 @@ def words(caption):
 
 def test_a_candidate_equal_to_a_reference_scores_one():
     caption = words("a dog runs on the beach")
-    assert Bleu([[["something", "else"], caption]]).score([caption]) == pytest.approx((1, 1, 1, 1), abs=1e-8)
+    assert Bleu([[["something", "else"], caption]]).score([caption]) == pytest.approx(
+        (1, 1, 1, 1), abs=1e-8
+    )
 
 
 def test_precisions_are_multiplied_and_their_root_taken():
     # "the cat sat on a mat": 5 of 6 words, 3 of 5 pairs, 2 of 4 triples, 1 of 3 fours are in the reference
     scores = Bleu([[words("the cat sat on the mat")]]).score([words("the cat sat on a mat")])
     matched = [5 / 6, 3 / 5, 2 / 4, 1 / 3]
-    assert scores == pytest.approx([math.prod(matched[:n]) ** (1 / n) for n in (1, 2, 3, 4)], abs=1e-8)
+    assert scores == pytest.approx(
+        [math.prod(matched[:n]) ** (1 / n) for n in (1, 2, 3, 4)], abs=1e-8
+    )
 
 
 def test_a_repeated_word_counts_as_often_as_one_reference_has_it():
@@ -53,7 +57,9 @@ def test_a_candidate_without_words_scores_nothing():
 def test_a_row_of_statistics_holds_lengths_matches_and_totals():
     # "the cat sat on a mat": see above; the closest reference has seven words
     references = [[words("the cat sat on the big mat"), words("a cat")]]
-    assert Bleu(references).statistics([words("the cat sat on a mat")]) == [(6, 7, 6, 3, 2, 1, 6, 5, 4, 3)]
+    assert Bleu(references).statistics([words("the cat sat on a mat")]) == [
+        (6, 7, 6, 3, 2, 1, 6, 5, 4, 3)
+    ]
 
 
 def test_the_rows_of_some_images_sum_to_the_bleu_of_those_images(random_captions):
@@ -68,7 +74,9 @@ def test_sums_of_many_samples_give_the_bleu_of_each(random_captions):
     references, candidates = random_captions(20, shortest=0)
     rows = np.array(Bleu(references).statistics(candidates), dtype=float)
     of_each = [bleu(row) for row in rows.tolist()]
-    assert list(zip(*bleu(rows.T), strict=True)) == [pytest.approx(scores, abs=1e-12) for scores in of_each]
+    assert list(zip(*bleu(rows.T), strict=True)) == [
+        pytest.approx(scores, abs=1e-12) for scores in of_each
+    ]
 
 
 def test_no_images_score_nothing():
@@ -91,7 +99,9 @@ def test_it_equals_nltk_on_captions_of_four_words_and_more(random_captions):
 def test_it_equals_cocos_tool(random_captions, as_coco, shortest):
     coco = pytest.importorskip("pycocoevalcap.bleu.bleu")
     references, candidates = random_captions(1000, shortest=shortest)
-    expected, each = coco.Bleu(4).compute_score(as_coco(references), as_coco([[c] for c in candidates]), verbose=0)
+    expected, each = coco.Bleu(4).compute_score(
+        as_coco(references), as_coco([[c] for c in candidates]), verbose=0
+    )
     assert Bleu(references).score(candidates) == pytest.approx(expected, abs=1e-9)
     of_images = zip(*map(bleu, Bleu(references).statistics(candidates)), strict=True)
     assert list(of_images) == [pytest.approx(scores, abs=1e-9) for scores in each]

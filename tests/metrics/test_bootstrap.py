@@ -38,7 +38,9 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_distribution():
 
 def test_sums_over_drawn_images_score_as_a_set_that_holds_them_so_often(random_captions):
     references, candidates = random_captions(20, shortest=2)
-    scorer = Scorer({i: [" ".join(words) for words in captions] for i, captions in enumerate(references)})
+    scorer = Scorer(
+        {i: [" ".join(words) for words in captions] for i, captions in enumerate(references)}
+    )
     rows = scorer.score({i: " ".join(words) for i, words in enumerate(candidates)}).statistics
     drawn = random.Random(0).choices(range(20), k=20)
     assert max(Counter(drawn).values()) > 1

@@ -16,7 +16,10 @@ def said(*lengths):
 def test_images_are_grouped_by_the_mean_length_of_their_references_the_shortest_first():
     references = [said(9, 11), said(4), said(6, 6), said(12)]  # 10, 4, 6 and 12 words
     groups = bleu_by_length(references, [["word"]] * 4, bins=2)
-    assert [(group.shortest, group.longest, group.images) for group in groups] == [(4, 6, 2), (10, 12, 2)]
+    assert [(group.shortest, group.longest, group.images) for group in groups] == [
+        (4, 6, 2),
+        (10, 12, 2),
+    ]
 
 
 def test_a_group_has_the_bleu_of_its_images_alone(random_captions):
@@ -24,8 +27,12 @@ def test_a_group_has_the_bleu_of_its_images_alone(random_captions):
     groups = bleu_by_length(references, candidates, bins=4)
     for group in groups:
         means = [sum(map(len, captions)) / len(captions) for captions in references]
-        members = [place for place, mean in enumerate(means) if group.shortest <= mean <= group.longest]
-        alone = Bleu([references[place] for place in members]).score([candidates[place] for place in members])
+        members = [
+            place for place, mean in enumerate(means) if group.shortest <= mean <= group.longest
+        ]
+        alone = Bleu([references[place] for place in members]).score(
+            [candidates[place] for place in members]
+        )
         assert (group.images, group.bleu_4) == (len(members), pytest.approx(alone[3]))
     assert sum(group.images for group in groups) == 40
 
@@ -40,4 +47,7 @@ def test_groups_are_about_equally_large_and_overlap_nowhere(random_captions):
 def test_images_of_one_length_stay_together_even_if_fewer_groups_come_of_it():
     references = [said(5)] * 6 + [said(9)]
     groups = bleu_by_length(references, [["word"] * 5] * 7, bins=4)
-    assert [(group.shortest, group.longest, group.images) for group in groups] == [(5, 5, 6), (9, 9, 1)]
+    assert [(group.shortest, group.longest, group.images) for group in groups] == [
+        (5, 5, 6),
+        (9, 9, 1),
+    ]

@@ -5,16 +5,27 @@ import random
 
 import pytest
 
-from captioner.metrics.calibration import Said, calibration_error, confidence, fit_temperature, unseen_error
+from captioner.metrics.calibration import (
+    Said,
+    calibration_error,
+    confidence,
+    fit_temperature,
+    unseen_error,
+)
 
 
 def speaker(temperature, captions=3000, seed=0):
     """Captions whose words are right exactly as often as their probability ** (1 / temperature) says."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     said = []
     for _ in range(captions):
-        log_probs = [math.log(chance.uniform(0.01, 1)) for _ in range(8)]
-        said.append([Said(log_prob, chance.random() < math.exp(log_prob / temperature)) for log_prob in log_probs])
+        log_probs = [math.log(rng.uniform(0.01, 1)) for _ in range(8)]
+        said.append(
+            [
+                Said(log_prob, rng.random() < math.exp(log_prob / temperature))
+                for log_prob in log_probs
+            ]
+        )
     return said
 
 

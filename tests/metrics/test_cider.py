@@ -42,7 +42,8 @@ def test_a_score_is_the_cosine_of_tf_idf_weights():
 def test_repeating_a_word_earns_no_more():
     scorer = cider_d([[["dog", "runs", "fast"]], [["cat"]]])
     (once, _), (twice, _) = (
-        scorer.score([candidate, ["cat"]])[1] for candidate in (["dog", "a", "b"], ["dog", "dog", "b"])
+        scorer.score([candidate, ["cat"]])[1]
+        for candidate in (["dog", "a", "b"], ["dog", "dog", "b"])
     )
     # The same length and the same clipped product, but a longer vector: sqrt(1+1+1) against sqrt(4+1).
     assert twice == pytest.approx(once * math.sqrt(3) / math.sqrt(5))
@@ -73,7 +74,10 @@ def test_scoring_twice_gives_the_same_scores():
 def test_scores_do_not_depend_on_how_strings_are_hashed(random_captions, printed):
     references, candidates = random_captions(20, shortest=4)
     imports = "from captioner.metrics.cider import CiderD, ReferenceNgrams"
-    assert len(printed(f"{imports}; print(CiderD(ReferenceNgrams({references})).score({candidates}))")) == 1
+    assert (
+        len(printed(f"{imports}; print(CiderD(ReferenceNgrams({references})).score({candidates}))"))
+        == 1
+    )
 
 
 def test_a_candidate_too_many_is_an_error():
@@ -86,14 +90,19 @@ def test_it_equals_cocos_tool(random_captions, as_coco, shortest):
     coco = pytest.importorskip("pycocoevalcap.cider.cider")
     references, candidates = random_captions(1000, shortest=shortest)
     mean, each = coco.Cider().compute_score(as_coco(references), as_coco([[c] for c in candidates]))
-    assert cider_d(references).score(candidates) == (pytest.approx(mean, abs=1e-9), pytest.approx(list(each), abs=1e-9))
+    assert cider_d(references).score(candidates) == (
+        pytest.approx(mean, abs=1e-9),
+        pytest.approx(list(each), abs=1e-9),
+    )
 
 
 def test_it_equals_cocos_tool_on_words_that_no_reference_has(random_captions, as_coco):
     coco = pytest.importorskip("pycocoevalcap.cider.cider")
     references, candidates = random_captions(100, shortest=2)
     # The same new word twice is another vector than two new words: each n-gram is counted, known or not.
-    candidates = [[*caption, "zebra", ("zebra", "okapi")[i % 2], "a"] for i, caption in enumerate(candidates)]
+    candidates = [
+        [*caption, "zebra", ("zebra", "okapi")[i % 2], "a"] for i, caption in enumerate(candidates)
+    ]
     _, each = coco.Cider().compute_score(as_coco(references), as_coco([[c] for c in candidates]))
     assert cider_d(references).score(candidates)[1] == pytest.approx(list(each), abs=1e-9)
 
@@ -101,7 +110,10 @@ def test_it_equals_cocos_tool_on_words_that_no_reference_has(random_captions, as
 def test_any_captions_of_any_images_can_be_scored_together(random_captions):
     references, candidates = random_captions(20, shortest=0)
     scorer, images = cider_d(references), [7, 7, 7, 0, 19, 7, 3]
-    alone = [scorer.score([caption] * 20)[1][image] for image, caption in zip(images, candidates, strict=False)]
+    alone = [
+        scorer.score([caption] * 20)[1][image]
+        for image, caption in zip(images, candidates, strict=False)
+    ]
     assert scorer.score_each(images, candidates[:7]) == pytest.approx(alone, abs=1e-12)
 
 
@@ -116,18 +128,24 @@ def plain_cider(references, candidates):
         total = sum(counts.values())
         weights = {}
         for ngram, count in counts.items():
-            images = sum(any(ngram in ngrams(other, n) for other in captions) for captions in references)
+            images = sum(
+                any(ngram in ngrams(other, n) for other in captions) for captions in references
+            )
             weights[ngram] = count / total * math.log(len(references) / max(1, images))
         return weights
 
     def cosine(one, two):
         norms = math.hypot(*one.values()) * math.hypot(*two.values())
-        return sum(weight * two.get(ngram, 0) for ngram, weight in one.items()) / norms if norms else 0
+        return (
+            sum(weight * two.get(ngram, 0) for ngram, weight in one.items()) / norms if norms else 0
+        )
 
     return [
         10
         / 4
-        * sum(cosine(tf_idf(caption, n), tf_idf(other, n)) for n in (1, 2, 3, 4) for other in captions)
+        * sum(
+            cosine(tf_idf(caption, n), tf_idf(other, n)) for n in (1, 2, 3, 4) for other in captions
+        )
         / len(captions)
         for caption, captions in zip(candidates, references, strict=True)
     ]
@@ -146,5 +164,8 @@ def test_plain_cider_lets_repetition_pay_where_cider_d_does_not():
     references = [[["dog", "runs", "fast"]], [["cat"]]]
     once, twice = [["dog", "a", "b"], ["cat"]], [["dog", "dog", "b"], ["cat"]]
     ngrams = ReferenceNgrams(references)
-    gains = [metric.score(twice)[1][0] / metric.score(once)[1][0] for metric in (Cider(ngrams), CiderD(ngrams))]
+    gains = [
+        metric.score(twice)[1][0] / metric.score(once)[1][0]
+        for metric in (Cider(ngrams), CiderD(ngrams))
+    ]
     assert gains[0] == pytest.approx(2 * gains[1])

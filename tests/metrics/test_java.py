@@ -44,7 +44,10 @@ def java(tmp_path, monkeypatch):
 @pytest.mark.parametrize("metric", [JavaMeteor, Spice])
 def test_without_pycocoevalcap_the_extra_is_named(metric, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"pycocoevalcap, which is not installed; pip install \"captioner\[java\]\""):
+    with pytest.raises(
+        UsageError,
+        match=r"pycocoevalcap, which is not installed; pip install \"captioner\[java\]\"",
+    ):
         metric(REFERENCES)
 
 
@@ -58,14 +61,18 @@ def test_without_java_it_is_named(metric, package, monkeypatch, tmp_path):
 def test_without_its_models_spice_says_how_to_get_them(package, java):
     java("")
     (package / "spice" / "lib" / "stanford-corenlp-3.6.0-models.jar").unlink()
-    with pytest.raises(UsageError, match=r"spice/lib/stanford-corenlp-3.6.0-models.jar is not there; download it"):
+    with pytest.raises(
+        UsageError, match=r"spice/lib/stanford-corenlp-3.6.0-models.jar is not there; download it"
+    ):
         Spice(REFERENCES)
 
 
 @pytest.mark.parametrize("metric", [JavaMeteor, Spice])
 def test_the_reason_for_a_failure_is_given(metric, package, java):
     java("sys.exit('Exception in thread main: no memory\\n\\tat somewhere')")
-    with pytest.raises(UsageError, match=r"stopped with Exception in thread main: no memory; .* Java 8"):
+    with pytest.raises(
+        UsageError, match=r"stopped with Exception in thread main: no memory; .* Java 8"
+    ):
         metric(REFERENCES).score(CANDIDATES)
 
 
@@ -91,7 +98,9 @@ def test_meteors_counts_are_weighed(package, java):
 
 
 def test_meteor_is_asked_about_every_caption_and_none_can_break_a_line(package, java, tmp_path):
-    java(f"for line in sys.stdin: open({str(tmp_path / 'asked')!r}, 'a').write(line); print('{COUNTS}')")
+    java(
+        f"for line in sys.stdin: open({str(tmp_path / 'asked')!r}, 'a').write(line); print('{COUNTS}')"
+    )
     JavaMeteor(REFERENCES).score([["a", "|||", "dog"], []])
     asked = [" ".join(line.split()) for line in (tmp_path / "asked").read_text().splitlines()]
     assert asked == ["SCORE ||| a dog ||| the dog runs ||| a dog", "SCORE ||| two cats |||"]
@@ -112,11 +121,22 @@ def test_java_meteor_equals_cocos_tool():
     coco = pytest.importorskip("pycocoevalcap.meteor.meteor")
     if shutil.which("java") is None:
         pytest.skip("there is no Java")
-    references = [*REFERENCES, [["a", "young", "boy", "plays", "near", "the", "road"]], [["a", "café"]]]
-    candidates = [["a", "dog", "swims"], ["cats"], ["a", "kid", "playing", "next", "to", "a", "street"], ["café"]]
+    references = [
+        *REFERENCES,
+        [["a", "young", "boy", "plays", "near", "the", "road"]],
+        [["a", "café"]],
+    ]
+    candidates = [
+        ["a", "dog", "swims"],
+        ["cats"],
+        ["a", "kid", "playing", "next", "to", "a", "street"],
+        ["café"],
+    ]
     tool = coco.Meteor()
     captions = {i: [" ".join(words) for words in image] for i, image in enumerate(references)}
-    expected, each = tool.compute_score(captions, {i: [" ".join(words)] for i, words in enumerate(candidates)})
+    expected, each = tool.compute_score(
+        captions, {i: [" ".join(words)] for i, words in enumerate(candidates)}
+    )
     mean, ours = JavaMeteor(references).score(candidates)
     assert ours == pytest.approx(each, abs=1e-9)
     assert mean == pytest.approx(expected, abs=1e-9)

@@ -7,7 +7,16 @@ import nltk.corpus
 import numpy as np
 import pytest
 
-from captioner.metrics.meteor import ALPHA, BETA, FUNCTION_WORDS, GAMMA, Meteor, align, count_chunks, meteor
+from captioner.metrics.meteor import (
+    ALPHA,
+    BETA,
+    FUNCTION_WORDS,
+    GAMMA,
+    Meteor,
+    align,
+    count_chunks,
+    meteor,
+)
 
 
 class NoWordnet:
@@ -40,7 +49,9 @@ def words(caption):
 
 
 def score(candidate, *references):
-    corpus, (alone,) = Meteor([[words(reference) for reference in references]]).score([words(candidate)])
+    corpus, (alone,) = Meteor([[words(reference) for reference in references]]).score(
+        [words(candidate)]
+    )
     assert corpus == pytest.approx(alone)
     return alone
 
@@ -51,13 +62,17 @@ def formula(precision, recall, fragmentation):
 
 
 def test_a_candidate_equal_to_a_reference_scores_one():
-    assert score("a dog runs on the beach", "something else", "a dog runs on the beach") == pytest.approx(1)
+    assert score(
+        "a dog runs on the beach", "something else", "a dog runs on the beach"
+    ) == pytest.approx(1)
 
 
 def test_content_words_weigh_three_times_as_much_as_function_words():
     # "a" and "dog" match in one chunk: a quarter and three quarters, of 1.75 and 2.5
     assert {"a"} == FUNCTION_WORDS & {"a", "dog", "runs", "swims", "far"}
-    assert score("a dog runs", "a dog swims far") == pytest.approx(formula(1 / 1.75, 1 / 2.5, 1 / 2))
+    assert score("a dog runs", "a dog swims far") == pytest.approx(
+        formula(1 / 1.75, 1 / 2.5, 1 / 2)
+    )
 
 
 def test_words_of_one_stem_count_six_tenths():
@@ -77,10 +92,14 @@ def test_a_word_is_matched_once():
 def test_the_best_reference_counts_whatever_the_order():
     references = ["a cat sits", "a dog runs far", "dogs run", "a red dog"]
     scores = [score("a dog runs", *order) for order in itertools.permutations(references)]
-    assert scores == pytest.approx([max(score("a dog runs", reference) for reference in references)] * 24)
+    assert scores == pytest.approx(
+        [max(score("a dog runs", reference) for reference in references)] * 24
+    )
 
 
-@pytest.mark.parametrize(("candidate", "reference"), [("", "a dog"), ("cat", "dog"), ("a dog", ""), ("", "")])
+@pytest.mark.parametrize(
+    ("candidate", "reference"), [("", "a dog"), ("cat", "dog"), ("a dog", ""), ("", "")]
+)
 def test_nothing_in_common_scores_nothing(candidate, reference):
     assert score(candidate, reference) == 0
 
@@ -135,9 +154,9 @@ def all_alignments(possible):
 
 
 def test_the_alignment_is_the_best_of_all():
-    chance = random.Random(0)
+    rng = random.Random(0)
     for _ in range(300):
-        mine, its = (chance.choices(["a", "A", "b", "c"], k=chance.randint(1, 4)) for _ in range(2))
+        mine, its = (rng.choices(["a", "A", "b", "c"], k=rng.randint(1, 4)) for _ in range(2))
         possible = {
             (i, j): one == other
             for i, one in enumerate(mine)
@@ -146,7 +165,11 @@ def test_the_alignment_is_the_best_of_all():
         }
 
         def quality(alignment, possible=possible):
-            return sum(possible[pair] for pair in alignment.items()), len(alignment), -count_chunks(alignment)
+            return (
+                sum(possible[pair] for pair in alignment.items()),
+                len(alignment),
+                -count_chunks(alignment),
+            )
 
         assert quality(align(possible)) == max(map(quality, all_alignments(possible)))
 

@@ -20,7 +20,9 @@ pytestmark = pytest.mark.data
 @pytest.fixture(scope="module")
 def captions(research_data):
     """The tokenised captions of each image."""
-    annotations = json.loads((research_data / "coco" / "captions_val2017.json").read_text(encoding="utf-8"))
+    annotations = json.loads(
+        (research_data / "coco" / "captions_val2017.json").read_text(encoding="utf-8")
+    )
     images = defaultdict(list)
     for annotation in annotations["annotations"]:
         images[annotation["image_id"]].append(tokenize(annotation["caption"]))
@@ -45,19 +47,25 @@ def cider_d(references):
 
 
 @pytest.mark.parametrize(
-    ("ours", "module", "name"), [(RougeL, "rouge.rouge", "Rouge"), (cider_d, "cider.cider", "Cider")]
+    ("ours", "module", "name"),
+    [(RougeL, "rouge.rouge", "Rouge"), (cider_d, "cider.cider", "Cider")],
 )
 def test_rouge_and_cider_d_equal_cocos_tool(ours, module, name, shifted, as_coco):
     coco = getattr(pytest.importorskip(f"pycocoevalcap.{module}"), name)()
     references, candidates = shifted
     mean, each = coco.compute_score(as_coco(references), as_coco([[c] for c in candidates]))
-    assert ours(references).score(candidates) == (pytest.approx(mean, abs=1e-9), pytest.approx(list(each), abs=1e-9))
+    assert ours(references).score(candidates) == (
+        pytest.approx(mean, abs=1e-9),
+        pytest.approx(list(each), abs=1e-9),
+    )
 
 
 def test_bleu_equals_cocos_tool(shifted, as_coco):
     coco = pytest.importorskip("pycocoevalcap.bleu.bleu")
     references, candidates = shifted
-    expected, _ = coco.Bleu(4).compute_score(as_coco(references), as_coco([[c] for c in candidates]), verbose=0)
+    expected, _ = coco.Bleu(4).compute_score(
+        as_coco(references), as_coco([[c] for c in candidates]), verbose=0
+    )
     assert Bleu(references).score(candidates) == pytest.approx(expected, abs=1e-9)
 
 
@@ -75,7 +83,9 @@ def test_meteor_is_a_little_below_javas(captions_of, request):
     metric = Meteor(references)
     score, _ = metric.score(candidates)
     java, _ = JavaMeteor(references).score(candidates)
-    print(f"\n{captions_of} captions: {metric.stages} {score:.4f}, Java {java:.4f}, difference {score - java:+.4f}")
+    print(
+        f"\n{captions_of} captions: {metric.stages} {score:.4f}, Java {java:.4f}, difference {score - java:+.4f}"
+    )
     assert 0 < java - score < MOST_BELOW[metric.stages]
 
 
@@ -85,4 +95,6 @@ def test_the_processor_time_of_each_metric_is_printed(metric, shifted):
     references, candidates = shifted
     start = time.process_time()
     metric(references).score(candidates)
-    print(f"\n{metric.__name__}: {time.process_time() - start:.2f} s for {len(candidates)} captions")
+    print(
+        f"\n{metric.__name__}: {time.process_time() - start:.2f} s for {len(candidates)} captions"
+    )

@@ -40,7 +40,10 @@ def test_cider_is_cider_d_with_an_end_mark_among_all_images_of_the_split(split):
 def test_cider_equals_cocos_tool(random_captions, as_coco):
     coco = pytest.importorskip("pycocoevalcap.cider.cider")
     references, candidates = random_captions(100, shortest=0)
-    spoken, said = as_coco([ended(captions) for captions in references]), as_coco([ended([c]) for c in candidates])
+    spoken, said = (
+        as_coco([ended(captions) for captions in references]),
+        as_coco([ended([c]) for c in candidates]),
+    )
     _, each = coco.Cider().compute_score(spoken, said)
     assert Reward(references, {"CIDEr": 1})(range(100), candidates) == pytest.approx(each, abs=1e-9)
 
@@ -48,8 +51,15 @@ def test_cider_equals_cocos_tool(random_captions, as_coco):
 @pytest.mark.parametrize("metric", ["Bleu_4", "ROUGE_L", "METEOR"])
 def test_the_others_are_what_the_scorer_says_of_each_image(random_captions, metric):
     references, candidates = random_captions(20, shortest=1)
-    scorer = Scorer({image: [" ".join(caption) for caption in spoken] for image, spoken in enumerate(references)})
-    per_image = scorer.score({image: " ".join(caption) for image, caption in enumerate(candidates)}).per_image[metric]
+    scorer = Scorer(
+        {
+            image: [" ".join(caption) for caption in spoken]
+            for image, spoken in enumerate(references)
+        }
+    )
+    per_image = scorer.score(
+        {image: " ".join(caption) for image, caption in enumerate(candidates)}
+    ).per_image[metric]
     backwards = range(19, -1, -1)
     rewards = Reward(references, {metric: 1})(backwards, candidates[::-1])
     assert rewards == pytest.approx([per_image[image] for image in backwards], abs=1e-12)
@@ -57,7 +67,10 @@ def test_the_others_are_what_the_scorer_says_of_each_image(random_captions, metr
 
 def test_metrics_are_weighed_and_added(split):
     references, images, captions = split
-    alone = {name: Reward(references, {name: 1})(images, captions) for name in ("CIDEr", "Bleu_4", "ROUGE_L", "METEOR")}
+    alone = {
+        name: Reward(references, {name: 1})(images, captions)
+        for name in ("CIDEr", "Bleu_4", "ROUGE_L", "METEOR")
+    }
     weights = {"CIDEr": 0.7, "Bleu_4": 2, "ROUGE_L": 0.5, "METEOR": 1}
     expected = sum(weight * alone[name] for name, weight in weights.items())
     assert Reward(references, weights)(images, captions) == pytest.approx(expected, abs=1e-12)
@@ -67,12 +80,23 @@ def test_a_metric_without_weight_is_not_computed(split, monkeypatch):
     references, images, captions = split
     monkeypatch.delattr("captioner.metrics.reward.Meteor")
     monkeypatch.delattr("captioner.metrics.reward.ReferenceNgrams")
-    assert len(Reward(references, {"CIDEr": 0, "METEOR": 0, "ROUGE_L": 1})(images, captions)) == len(images)
+    assert len(
+        Reward(references, {"CIDEr": 0, "METEOR": 0, "ROUGE_L": 1})(images, captions)
+    ) == len(images)
 
 
 def test_stopping_in_mid_sentence_does_not_pay():
-    spoken = ["a dog running in a field", "a dog running in the snow", "a brown dog running in a park"]
-    others = ["a man in a red shirt", "two children in a park", "a cat in the snow", "a horse in a field"]
+    spoken = [
+        "a dog running in a field",
+        "a dog running in the snow",
+        "a brown dog running in a park",
+    ]
+    others = [
+        "a man in a red shirt",
+        "two children in a park",
+        "a cat in the snow",
+        "a horse in a field",
+    ]
     references = [[words(caption) for caption in spoken], *([words(caption)] for caption in others)]
     captions = [words("a dog running in a"), words("a dog running in the snow")]
     without = CiderD(ReferenceNgrams(references)).score_each([0, 0], captions)
@@ -82,7 +106,10 @@ def test_stopping_in_mid_sentence_does_not_pay():
 
 
 def test_captions_without_words_and_of_words_never_seen_earn_nothing():
-    reward = Reward([[words("a dog runs fast")], [words("two cats sit")]], {"CIDEr": 1, "ROUGE_L": 1, "METEOR": 1})
+    reward = Reward(
+        [[words("a dog runs fast")], [words("two cats sit")]],
+        {"CIDEr": 1, "ROUGE_L": 1, "METEOR": 1},
+    )
     assert reward([0, 1], [[], ["zebra"]]) == pytest.approx([0, 0])
 
 
@@ -91,9 +118,9 @@ def test_captions_without_words_and_of_words_never_seen_earn_nothing():
 def test_the_processor_time_of_a_batch_is_printed(research_data):
     spoken = load_references(research_data / "flickr8k" / "captions_train.json").values()
     references = [[tokenize(caption) for caption in captions] for captions in spoken]
-    chance = random.Random(0)
-    images = [image for image in chance.sample(range(len(references)), 64) for _ in range(5)]
-    captions = [chance.choice(references[image + chance.choice([0, 1]) - 1]) for image in images]
+    rng = random.Random(0)
+    images = [image for image in rng.sample(range(len(references)), 64) for _ in range(5)]
+    captions = [rng.choice(references[image + rng.choice([0, 1]) - 1]) for image in images]
     for name in ("CIDEr", "Bleu_4", "ROUGE_L", "METEOR"):
         start = time.process_time()
         reward = Reward(references, {name: 1})
@@ -102,4 +129,6 @@ def test_the_processor_time_of_a_batch_is_printed(research_data):
         for _ in range(rounds):
             reward(images, captions)
         each = (time.process_time() - built) / rounds
-        print(f"\n{name}: {built - start:.2f} s for the split, then {1000 * each:.1f} ms for {len(images)} captions")
+        print(
+            f"\n{name}: {built - start:.2f} s for the split, then {1000 * each:.1f} ms for {len(images)} captions"
+        )

@@ -67,4 +67,7 @@ def test_it_equals_cocos_tool(random_captions, as_coco, shortest):
     coco = pytest.importorskip("pycocoevalcap.rouge.rouge")
     references, candidates = random_captions(1000, shortest=shortest)
     mean, each = coco.Rouge().compute_score(as_coco(references), as_coco([[c] for c in candidates]))
-    assert RougeL(references).score(candidates) == (pytest.approx(mean, abs=1e-9), pytest.approx(list(each), abs=1e-9))
+    assert RougeL(references).score(candidates) == (
+        pytest.approx(mean, abs=1e-9),
+        pytest.approx(list(each), abs=1e-9),
+    )

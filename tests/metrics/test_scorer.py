@@ -14,7 +14,10 @@ from captioner.metrics.rouge import RougeL
 from captioner.metrics.scorer import NAMES, Scorer
 from captioner.text.tokenizer import tokenize
 
-REFERENCES = {7: ["A dog runs on the beach.", "The dog is running!"], "cat": ["A cat sits on a mat."]}
+REFERENCES = {
+    7: ["A dog runs on the beach.", "The dog is running!"],
+    "cat": ["A cat sits on a mat."],
+}
 RESULTS = {"cat": "a cat sits on the mat", 7: "A dog's running on the beach"}
 CANDIDATES = [tokenize(RESULTS[image]) for image in REFERENCES]
 METRICS = ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr", "CIDEr_plain"]
@@ -45,7 +48,9 @@ def test_raw_captions_are_tokenised_and_matched_by_image(scores):
 def test_each_image_has_its_own_score_in_every_metric(scores):
     for name, metric in CLASSES.items():
         _, each = metric(tokenised(REFERENCES)).score(CANDIDATES)
-        assert scores.per_image[name] == pytest.approx(dict(zip(REFERENCES, each, strict=True)), abs=1e-12)
+        assert scores.per_image[name] == pytest.approx(
+            dict(zip(REFERENCES, each, strict=True)), abs=1e-12
+        )
     for image, words in zip(REFERENCES, CANDIDATES, strict=True):
         *_, alone = Bleu(tokenised({image: REFERENCES[image]})).score([words])
         assert scores.per_image["Bleu_4"][image] == pytest.approx(alone)
@@ -53,7 +58,9 @@ def test_each_image_has_its_own_score_in_every_metric(scores):
 
 def test_intervals_are_the_same_each_time_and_lie_around_the_figures(random_captions):
     references, candidates = random_captions(60, shortest=3)
-    scorer = Scorer({i: [" ".join(words) for words in captions] for i, captions in enumerate(references)})
+    scorer = Scorer(
+        {i: [" ".join(words) for words in captions] for i, captions in enumerate(references)}
+    )
     results = {i: " ".join(words) for i, words in enumerate(candidates)}
     scores = scorer.score(results)
     assert scorer.score(results).intervals == scores.intervals
@@ -73,7 +80,11 @@ def test_diversity_stands_beside_that_of_each_images_first_reference(scores):
 
 
 def test_captions_of_training_are_told_from_new_ones_by_their_words():
-    diversity = Scorer(REFERENCES, seen=["A dog 's running on the beach!", "a bird"]).score(RESULTS).diversity
+    diversity = (
+        Scorer(REFERENCES, seen=["A dog 's running on the beach!", "a bird"])
+        .score(RESULTS)
+        .diversity
+    )
     assert diversity.unseen == 1 / 2
 
 
@@ -86,8 +97,12 @@ def test_json_holds_figures_under_cocos_names_and_all_that_explains_them(scores)
 
 
 def test_the_table_prints_figures_times_a_hundred_with_intervals_then_diversity_then_the_signature():
-    scores = Scorer(REFERENCES, seen=[]).score({7: "A dog runs on the beach.", "cat": "A cat sits on a mat."})
-    (_, *figures), diversity, signature = (part.split("\n") for part in scores.table().split("\n\n"))
+    scores = Scorer(REFERENCES, seen=[]).score(
+        {7: "A dog runs on the beach.", "cat": "A cat sits on a mat."}
+    )
+    (_, *figures), diversity, signature = (
+        part.split("\n") for part in scores.table().split("\n\n")
+    )
     assert [row.split()[0] for row in figures] == [NAMES[metric] for metric in METRICS]
     assert figures[0].split() == ["BLEU-1", "100.00", "100.00", "to", "100.00"]
     assert diversity[-1].split() == ["not", "seen", "in", "training", "100.0%", "100.0%"]
@@ -101,7 +116,9 @@ def test_an_empty_caption_is_scored():
 
 def test_missing_images_are_counted_and_the_first_are_named():
     scorer = Scorer({image: ["a dog"] for image in range(10)})
-    with pytest.raises(UsageError, match=r"no caption for 9 images \(1, 2, 3, 4, 5, \.\.\.\); caption them too"):
+    with pytest.raises(
+        UsageError, match=r"no caption for 9 images \(1, 2, 3, 4, 5, \.\.\.\); caption them too"
+    ):
         scorer.score({0: "a dog"})
 
 

@@ -8,7 +8,10 @@ from captioner.metrics.scorer import NAMES, Scorer
 from captioner.metrics.significance import FEWEST, SHOWN, compare
 
 IMAGES = 3 * FEWEST
-REFERENCES = {i: [f"the {i} dogs run with a ball {' and a ball' * (i % 7)}", f"{i} dogs"] for i in range(IMAGES)}
+REFERENCES = {
+    i: [f"the {i} dogs run with a ball {' and a ball' * (i % 7)}", f"{i} dogs"]
+    for i in range(IMAGES)
+}
 GOOD = {i: captions[0] for i, captions in REFERENCES.items()}
 BAD = {i: caption.replace("dogs", "cats") for i, caption in GOOD.items()}
 

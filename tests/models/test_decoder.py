@@ -4,13 +4,19 @@ import pytest
 import torch
 
 from captioner.errors import UsageError
-from captioner.models.context import AdditiveAttention, EveryStep, FirstToken, Merge, NoContext
+from captioner.models.context import (
+    AdditiveAttention,
+    EveryStep,
+    FirstToken,
+    InitialStateOnly,
+    Merge,
+)
 from captioner.models.decoder import RecurrentDecoder
 from captioner.types import Memory, Shared, select_state
 
 CELLS = ["lstm", "gru", "rnn"]
 CONTEXTS = {
-    "none": lambda: NoContext(),
+    "none": lambda: InitialStateOnly(),
     "first_token": lambda: FirstToken(memory_size=6, embed_size=5),
     "every_step": lambda: EveryStep(memory_size=6, size=3),
     "attention": lambda: AdditiveAttention(memory_size=6, hidden_size=7, size=4),
@@ -23,7 +29,9 @@ def decoder_of(cell="lstm", layers=1, vocab_size=11, context="none", **more):
     torch.manual_seed(0)
     sizes = {"memory_size": 6, "embed_size": 5, "hidden_size": 7}
     made = CONTEXTS[context]()
-    return RecurrentDecoder(vocab_size=vocab_size, cell=cell, layers=layers, context=made, **sizes | more).eval()
+    return RecurrentDecoder(
+        vocab_size=vocab_size, cell=cell, layers=layers, context=made, **sizes | more
+    ).eval()
 
 
 def memory_of(images, seed=1, places=4):
@@ -33,7 +41,9 @@ def memory_of(images, seed=1, places=4):
 
 def captions(*lengths):
     """Random words, padded with 0, and their mask."""
-    words = torch.randint(4, 11, (len(lengths), max(lengths)), generator=torch.Generator().manual_seed(2))
+    words = torch.randint(
+        4, 11, (len(lengths), max(lengths)), generator=torch.Generator().manual_seed(2)
+    )
     mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
     return words * mask, mask
 
@@ -44,7 +54,7 @@ def captions(*lengths):
 def test_reading_a_caption_at_once_equals_reading_it_word_by_word(context, cell, layers):
     decoder = decoder_of(cell, layers, context=context)
     words, mask = captions(5, 5, 5)
-    state = decoder.start(memory_of(3))
+    state = decoder.init_state(memory_of(3))
     at_once = decoder(words, mask, state).hidden.view(3, 5, -1)
     for place in range(5):
         hidden, state = decoder.step(words[:, place], state)
@@ -54,9 +64,13 @@ def test_reading_a_caption_at_once_equals_reading_it_word_by_word(context, cell,
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_tensor_of_the_state_is_batch_first(cell):
     decoder = decoder_of(cell, layers=2)
-    state = decoder.start(memory_of(3))
+    state = decoder.init_state(memory_of(3))
     _, new = decoder.step(torch.tensor([4, 5, 6]), state)
-    assert [part.shape for part in state] == [part.shape for part in new] == [(3, 2, 7)] * (2 if cell == "lstm" else 1)
+    assert (
+        [part.shape for part in state]
+        == [part.shape for part in new]
+        == [(3, 2, 7)] * (2 if cell == "lstm" else 1)
+    )
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
@@ -64,11 +78,13 @@ def test_every_tensor_of_the_state_is_batch_first(cell):
 def test_vectors_stand_in_the_order_of_the_mask_and_padding_changes_none(context, cell):
     decoder = decoder_of(cell, context=context)
     words, mask = captions(2, 5, 3)
-    state = decoder.start(memory_of(3))
+    state = decoder.init_state(memory_of(3))
     together = decoder(words, mask, state).hidden
     alone = [
         decoder(
-            words[row : row + 1, :length], mask[row : row + 1, :length], tuple(part[row : row + 1] for part in state)
+            words[row : row + 1, :length],
+            mask[row : row + 1, :length],
+            tuple(part[row : row + 1] for part in state),
         ).hidden
         for row, length in enumerate([2, 5, 3])
     ]
@@ -79,7 +95,7 @@ def test_vectors_stand_in_the_order_of_the_mask_and_padding_changes_none(context
 def test_the_past_does_not_see_the_future(context):
     decoder = decoder_of(layers=2, context=context)
     words, mask = captions(6)
-    state = decoder.start(memory_of(1))
+    state = decoder.init_state(memory_of(1))
     changed = words.clone()
     changed[0, 3] = 4 if words[0, 3] != 4 else 5
     before, after = decoder(words, mask, state).hidden, decoder(changed, mask, state).hidden
@@ -91,7 +107,9 @@ def test_the_past_does_not_see_the_future(context):
 def test_the_image_matters_from_the_first_word_on(context):
     decoder = decoder_of(context=context)
     words, mask = captions(4)
-    one, other = (decoder(words, mask, decoder.start(memory_of(1, seed))).hidden for seed in (1, 2))
+    one, other = (
+        decoder(words, mask, decoder.init_state(memory_of(1, seed))).hidden for seed in (1, 2)
+    )
     assert not torch.isclose(one, other).all(dim=1).any()
 
 
@@ -99,17 +117,19 @@ def test_the_image_matters_from_the_first_word_on(context):
 def test_everything_in_a_context_learns(context):
     decoder = decoder_of(context=context)
     words, mask = captions(4, 2)
-    decoder.output(decoder(words, mask, decoder.start(memory_of(2))).hidden).logsumexp(dim=1).sum().backward()
+    decoder.output(decoder(words, mask, decoder.init_state(memory_of(2))).hidden).logsumexp(
+        dim=1
+    ).sum().backward()
     assert all(weight.grad.abs().sum() > 0 for weight in decoder.parameters())
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_image_dropout_hides_some_of_what_was_seen_but_only_in_training(context):
     decoder, memory = decoder_of(context=context, image_dropout=0.5), memory_of(2)
-    plain = flat(decoder_of(context=context).start(memory))
-    assert flat(decoder.start(memory)) == plain
+    plain = flat(decoder_of(context=context).init_state(memory))
+    assert flat(decoder.init_state(memory)) == plain
     decoder.train()
-    assert len({flat(decoder.start(memory)) for _ in range(3)} | {plain}) == 4
+    assert len({flat(decoder.init_state(memory)) for _ in range(3)} | {plain}) == 4
 
 
 def flat(state):
@@ -125,7 +145,7 @@ def test_attention_sees_no_masked_place():
     changed = memory.grid.clone()
     changed[~hidden_place] = 1000.0
     one, other = (
-        decoder(words, mask, decoder.start(Memory(memory.summary, grid, hidden_place)))
+        decoder(words, mask, decoder.init_state(Memory(memory.summary, grid, hidden_place)))
         for grid in (memory.grid, changed)
     )
     torch.testing.assert_close(one.hidden, other.hidden)
@@ -137,15 +157,19 @@ def test_attention_sees_no_masked_place():
 def test_attention_looks_elsewhere_for_another_word():
     decoder = decoder_of(context=ATTENTION)
     words, mask = captions(3)
-    weights = decoder(words, mask, decoder.start(memory_of(1))).weights  # (3, 4)
+    weights = decoder(words, mask, decoder.init_state(memory_of(1))).weights  # (3, 4)
     assert not torch.allclose(weights[1], weights[2])
 
 
 def test_picking_rows_of_a_state_copies_no_grid():
     decoder = decoder_of(context=ATTENTION)
-    state = decoder.start(memory_of(2))
+    state = decoder.init_state(memory_of(2))
     picked = select_state(state, torch.tensor([1, 1, 0]))
-    shared = [(before, after) for before, after in zip(state, picked, strict=True) if isinstance(before, Shared)]
+    shared = [
+        (before, after)
+        for before, after in zip(state, picked, strict=True)
+        if isinstance(before, Shared)
+    ]
     assert len(shared) == 3
     for before, after in shared:
         assert after.values is before.values
@@ -165,7 +189,13 @@ def test_layers_beyond_the_first_add_their_input_to_their_output():
 def test_the_initial_state_is_one_affine_map_of_the_summary():
     decoder = decoder_of(layers=2)
     zero, one, two = (
-        torch.cat([part.flatten(1) for part in decoder.start(Memory(vector, vector.unsqueeze(1), None))], dim=1)
+        torch.cat(
+            [
+                part.flatten(1)
+                for part in decoder.init_state(Memory(vector, vector.unsqueeze(1), None))
+            ],
+            dim=1,
+        )
         for vector in (torch.zeros(1, 6), torch.ones(1, 6), 2 * torch.ones(1, 6))
     )
     torch.testing.assert_close(two - one, one - zero)
@@ -184,6 +214,6 @@ def test_a_larger_vocabulary_takes_over_the_old_words_and_everything_else():
     large.take_over(small)
     words, mask = captions(4)
     memory = memory_of(1)
-    before = small.output(small(words, mask, small.start(memory)).hidden)
-    after = large.output(large(words, mask, large.start(memory)).hidden)
+    before = small.output(small(words, mask, small.init_state(memory)).hidden)
+    after = large.output(large(words, mask, large.init_state(memory)).hidden)
     torch.testing.assert_close(after[:, :11], before)

@@ -8,7 +8,9 @@ from torch import nn
 from captioner.errors import CaptionerError, UsageError
 from captioner.models.encoder import TRUNKS, ImageEncoder, fold_batch_norms
 
-IMAGES = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randint(
+    0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+)
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +77,14 @@ def test_a_frozen_trunk_does_not_drift_its_batch_norms_neither():
 def test_finetuning_from_a_stage_lets_it_and_the_later_ones_learn():
     encoder = ImageEncoder(trunk="resnet18", train_batch_norm=True).train()
     encoder.finetune("layer3")
-    learning = {name.split(".")[1] for name, weight in encoder.named_parameters() if weight.requires_grad}
+    learning = {
+        name.split(".")[1] for name, weight in encoder.named_parameters() if weight.requires_grad
+    }
     assert learning == {"layer3", "layer4"}
-    before = encoder.trunk.layer2[0].bn1.running_mean.clone(), encoder.trunk.layer3[0].bn1.running_mean.clone()
+    before = (
+        encoder.trunk.layer2[0].bn1.running_mean.clone(),
+        encoder.trunk.layer3[0].bn1.running_mean.clone(),
+    )
     encoder(IMAGES).summary.sum().backward()
     torch.testing.assert_close(encoder.trunk.layer2[0].bn1.running_mean, before[0])
     assert not torch.allclose(encoder.trunk.layer3[0].bn1.running_mean, before[1])
@@ -105,12 +112,16 @@ def test_weights_are_loaded_strictly_but_for_the_classifier(tmp_path, resnet18_f
     ImageEncoder(trunk="resnet18").load_trunk(str(tmp_path / "no-classifier.pth"))
     del state["layer3.0.conv1.weight"]
     torch.save(state, tmp_path / "holed.pth")
-    with pytest.raises(CaptionerError, match=r"does not fit encoder.trunk=resnet18.*layer3\.0\.conv1\.weight"):
+    with pytest.raises(
+        CaptionerError, match=r"does not fit encoder.trunk=resnet18.*layer3\.0\.conv1\.weight"
+    ):
         ImageEncoder(trunk="resnet18").load_trunk(str(tmp_path / "holed.pth"))
 
 
 def test_half_precision_weights_become_single(tmp_path, resnet18_file):
-    state = {name: tensor.half() for name, tensor in torch.load(resnet18_file, weights_only=True).items()}
+    state = {
+        name: tensor.half() for name, tensor in torch.load(resnet18_file, weights_only=True).items()
+    }
     torch.save(state, tmp_path / "half.pth")
     encoder = ImageEncoder(trunk="resnet18")
     encoder.load_trunk(str(tmp_path / "half.pth"))

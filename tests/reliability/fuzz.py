@@ -6,12 +6,26 @@ from hypothesis import strategies as st
 
 from captioner.errors import CaptionerError
 
-ODD_TEXTS = ("", " ", "\0", "\ud800", "\u2028", "a\nb", "../x", "x" * 300, "\ufeff", "1e999", "[bold]")
+ODD_TEXTS = (
+    "",
+    " ",
+    "\0",
+    "\ud800",
+    "\u2028",
+    "a\nb",
+    "../x",
+    "x" * 300,
+    "\ufeff",
+    "1e999",
+    "[bold]",
+)
 BOMBS = (b"9" * 5000, b"[" * 100_000, b'{"a":' * 100_000, b"\xff", b"\xef\xbb\xbf", b"\0", b"NaN")
 
 texts = st.text(max_size=20) | st.sampled_from(ODD_TEXTS)
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | texts
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4))
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4)
+)
 
 
 @st.composite
@@ -20,10 +34,18 @@ def changed(draw, good):
     if draw(st.integers(0, 9)) == 9:
         return draw(values)
     if isinstance(good, dict):
-        kept = {key: draw(changed(value)) for key, value in good.items() if draw(st.integers(0, 19)) < 19}
+        kept = {
+            key: draw(changed(value))
+            for key, value in good.items()
+            if draw(st.integers(0, 19)) < 19
+        }
         return kept | draw(st.just({}) | st.dictionaries(texts, values, max_size=1))
     if isinstance(good, list):
-        return [draw(changed(value)) for value in good for _ in range(draw(st.sampled_from([1, 1, 1, 1, 0, 2])))]
+        return [
+            draw(changed(value))
+            for value in good
+            for _ in range(draw(st.sampled_from([1, 1, 1, 1, 0, 2])))
+        ]
     return good
 
 

@@ -25,7 +25,9 @@ class ReadingProcess:
         self.process.join()
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would begin with this process's memory
+        context = multiprocessing.get_context(
+            "spawn"
+        )  # a fork would begin with this process's memory
         self.line, theirs = context.Pipe()
         self.process = context.Process(target=_read_all, args=(theirs,), daemon=True)
         self.process.start()
@@ -50,7 +52,9 @@ class ReadingProcess:
         self.process.kill()
         ended = self.process.exitcode
         self._start()  # the next image finds a process again
-        raise AssertionError(f"no answer within {PATIENCE} s" if ended is None else f"it has crashed with {ended}")
+        raise AssertionError(
+            f"no answer within {PATIENCE} s" if ended is None else f"it has crashed with {ended}"
+        )
 
 
 def _read_all(line: Connection) -> None:
@@ -71,4 +75,6 @@ def _outcome(data: bytes, at_least: int | None) -> str:
 
 
 def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )

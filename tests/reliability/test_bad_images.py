@@ -12,7 +12,11 @@ from captioner.training.train import train
 
 pytestmark = pytest.mark.row(13)
 
-FAULTS = (lambda whole: b"", lambda whole: b"<!DOCTYPE html>404", lambda whole: whole[: len(whole) // 2])
+FAULTS = (
+    lambda whole: b"",
+    lambda whole: b"<!DOCTYPE html>404",
+    lambda whole: whole[: len(whole) // 2],
+)
 
 
 @pytest.fixture
@@ -38,13 +42,17 @@ def damaged(tiny, shapes, tmp_path):
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_by_default_the_first_one_ends_the_run_with_the_way_out(damaged, cached):
-    with pytest.raises(CaptionerError, match=r"\.png: .*data\.on_bad_image=skip.*start again") as error:
+    with pytest.raises(
+        CaptionerError, match=r"\.png: .*data\.on_bad_image=skip.*start again"
+    ) as error:
         train(damaged(training={"cache_features": cached}), device="cpu")
     assert error.value.exit_code == 1
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_skipping_trains_on_the_others_and_lists_what_was_skipped(damaged, tmp_path, capsys, cached):
+def test_skipping_trains_on_the_others_and_lists_what_was_skipped(
+    damaged, tmp_path, capsys, cached
+):
     config = damaged(training={"cache_features": cached}, on_bad_image="skip", bad_images=0.2)
     train(config, device="cpu")
     skipped = json.loads((tmp_path / "run" / "skipped.json").read_text())
@@ -62,14 +70,18 @@ def test_a_run_on_the_images_that_can_be_read_is_the_same_run(damaged, tmp_path)
         file = tmp_path / f"captions_{split}.json"
         about = json.loads(file.read_text())
         about["images"] = [image for image in about["images"] if image["id"] not in ids]
-        about["annotations"] = [note for note in about["annotations"] if note["image_id"] not in ids]
+        about["annotations"] = [
+            note for note in about["annotations"] if note["image_id"] not in ids
+        ]
         file.write_text(json.dumps(about))
     train(damaged(output="clean"), device="cpu")
     assert outcome(tmp_path / "run") == outcome(tmp_path / "clean")
 
 
 def test_more_than_the_limit_are_refused_before_training(damaged, tmp_path):
-    with pytest.raises(CaptionerError, match=r"3 of 24 images cannot be read, more than data\.bad_images=0\.01"):
+    with pytest.raises(
+        CaptionerError, match=r"3 of 24 images cannot be read, more than data\.bad_images=0\.01"
+    ):
         train(damaged(on_bad_image="skip"), device="cpu")
     assert not checkpoints(tmp_path / "run")
 

@@ -15,11 +15,25 @@ pytestmark = pytest.mark.row(18)
     [
         pytest.param(lambda data: data[:-20], "broken JSON in line 1, column ", id="truncated"),
         pytest.param(lambda data: b"", "is empty", id="empty"),
-        pytest.param(lambda data: b"[" + data + b"]", "line 1 begins a JSON list, not an object", id="a list"),
-        pytest.param(lambda data: data.replace(b'"images"', b'"pictures"'), "holds no list images", id="no images"),
-        pytest.param(lambda data: data.replace(b'"id": 5', b'"id": NaN'), "column 20: NaN is not JSON", id="NaN"),
-        pytest.param(lambda data: data.decode().encode("utf-16"), "is UTF-16, not UTF-8 (byte 0", id="UTF-16"),
-        pytest.param(lambda data: b"[" * 100_000, "line 1: cannot be read", id="a hundred thousand brackets"),
+        pytest.param(
+            lambda data: b"[" + data + b"]", "line 1 begins a JSON list, not an object", id="a list"
+        ),
+        pytest.param(
+            lambda data: data.replace(b'"images"', b'"pictures"'),
+            "holds no list images",
+            id="no images",
+        ),
+        pytest.param(
+            lambda data: data.replace(b'"id": 5', b'"id": NaN'),
+            "column 20: NaN is not JSON",
+            id="NaN",
+        ),
+        pytest.param(
+            lambda data: data.decode().encode("utf-16"), "is UTF-16, not UTF-8 (byte 0", id="UTF-16"
+        ),
+        pytest.param(
+            lambda data: b"[" * 100_000, "line 1: cannot be read", id="a hundred thousand brackets"
+        ),
     ],
 )
 @pytest.mark.parametrize("command", ["train", "check"])
@@ -42,7 +56,9 @@ def test_bytes_that_are_not_utf_8_stop_training_and_are_listed_by_the_check(run,
     place = f"line 1, column {column} is 0xe9"
     code, _, err = run("train", config)
     assert code == 2
-    assert err == f"captioner: {path}: lines to be saved as UTF-8, which they are not (1): {place}\n"
+    assert (
+        err == f"captioner: {path}: lines to be saved as UTF-8, which they are not (1): {place}\n"
+    )
     code, out, _ = run("check", config)
     assert code == 3
     assert place in out

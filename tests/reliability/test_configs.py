@@ -15,10 +15,22 @@ DATA = {"data": {"shapes": {"folder": "x"}}}
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"decoder": {"hiden_size": 3}}, "unknown key 'decoder.hiden_size': did you mean 'decoder.hidden_size'?"),
-        ({"decoder": {"cell": "lsmt"}}, "decoder.cell is 'lsmt': choose one of 'lstm', 'gru', 'rnn'"),
-        ({"training": {"phases": [{"epochs": 0}]}}, "training.phases.0.epochs is 0: input should be greater than 0"),
-        ({"training": {"phases": [{"lerning_rate": 1}]}}, "did you mean 'training.phases.0.learning_rate'?"),
+        (
+            {"decoder": {"hiden_size": 3}},
+            "unknown key 'decoder.hiden_size': did you mean 'decoder.hidden_size'?",
+        ),
+        (
+            {"decoder": {"cell": "lsmt"}},
+            "decoder.cell is 'lsmt': choose one of 'lstm', 'gru', 'rnn'",
+        ),
+        (
+            {"training": {"phases": [{"epochs": 0}]}},
+            "training.phases.0.epochs is 0: input should be greater than 0",
+        ),
+        (
+            {"training": {"phases": [{"lerning_rate": 1}]}},
+            "did you mean 'training.phases.0.learning_rate'?",
+        ),
         ({"training": {"batch_size": "many"}}, "training.batch_size is 'many'"),
         ({"training": {"batch_size": "auto"}}, "accumulate=auto finds how many fit at a time"),
         ({"seed": 3}, "unknown key 'seed'"),
@@ -35,7 +47,9 @@ def test_a_mistake_is_named_with_the_way_out(values, message):
 def test_all_mistakes_are_told_at_once():
     with pytest.raises(UsageError) as caught:
         parse(Config, {"decoder": {"cell": "lsmt", "layers": 0}}, source="x.yaml")
-    assert len(str(caught.value).splitlines()) == 4  # headline, cell, layers, and data, which is missing
+    assert (
+        len(str(caught.value).splitlines()) == 4
+    )  # headline, cell, layers, and data, which is missing
 
 
 @pytest.mark.parametrize(
@@ -81,7 +95,9 @@ def test_a_missing_config_file_is_named(tmp_path):
 
 def test_the_command_line_tells_all_mistakes_and_exits_with_2(run, tmp_path):
     file = tmp_path / "x.yaml"
-    file.write_text("decoder: {hiden_size: 3, cell: lsmt}\ntraining: {batch_size: many, weight_decay: 1e-3}\n")
+    file.write_text(
+        "decoder: {hiden_size: 3, cell: lsmt}\ntraining: {batch_size: many, weight_decay: 1e-3}\n"
+    )
     code, out, err = run("train", file, "training.seed=x")
     assert (code, out) == (2, "")
     for mistake in (

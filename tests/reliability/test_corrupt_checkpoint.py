@@ -29,7 +29,9 @@ def finished(tiny):
     return config
 
 
-@pytest.mark.parametrize(("damage", "name"), [(flip, "model.safetensors"), (truncate, "training.pt")])
+@pytest.mark.parametrize(
+    ("damage", "name"), [(flip, "model.safetensors"), (truncate, "training.pt")]
+)
 def test_auto_names_it_and_goes_on_from_the_one_before(finished, capsys, damage, name):
     before = outcome(finished.output)
     damage(finished.output / "checkpoint-6" / name)
@@ -68,5 +70,9 @@ def test_going_on_from_an_earlier_one_ends_the_course_of_the_later_ones(finished
 
 def test_only_the_newest_are_kept_and_the_best_model_always(tiny, tmp_path):
     train(small(tiny, training={"checkpoint_every": 1, "keep_checkpoints": 3}), device="cpu")
-    assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-4", "checkpoint-5", "checkpoint-6"]
+    assert [path.name for path in checkpoints(tmp_path / "run")] == [
+        "checkpoint-4",
+        "checkpoint-5",
+        "checkpoint-6",
+    ]
     verify(tmp_path / "run" / "best")

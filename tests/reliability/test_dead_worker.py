@@ -31,15 +31,21 @@ def hangs(index, rng):
 @pytest.mark.parametrize(("load", "told"), [(dies, "has died"), (hangs, "has given no answer")])
 def test_a_worker_that_dies_or_hangs_is_told_with_its_file_within_a_minute(load, told):
     data = CaptionDataset(load, [[[1, 4, 2]]] * 8, 5, 0)
-    loader = Loader(data, in_order(8, 2), workers=2, timeout=3, name=lambda index: f"photo-{index}.jpg")
+    loader = Loader(
+        data, in_order(8, 2), workers=2, timeout=3, name=lambda index: f"photo-{index}.jpg"
+    )
     start = time.monotonic()
-    with pytest.raises(CaptionerError, match=rf"{told} while reading photo-5\.jpg: .*training\.worker"):
+    with pytest.raises(
+        CaptionerError, match=rf"{told} while reading photo-5\.jpg: .*training\.worker"
+    ):
         list(loader)
     assert time.monotonic() - start < 60
 
 
 def test_a_worker_that_dies_while_nobody_waits_for_it_is_no_bolt_from_the_blue():
-    loader = Loader(CaptionDataset(dies, [[[1, 4, 2]]] * 8, 5, 0), in_order(8, 2), workers=1, timeout=3)
+    loader = Loader(
+        CaptionDataset(dies, [[[1, 4, 2]]] * 8, 5, 0), in_order(8, 2), workers=1, timeout=3
+    )
     batches = iter(loader)
     next(batches)
     time.sleep(1)  # with torch's own handler, this would raise

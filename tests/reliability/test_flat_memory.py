@@ -20,7 +20,10 @@ def resident(process):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell how much memory is held")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(),
+    reason="this system does not tell how much memory is held",
+)
 def test_memory_stays_flat_over_many_images(shapes, untrained, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -28,7 +31,16 @@ def test_memory_stays_flat_over_many_images(shapes, untrained, tmp_path):
     for number in range(IMAGES):
         os.link(photos[number % len(photos)], folder / f"{number:05}.png")
     options = ["--model", untrained(), "--device", "cpu", "--beam", "1", "--max-length", "3"]
-    command = [sys.executable, "-m", "captioner", "caption", folder, *options, "--output", tmp_path / "said.jsonl"]
+    command = [
+        sys.executable,
+        "-m",
+        "captioner",
+        "caption",
+        folder,
+        *options,
+        "--output",
+        tmp_path / "said.jsonl",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         held = []
         for number, _ in enumerate(process.stdout, 1):

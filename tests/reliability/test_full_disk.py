@@ -33,9 +33,13 @@ def files_of_at_most(size):
 
 
 @pytest.mark.parametrize(
-    ("limit", "file"), [(2**20, "the model"), (8 * 2**20, "the optimizer's state")], ids=["weights", "optimizer"]
+    ("limit", "file"),
+    [(2**20, "the model"), (8 * 2**20, "the optimizer's state")],
+    ids=["weights", "optimizer"],
 )
-def test_a_checkpoint_that_finds_no_room_is_named_and_the_one_before_is_kept(tiny, tmp_path, monkeypatch, limit, file):
+def test_a_checkpoint_that_finds_no_room_is_named_and_the_one_before_is_kept(
+    tiny, tmp_path, monkeypatch, limit, file
+):
     """With 1.6 million parameters the model takes 6 MiB, and the state of its optimizer more where the trunk learns."""
     real, saves = recording.save_checkpoint, []
 
@@ -44,7 +48,9 @@ def test_a_checkpoint_that_finds_no_room_is_named_and_the_one_before_is_kept(tin
         with files_of_at_most(limit if len(saves) == 3 else resource.RLIM_INFINITY):
             real(*arguments, **named)
 
-    config = small(tiny, training={"phases": [{"epochs": 2, "finetune_from": "stem"}], "checkpoint_every": 1})
+    config = small(
+        tiny, training={"phases": [{"epochs": 2, "finetune_from": "stem"}], "checkpoint_every": 1}
+    )
     told = r"checkpoint-3 cannot be written: .*File too large.*\d+ MiB free"
     with monkeypatch.context() as patch:
         patch.setattr(recording, "save_checkpoint", save)
@@ -75,11 +81,14 @@ def test_what_a_killed_run_has_left_of_features_is_removed_and_a_living_ones_is_
     assert left == [f"x{_MINE}{os.getppid()}.tmp"]
 
 
-def test_a_run_whose_checkpoints_would_not_fit_is_refused_before_its_first_step(tiny, tmp_path, monkeypatch):
+def test_a_run_whose_checkpoints_would_not_fit_is_refused_before_its_first_step(
+    tiny, tmp_path, monkeypatch
+):
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**40, 0, 60 * 2**20))
     with pytest.raises(
-        CaptionerError, match=r"100 checkpoints .* take [\d,]+ MiB, and 60 are free: .*keep_checkpoints"
+        CaptionerError,
+        match=r"100 checkpoints .* take [\d,]+ MiB, and 60 are free: .*keep_checkpoints",
     ):
         train(small(tiny), device="cpu")
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == ""
@@ -96,7 +105,9 @@ def test_a_read_only_disk_is_named(tiny, tmp_path, monkeypatch):
     assert error.value.exit_code == 1
 
 
-def test_a_checkpoint_that_cannot_take_its_name_leaves_the_one_that_has_it(tiny, tmp_path, monkeypatch):
+def test_a_checkpoint_that_cannot_take_its_name_leaves_the_one_that_has_it(
+    tiny, tmp_path, monkeypatch
+):
     config = small(tiny, training={"max_steps": 1})
     train(config, device="cpu")
     real = Path.rename

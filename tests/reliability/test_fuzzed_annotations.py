@@ -19,8 +19,19 @@ COCO = {
 }
 KARPATHY = {
     "images": [
-        {"filename": "1.jpg", "split": "train", "imgid": 1, "sentences": [{"raw": "a dog"}, {"raw": "a cat"}]},
-        {"filename": "2.jpg", "filepath": "sub", "split": "restval", "cocoid": 2, "sentences": [{"raw": "a bird"}]},
+        {
+            "filename": "1.jpg",
+            "split": "train",
+            "imgid": 1,
+            "sentences": [{"raw": "a dog"}, {"raw": "a cat"}],
+        },
+        {
+            "filename": "2.jpg",
+            "filepath": "sub",
+            "split": "restval",
+            "cocoid": 2,
+            "sentences": [{"raw": "a bird"}],
+        },
     ]
 }
 LINES = [
@@ -36,7 +47,10 @@ formats = st.one_of(
     st.tuples(st.just(".json"), damaged((changed(COCO) | changed(KARPATHY)).map(as_json))),
     st.tuples(st.just(".jsonl"), damaged(changed(LINES).map(as_json_lines))),
     st.tuples(st.sampled_from([".csv", ".txt"]), damaged(st.sampled_from([CSV, QUOTED, TOKEN]))),
-    st.tuples(st.sampled_from([".json", ".jsonl", ".csv", ".txt"]), st.binary() | st.text().map(str.encode)),
+    st.tuples(
+        st.sampled_from([".json", ".jsonl", ".csv", ".txt"]),
+        st.binary() | st.text().map(str.encode),
+    ),
 )
 
 
@@ -55,6 +69,12 @@ def test_fuzzed_annotations_are_read_or_refused(folder, file, split, restval):
     path = folder / f"captions{ending}"
     path.write_bytes(data)
     examples = answer(lambda: load_examples(path, split=split, restval=restval))
-    assert examples is None or all(example.path.is_file() and example.captions for example in examples)
+    assert examples is None or all(
+        example.path.is_file() and example.captions for example in examples
+    )
     references = answer(load_references, path, split)
-    assert examples is None or restval or {it.image_id: list(it.captions) for it in examples} == references
+    assert (
+        examples is None
+        or restval
+        or {it.image_id: list(it.captions) for it in examples} == references
+    )

@@ -14,10 +14,17 @@ pytestmark = [pytest.mark.row(24), pytest.mark.timeout(3600)]
 
 GOOD = {
     "init": "bundled",
-    "data": {"train": {"annotations": "captions.json"}, "captions_per_image": "all", "holdout": 0.1},
+    "data": {
+        "train": {"annotations": "captions.json"},
+        "captions_per_image": "all",
+        "holdout": 0.1,
+    },
     "decoder": {"cell": "gru", "layers": 2},
     "decoding": {"require": ["dog"], "min_length": 3},
-    "training": {"phases": [{"epochs": 2}, {"self_critical": {"reward": {"CIDEr": 1}}}], "max_steps": None},
+    "training": {
+        "phases": [{"epochs": 2}, {"self_critical": {"reward": {"CIDEr": 1}}}],
+        "max_steps": None,
+    },
 }
 BOMBS = (
     "a: &a [x, x]\nb: &b [*a, *a]\n",
@@ -33,10 +40,18 @@ BOMBS = (
     "<<: {a: 1}\n",
 )
 
-keys = st.sampled_from(["training.batch_size", "training.phases.0.epochs", "data", "init", "encoder.weights.x", ""])
-settings = st.builds("{}={}".format, keys | texts, st.text(max_size=9) | values.map(repr) | st.sampled_from(BOMBS))
-good_files = changed(GOOD).map(lambda given: yaml.safe_dump(given, allow_unicode=True).encode("utf-8", "surrogatepass"))
-bomb_files = st.builds(lambda bomb, more: bomb.encode() + more, st.sampled_from(BOMBS), st.binary() | good_files)
+keys = st.sampled_from(
+    ["training.batch_size", "training.phases.0.epochs", "data", "init", "encoder.weights.x", ""]
+)
+settings = st.builds(
+    "{}={}".format, keys | texts, st.text(max_size=9) | values.map(repr) | st.sampled_from(BOMBS)
+)
+good_files = changed(GOOD).map(
+    lambda given: yaml.safe_dump(given, allow_unicode=True).encode("utf-8", "surrogatepass")
+)
+bomb_files = st.builds(
+    lambda bomb, more: bomb.encode() + more, st.sampled_from(BOMBS), st.binary() | good_files
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +59,10 @@ def file(tmp_path_factory):
     return tmp_path_factory.mktemp("configs") / "config.yaml"
 
 
-@given(data=good_files | damaged(good_files) | bomb_files | st.binary(), overrides=st.lists(settings, max_size=2))
+@given(
+    data=good_files | damaged(good_files) | bomb_files | st.binary(),
+    overrides=st.lists(settings, max_size=2),
+)
 def test_fuzzed_configs_are_read_or_refused(file, data, overrides):
     file.write_bytes(data)
     config = answer(load_config, file, overrides)

@@ -13,7 +13,10 @@ pytestmark = [pytest.mark.row(14), pytest.mark.timeout(3600)]
 
 KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MODES = {"JPEG": ("RGB", "L", "CMYK"), "WEBP": ("RGB", "RGBA"), "BMP": ("RGB", "L")}
-OPTIONS = {"JPEG": ({}, {"progressive": True}), "TIFF": ({}, {"compression": "tiff_lzw"}, {"compression": "jpeg"})}
+OPTIONS = {
+    "JPEG": ({}, {"progressive": True}),
+    "TIFF": ({}, {"compression": "tiff_lzw"}, {"compression": "jpeg"}),
+}
 
 
 @st.composite
@@ -24,7 +27,9 @@ def hostile_images(draw):
     options = draw(st.sampled_from(OPTIONS.get(kind, ({},)) if mode == "RGB" else ({},)))
     data = bytearray(encoded(noise(24, 16).convert(mode), kind, **options))
     places = st.integers(0, len(data) - 1) | st.integers(0, min(64, len(data) - 1))
-    for place, value in draw(st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=8)):
+    for place, value in draw(
+        st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=8)
+    ):
         data[place] = value
     return bytes(data[: draw(st.just(len(data)) | st.integers(0, len(data)))])
 

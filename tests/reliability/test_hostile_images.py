@@ -17,9 +17,9 @@ def mixed_folder(tmp_path, photo):
     image = Image.open(photo).convert("RGB")
     image.save(folder / "good.png")
     image.convert("CMYK").save(folder / "cmyk.jpg", quality=100)
-    Image.open(photo).convert("L").convert("I").point(lambda value: value * 257).convert("I;16").save(
-        folder / "deep.png"
-    )
+    Image.open(photo).convert("L").convert("I").point(lambda value: value * 257).convert(
+        "I;16"
+    ).save(folder / "deep.png")
     image.convert("RGBA").save(folder / "alpha.png")
     image.quantize(256).save(folder / "palette.gif")
     exif = Image.Exif()
@@ -52,7 +52,10 @@ def test_captions_go_to_stdout_and_complaints_to_stderr(run, tiny_model, mixed_f
 
 def test_a_picture_says_the_same_in_every_form_that_keeps_it(run, tiny_model, mixed_folder):
     _, out, _ = run("caption", mixed_folder, "--model", tiny_model, "--device", "cpu")
-    said = {Path(path).name: caption for path, caption in (line.split("\t") for line in out.splitlines())}
+    said = {
+        Path(path).name: caption
+        for path, caption in (line.split("\t") for line in out.splitlines())
+    }
     assert said["good.png"] == said["alpha.png"] == said["turned.png"]
 
 
@@ -66,12 +69,18 @@ def test_a_zero_byte_file_is_named_as_empty(tmp_path):
     [
         (b"\n<!DOCTYPE html><html>404</html>", "not an image (looks like an HTML page)"),
         (b"<HTML><body>404", "not an image (looks like an HTML page)"),
-        (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "not an image (looks like an SVG drawing)"),
+        (
+            b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>',
+            "not an image (looks like an SVG drawing)",
+        ),
         (b"%PDF-1.7", "not an image (looks like a PDF document)"),
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1", "HEIC photo: convert it to JPEG"),
         (b"hello", "not an image in a format that is read here (JPEG, PNG"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image in a format that is read here"),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+            "not an image in a format that is read here",
+        ),
         (encoded(scene())[:20], "truncated"),
         (encoded(scene(), "JPEG")[:4] + b"<?xml", "truncated"),
         (b"\xff\xd8\xff\xe1\0\x02<?xml", "truncated or corrupt: it begins like an image"),

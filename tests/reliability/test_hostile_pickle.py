@@ -49,14 +49,18 @@ def test_a_checkpoint_with_one_is_refused(tiny, tmp_path, hostile):
     place = checkpoints(config.output)[-1]
     hostile(place / "training.pt")
     _seal(place)  # with the right checksums
-    with pytest.raises(CaptionerError, match=r"nothing in it was executed: start a new run .* with init="):
+    with pytest.raises(
+        CaptionerError, match=r"nothing in it was executed: start a new run .* with init="
+    ):
         train(small(tiny), device="cpu", resume="auto")
 
 
 def test_weights_of_a_trunk_in_one_are_refused(tiny, tmp_path, hostile):
     config = small(tiny)
     encoder = config.encoder.model_copy(update={"weights": str(hostile(tmp_path / "trunk.pth"))})
-    with pytest.raises(CaptionerError, match=r"nothing in it was executed: .*convert it with torch\.save"):
+    with pytest.raises(
+        CaptionerError, match=r"nothing in it was executed: .*convert it with torch\.save"
+    ):
         train(config.model_copy(update={"encoder": encoder}), device="cpu")
 
 

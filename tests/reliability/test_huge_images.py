@@ -20,7 +20,9 @@ def test_a_forged_huge_header_is_refused_before_decoding(side):
 
 
 def test_a_webp_that_claims_a_huge_canvas_is_refused():
-    data = bytearray(encoded(scene(), "WEBP", lossless=False, exif=b"Exif\0\0II*\0"))  # EXIF asks for the VP8X header
+    data = bytearray(
+        encoded(scene(), "WEBP", lossless=False, exif=b"Exif\0\0II*\0")
+    )  # EXIF asks for the VP8X header
     place = data.index(b"VP8X") + 12
     data[place : place + 6] = (16383).to_bytes(3, "little") * 2
     assert "too large" in reason(bytes(data))

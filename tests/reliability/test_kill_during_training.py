@@ -36,8 +36,17 @@ def test_the_number_of_workers_changes_nothing_of_a_run_not_even_on_the_way(tiny
     settings = {"cache_features": False, "phases": [PHASES[1] | {"epochs": 2}]}
     for name, changes in (("unbroken", [(0, None)]), ("changing", [(0, 2), (1, 4), (2, None)])):
         for workers, stop in changes:
-            more = {"workers": workers, "max_steps": stop, "checkpoint_every": 1, "validate_every": 100}
-            train(small(tiny, output=tmp_path / name, training=settings | more), device="cpu", resume="auto")
+            more = {
+                "workers": workers,
+                "max_steps": stop,
+                "checkpoint_every": 1,
+                "validate_every": 100,
+            }
+            train(
+                small(tiny, output=tmp_path / name, training=settings | more),
+                device="cpu",
+                resume="auto",
+            )
     assert outcome(tmp_path / "unbroken")[1:3] == outcome(tmp_path / "changing")[1:3]
 
 
@@ -61,8 +70,15 @@ def assert_twenty_kills_change_nothing(unbroken, broken, *, steps):
 @pytest.mark.row(1)
 @pytest.mark.timeout(1800)
 def test_twenty_kills_end_with_the_unbroken_runs_log_and_weights(tiny, tmp_path):
-    settings = {"phases": [{"epochs": 20}, PHASES[1] | {"epochs": 8}], "checkpoint_every": 2, "keep_checkpoints": 2}
-    runs = [small(tiny, output=tmp_path / name, training=settings | {"workers": 1}) for name in ("unbroken", "broken")]
+    settings = {
+        "phases": [{"epochs": 20}, PHASES[1] | {"epochs": 8}],
+        "checkpoint_every": 2,
+        "keep_checkpoints": 2,
+    }
+    runs = [
+        small(tiny, output=tmp_path / name, training=settings | {"workers": 1})
+        for name in ("unbroken", "broken")
+    ]
     assert_twenty_kills_change_nothing(*runs, steps=84)
 
 
@@ -81,5 +97,8 @@ def test_twenty_kills_of_a_run_on_flickr8k_change_nothing(research_data, tmp_pat
         "training.validate_every=100",
     ]
     file = Path(__file__).parents[2] / "configs" / "flickr8k.yaml"
-    runs = [load_config(file, [*settings, f"output={tmp_path / name}"]) for name in ("unbroken", "broken")]
+    runs = [
+        load_config(file, [*settings, f"output={tmp_path / name}"])
+        for name in ("unbroken", "broken")
+    ]
     assert_twenty_kills_change_nothing(*runs, steps=300)

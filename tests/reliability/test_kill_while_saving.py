@@ -31,7 +31,9 @@ while True:
 def test_twenty_kills_while_saving_leave_a_sound_folder_each(tmp_path):
     rng = random.Random(0)
     for _ in range(20):
-        saver = subprocess.Popen([sys.executable, "-c", SAVER, str(tmp_path)], stdout=subprocess.PIPE)
+        saver = subprocess.Popen(
+            [sys.executable, "-c", SAVER, str(tmp_path)], stdout=subprocess.PIPE
+        )
         saver.stdout.readline()
         time.sleep(rng.uniform(0, 0.6))
         saver.send_signal(signal.SIGKILL)

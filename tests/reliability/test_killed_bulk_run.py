@@ -13,7 +13,7 @@ import pytest
 from captioner.cli import caption as command_of_caption
 from captioner.errors import CaptionerError, UsageError
 from captioner.results.files import read_results
-from captioner.results.resumable import growing_results
+from captioner.results.resumable import resumable_results
 
 pytestmark = pytest.mark.row(31)
 
@@ -28,7 +28,10 @@ class KilledError(Exception):
 def killed(tmp_path):
     """What a run leaves that was killed after two of the images 1, 2, 3: whole lines, and a part of one."""
     path = tmp_path / "said.jsonl"
-    with contextlib.suppress(KilledError), growing_results(path, [1, 2, 3], made_by=BY) as results:
+    with (
+        contextlib.suppress(KilledError),
+        resumable_results(path, [1, 2, 3], made_by=BY) as results,
+    ):
         results.add(1, "a dog")
         results.add(2, "a cat\u2028")
         raise KilledError
@@ -38,7 +41,7 @@ def killed(tmp_path):
 
 
 def test_every_caption_is_on_disk_as_soon_as_it_is_known(tmp_path):
-    with growing_results(tmp_path / "said.json", ["a", "b"], made_by=BY) as results:
+    with resumable_results(tmp_path / "said.json", ["a", "b"], made_by=BY) as results:
         for number, image in enumerate(("a", "b"), 1):
             results.add(image, "a dog")
             assert len((tmp_path / "said.json.part").read_text().splitlines()) == number + 1
@@ -47,64 +50,86 @@ def test_every_caption_is_on_disk_as_soon_as_it_is_known(tmp_path):
 @pytest.mark.parametrize("ending", ["json", "jsonl"])
 def test_the_results_file_is_there_when_it_is_whole_and_nothing_else_is(tmp_path, ending):
     path = tmp_path / f"said.{ending}"
-    with growing_results(path, [1, 2], made_by=BY) as results:
+    with resumable_results(path, [1, 2], made_by=BY) as results:
         results.add(2, "a cat")
         results.add(1, "a dog")
         assert not path.exists()
-    assert list(read_results(path).items()) == [(1, "a dog"), (2, "a cat")]  # in the order of the images
+    assert list(read_results(path).items()) == [
+        (1, "a dog"),
+        (2, "a cat"),
+    ]  # in the order of the images
     assert os.listdir(tmp_path) == [path.name]
 
 
 def test_the_next_run_finds_the_whole_lines_and_writes_none_twice(killed):
-    with growing_results(killed, [1, 2, 3], made_by=BY) as results:
+    with resumable_results(killed, [1, 2, 3], made_by=BY) as results:
         assert results.captions == {1: "a dog", 2: "a cat\u2028"}
         results.add(3, "a bird")
     assert [json.loads(line)["image_id"] for line in killed.read_text().splitlines()] == [1, 2, 3]
 
 
 def test_captions_of_images_that_are_no_longer_asked_for_are_dropped(killed):
-    with growing_results(killed, [2, 4], made_by=BY) as results:
+    with resumable_results(killed, [2, 4], made_by=BY) as results:
         assert list(results.captions) == [2]
     assert list(read_results(killed)) == [2]
 
 
 def test_captions_of_another_model_or_other_settings_are_not_mixed_in(killed):
     with (
-        pytest.raises(UsageError, match=r"said\.jsonl\.part holds 2 captions .* other settings: .* delete that file"),
-        growing_results(killed, [1, 2, 3], made_by=BY | {"weights": ["abd"]}),
+        pytest.raises(
+            UsageError,
+            match=r"said\.jsonl\.part holds 2 captions .* other settings: .* delete that file",
+        ),
+        resumable_results(killed, [1, 2, 3], made_by=BY | {"weights": ["abd"]}),
     ):
         pass
 
 
-@pytest.mark.parametrize("content", [b"{}\n7\n", b"not JSON\n", b"\xff\n", b"", b'{"weights": "abc"', b"{}\n{}\n"])
+@pytest.mark.parametrize(
+    "content", [b"{}\n7\n", b"not JSON\n", b"\xff\n", b"", b'{"weights": "abc"', b"{}\n{}\n"]
+)
 def test_what_no_run_has_left_is_not_replaced(killed, content):
     part = killed.with_name("said.jsonl.part")
     part.write_bytes(content)
-    with pytest.raises(UsageError, match=r"said\.jsonl\.part"), growing_results(killed, [1], made_by=BY):
+    with (
+        pytest.raises(UsageError, match=r"said\.jsonl\.part"),
+        resumable_results(killed, [1], made_by=BY),
+    ):
         pass
     assert part.read_bytes() == content
 
 
 def test_a_disk_that_fills_up_is_named_and_the_whole_lines_are_kept(tmp_path):
     def fill():
-        with growing_results(tmp_path / "said.json", range(99), made_by=BY) as results:
+        with resumable_results(tmp_path / "said.json", range(99), made_by=BY) as results:
             for image in range(99):
                 results.add(image, "a dog")
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        with pytest.raises(CaptionerError, match=r"said\.json\.part cannot be written: File too large; free"):
+        with pytest.raises(
+            CaptionerError, match=r"said\.json\.part cannot be written: File too large; free"
+        ):
             fill()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     whole = (tmp_path / "said.json.part").read_text().count("\n") - 1
-    with growing_results(tmp_path / "said.json", range(99), made_by=BY) as results:
+    with resumable_results(tmp_path / "said.json", range(99), made_by=BY) as results:
         assert list(results.captions) == list(range(whole))
 
 
 def test_the_command_goes_on_and_says_so(run, shapes, tiny_model, tmp_path, monkeypatch):
-    command = ["caption", shapes / "dev", "--model", tiny_model, "--device", "cpu", "--output", tmp_path / "said.json"]
+    command = [
+        "caption",
+        shapes / "dev",
+        "--model",
+        tiny_model,
+        "--device",
+        "cpu",
+        "--output",
+        tmp_path / "said.json",
+    ]
     _, whole, _ = run(*command)
     said = (tmp_path / "said.json").read_text()
 
@@ -121,7 +146,9 @@ def test_the_command_goes_on_and_says_so(run, shapes, tiny_model, tmp_path, monk
         code, first, err = run(*command)
     assert code == 130
     assert "3 captions are kept in" in err
-    assert (tmp_path / "said.json").read_text() == said  # the results of before, until there are new ones
+    assert (
+        tmp_path / "said.json"
+    ).read_text() == said  # the results of before, until there are new ones
     code, rest, err = run(*command)
     assert code == 0
     assert "an interrupted run captioned 3 of 8 images: going on" in err
@@ -131,7 +158,9 @@ def test_the_command_goes_on_and_says_so(run, shapes, tiny_model, tmp_path, monk
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_any_moment_ends_with_the_unbroken_runs_results(shapes, tiny_model, tmp_path):
+def test_a_run_killed_at_any_moment_ends_with_the_unbroken_runs_results(
+    shapes, tiny_model, tmp_path
+):
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(20):
@@ -146,8 +175,12 @@ def test_a_run_killed_at_any_moment_ends_with_the_unbroken_runs_results(shapes, 
     subprocess.run(command(whole), capture_output=True, check=True)
     part = tmp_path / "broken.jsonl.part"
     for kept in (1, 100, 250):
-        process = subprocess.Popen(command(broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and (not part.exists() or part.read_text().count("\n") <= kept):
+        process = subprocess.Popen(
+            command(broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and (
+            not part.exists() or part.read_text().count("\n") <= kept
+        ):
             time.sleep(0.005)
         process.kill()
         process.wait()

@@ -33,19 +33,39 @@ def palette(transparency: int | bytes | None) -> bytes:
         pytest.param(encoded(Image.new("1", (2, 2), 1)), WHITE, id="1 bit"),
         pytest.param(palette(None), RED, id="palette"),
         pytest.param(palette(1), WHITE, id="palette, a transparent colour"),
-        pytest.param(palette(bytes([255, 128])), (255, 127, 127), id="palette, a half transparent colour"),
+        pytest.param(
+            palette(bytes([255, 128])), (255, 127, 127), id="palette, a half transparent colour"
+        ),
         pytest.param(encoded(with_alpha("RGBA", (255, 0, 0, 255))), RED, id="RGBA, opaque"),
         pytest.param(encoded(with_alpha("RGBA", (255, 0, 0, 0))), WHITE, id="RGBA, transparent"),
-        pytest.param(encoded(with_alpha("RGBA", (255, 0, 0, 128))), (255, 127, 127), id="RGBA, half transparent"),
+        pytest.param(
+            encoded(with_alpha("RGBA", (255, 0, 0, 128))),
+            (255, 127, 127),
+            id="RGBA, half transparent",
+        ),
         pytest.param(encoded(with_alpha("LA", (0, 0))), WHITE, id="LA, transparent"),
         pytest.param(with_alpha("PA", (0, 0)), WHITE, id="PA, transparent"),
-        pytest.param(png(1, 1, 8, 2, bytes(RED), chunk(b"tRNS", struct.pack(">3H", *RED))), WHITE, id="RGB, tRNS"),
-        pytest.param(png(1, 1, 8, 0, b"\x64", chunk(b"tRNS", struct.pack(">H", 100))), WHITE, id="L, tRNS"),
-        pytest.param(encoded(Image.new("I;16", (2, 2), 40000)), (156, 156, 156), id="16 bit"),  # 40000 / 257
+        pytest.param(
+            png(1, 1, 8, 2, bytes(RED), chunk(b"tRNS", struct.pack(">3H", *RED))),
+            WHITE,
+            id="RGB, tRNS",
+        ),
+        pytest.param(
+            png(1, 1, 8, 0, b"\x64", chunk(b"tRNS", struct.pack(">H", 100))), WHITE, id="L, tRNS"
+        ),
+        pytest.param(
+            encoded(Image.new("I;16", (2, 2), 40000)), (156, 156, 156), id="16 bit"
+        ),  # 40000 / 257
         pytest.param(encoded(Image.new("I;16", (2, 2), 200)), (1, 1, 1), id="16 bit, dark"),
-        pytest.param(encoded(Image.new("I;16", (2, 2), 40000), "TIFF"), (156, 156, 156), id="16 bit TIFF"),
-        pytest.param(encoded(Image.new("I", (2, 2), 40000), "PPM"), (156, 156, 156), id="16 bit PGM"),
-        pytest.param(png(1, 1, 16, 2, struct.pack(">3H", 65535, 32896, 0)), (255, 128, 0), id="16 bit RGB"),
+        pytest.param(
+            encoded(Image.new("I;16", (2, 2), 40000), "TIFF"), (156, 156, 156), id="16 bit TIFF"
+        ),
+        pytest.param(
+            encoded(Image.new("I", (2, 2), 40000), "PPM"), (156, 156, 156), id="16 bit PGM"
+        ),
+        pytest.param(
+            png(1, 1, 16, 2, struct.pack(">3H", 65535, 32896, 0)), (255, 128, 0), id="16 bit RGB"
+        ),
         pytest.param(png(1, 1, 16, 6, struct.pack(">4H", 65535, 0, 0, 0)), WHITE, id="16 bit RGBA"),
         pytest.param(Image.new("I", (2, 2), 200), (200, 200, 200), id="I, in 0..255"),
         pytest.param(Image.new("F", (2, 2), 0.2), (51, 51, 51), id="F, in 0..1"),
@@ -77,4 +97,8 @@ def test_values_that_are_no_numbers_are_refused():
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_a_jpeg_of_any_kind_keeps_its_colours(mode):
     original = scene().convert(mode)
-    assert close(read_image(encoded(original, "JPEG", quality=95, subsampling=0)), original.convert("RGB"), 16)
+    assert close(
+        read_image(encoded(original, "JPEG", quality=95, subsampling=0)),
+        original.convert("RGB"),
+        16,
+    )

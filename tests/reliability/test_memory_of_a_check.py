@@ -9,7 +9,9 @@ import pytest
 pytestmark = [
     pytest.mark.row(33),
     pytest.mark.slow,
-    pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="this system does not tell a process's peak"),
+    pytest.mark.skipif(
+        not os.path.exists("/proc/self/status"), reason="this system does not tell a process's peak"
+    ),
 ]
 
 IMAGES, PER_IMAGE = 8_000, 5_000  # bytes of growth: 500 MB for a hundred thousand
@@ -30,10 +32,15 @@ def test_a_check_grows_by_less_than_five_kilobytes_an_image(data_set):
     annotations = data_set.content["train"]
     annotations["images"], annotations["annotations"] = [], []
     for number in range(IMAGES):
-        os.link(data_set.folder / "images" / f"{1 + number % 8}.jpg", data_set.folder / "images" / f"copy{number}.jpg")
+        os.link(
+            data_set.folder / "images" / f"{1 + number % 8}.jpg",
+            data_set.folder / "images" / f"copy{number}.jpg",
+        )
         annotations["images"].append({"id": number, "file_name": f"copy{number}.jpg"})
         for _ in range(5):
-            data_set.caption("train", number, f"a dog runs to the {number}th of many trees in the park")
+            data_set.caption(
+                "train", number, f"a dog runs to the {number}th of many trees in the park"
+            )
     data_set.write()
     command = [sys.executable, "-c", PROGRAM, str(data_set.folder / "train.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -18,7 +18,10 @@ def test_missing_images_are_counted_and_twenty_of_them_named(run, data_set):
     err = train(run, data_set)
     named = ", ".join(f"'{number}.jpg'" for number in range(100, 120))
     folder = data_set.folder / "images"
-    assert f"train.json: images missing in {folder}, where their names begin (50): {named} and 30 more" in err
+    assert (
+        f"train.json: images missing in {folder}, where their names begin (50): {named} and 30 more"
+        in err
+    )
 
 
 def test_a_missing_image_of_dev_stops_training_as_well(run, data_set):
@@ -26,13 +29,21 @@ def test_a_missing_image_of_dev_stops_training_as_well(run, data_set):
     assert "dev.json: images missing in " in train(run, data_set)
 
 
-@pytest.mark.parametrize("name", ["../secret.jpg", "a/../../secret.jpg", "/etc/passwd", "..\\secret.jpg"])
-def test_a_name_that_leads_out_of_the_folder_is_refused_and_never_opened(run, data_set, name, monkeypatch):
+@pytest.mark.parametrize(
+    "name", ["../secret.jpg", "a/../../secret.jpg", "/etc/passwd", "..\\secret.jpg"]
+)
+def test_a_name_that_leads_out_of_the_folder_is_refused_and_never_opened(
+    run, data_set, name, monkeypatch
+):
     (data_set.folder / "secret.jpg").write_bytes(data_set.file(1))
     data_set.image("train", 9, name, data=b"")
-    assert f"train.json: image names that lead out of their folder (1): {name!r}" in train(run, data_set)
+    assert f"train.json: image names that lead out of their folder (1): {name!r}" in train(
+        run, data_set
+    )
     opened = []
-    monkeypatch.setattr("captioner.checkup.leakage.read_header", lambda path: opened.append(path) or 1 / 0)
+    monkeypatch.setattr(
+        "captioner.checkup.leakage.read_header", lambda path: opened.append(path) or 1 / 0
+    )
     with pytest.raises(ZeroDivisionError):
         run("check", data_set.folder / "train.json")
     assert opened

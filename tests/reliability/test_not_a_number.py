@@ -18,7 +18,9 @@ pytestmark = pytest.mark.row(7)
 
 @pytest.mark.parametrize("poison", ["loss", "gradient"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_no_step_is_taken_the_images_are_named_and_every_checkpoint_stays(tiny, tmp_path, monkeypatch, poison, value):
+def test_no_step_is_taken_the_images_are_named_and_every_checkpoint_stays(
+    tiny, tmp_path, monkeypatch, poison, value
+):
     import captioner.training.loop as loop
 
     seen = []
@@ -30,7 +32,9 @@ def test_no_step_is_taken_the_images_are_named_and_every_checkpoint_stays(tiny, 
             return loss
         if poison == "loss":
             return LossSum(loss.total * value, loss.count)
-        next(weight for weight in objective.parameters() if weight.grad is not None).grad.fill_(value)
+        next(weight for weight in objective.parameters() if weight.grad is not None).grad.fill_(
+            value
+        )
         return loss
 
     monkeypatch.setattr(loop, "gradients", poisoned)
@@ -41,9 +45,11 @@ def test_no_step_is_taken_the_images_are_named_and_every_checkpoint_stays(tiny, 
     kept = checkpoints(tmp_path / "run")
     assert [path.name for path in kept] == ["checkpoint-1", "checkpoint-2"]
     assert digest(kept[0]) != digest(kept[1])
-    assert all(tensor.isfinite().all() for tensor in load_file(kept[1] / "model.safetensors").values())
+    assert all(
+        tensor.isfinite().all() for tensor in load_file(kept[1] / "model.safetensors").values()
+    )
 
     noted = json.loads((tmp_path / "run" / "not-finite.json").read_text())
     files = {image["file"] for image in noted["images"]}
-    assert len(files) == sum(len(part.image) for part in seen[2])
+    assert len(files) == sum(len(part.example_index) for part in seen[2])
     assert str(noted["images"][0]["image_id"]) in str(error.value)

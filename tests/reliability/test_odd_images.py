@@ -27,7 +27,13 @@ def test_an_animated_image_gives_its_first_frame(kind):
 def test_an_image_is_turned_upright_and_only_once(kind, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}
+    options = (
+        {"quality": 100, "subsampling": 0}
+        if kind == "JPEG"
+        else {"lossless": True}
+        if kind == "WEBP"
+        else {}
+    )
     data = encoded(scene(), kind, exif=exif, **options)
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
     assert close(read_image(data), expected, 0)

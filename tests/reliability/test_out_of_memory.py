@@ -23,7 +23,7 @@ def no_room_for_more_than(images, monkeypatch, error):
 
     def narrow(objective, parts, **more):
         loss = gradients(objective, parts, **more)
-        if any(len(part.image) > images for part in parts):
+        if any(len(part.example_index) > images for part in parts):
             raise error
         return loss
 
@@ -31,7 +31,9 @@ def no_room_for_more_than(images, monkeypatch, error):
 
 
 GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried ...")
+CPU = RuntimeError(
+    "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried ..."
+)
 
 
 @pytest.mark.parametrize("error", [GPU, CPU, MemoryError()], ids=["gpu", "cpu", "python"])
@@ -39,7 +41,8 @@ def test_the_message_names_the_batch_size_and_what_to_lower(tiny, tmp_path, monk
     with monkeypatch.context() as patch:
         no_room_for_more_than(7, patch, error)
         with pytest.raises(
-            CaptionerError, match=r"out of memory with training\.batch_size=8.*set training\.accumulate to"
+            CaptionerError,
+            match=r"out of memory with training\.batch_size=8.*set training\.accumulate to",
         ):
             train(small(tiny), device="cpu")
     assert not checkpoints(tmp_path / "run")
@@ -90,7 +93,10 @@ train(config, device="cpu")
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(resource, "RLIMIT_AS") or sys.platform != "linux", reason="limits memory as Linux does")
+@pytest.mark.skipif(
+    not hasattr(resource, "RLIMIT_AS") or sys.platform != "linux",
+    reason="limits memory as Linux does",
+)
 def test_in_a_process_with_little_memory_one_part_fails_and_auto_succeeds(tiny, tmp_path):
     import yaml
 
@@ -102,9 +108,21 @@ def test_in_a_process_with_little_memory_one_part_fails_and_auto_succeeds(tiny, 
     said = {}
     for parts in ("1", "auto"):
         more = [f"training.accumulate={parts}", f"output={tmp_path / parts}"]
-        command = [sys.executable, "-c", IN_LITTLE_MEMORY, str(tmp_path / "config.yaml"), "600", *more]
-        returns_memory = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1000000", "OMP_NUM_THREADS": "1"}  # glibc's malloc
-        run = subprocess.run(command, env=returns_memory, capture_output=True, text=True, check=False, timeout=280)
+        command = [
+            sys.executable,
+            "-c",
+            IN_LITTLE_MEMORY,
+            str(tmp_path / "config.yaml"),
+            "600",
+            *more,
+        ]
+        returns_memory = os.environ | {
+            "MALLOC_MMAP_THRESHOLD_": "1000000",
+            "OMP_NUM_THREADS": "1",
+        }  # glibc's malloc
+        run = subprocess.run(
+            command, env=returns_memory, capture_output=True, text=True, check=False, timeout=280
+        )
         said[parts] = run.stderr
     assert "out of memory with training.batch_size=24" in said["1"]
     assert checkpoints(tmp_path / "auto"), said["auto"]

@@ -42,19 +42,30 @@ def add_a_tensor(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lose_a_word, r"vocab\.json \(\d+ words, \w{12}\) is not the one this model was trained with \(\w{12}\)"),
+        (
+            lose_a_word,
+            r"vocab\.json \(\d+ words, \w{12}\) is not the one this model was trained with \(\w{12}\)",
+        ),
         (lose_a_tensor, r"do not fit the config: Missing key.*decoder\.embedding\.weight"),
         (add_a_tensor, r"do not fit the config: Unexpected key.*decoder\.invented"),
         (lambda folder: edit_json(folder / "config.json", invented=1), "unknown key 'invented'"),
-        (lambda folder: edit_json(folder / "config.json", format_version=99), "format version 99, .*upgrade captioner"),
+        (
+            lambda folder: edit_json(folder / "config.json", format_version=99),
+            "format version 99, .*upgrade captioner",
+        ),
         (
             lambda folder: edit_json(folder / "config.json", format_version="two"),
             "version two, .*copy the whole",
         ),
-        (lambda folder: (folder / "config.json").write_text("[]"), r"config\.json is not a captioner model config"),
+        (
+            lambda folder: (folder / "config.json").write_text("[]"),
+            r"config\.json is not a captioner model config",
+        ),
     ],
 )
-def test_a_model_folder_of_parts_that_do_not_fit_is_explained(tiny_model, tmp_path, change, message):
+def test_a_model_folder_of_parts_that_do_not_fit_is_explained(
+    tiny_model, tmp_path, change, message
+):
     shutil.copytree(tiny_model, tmp_path / "model")
     change(tmp_path / "model")
     _seal(tmp_path / "model")  # with the right checksums
@@ -66,10 +77,15 @@ def test_a_model_folder_of_parts_that_do_not_fit_is_explained(tiny_model, tmp_pa
     ("sections", "message"),
     [
         ({"decoder": {"hidden_size": 24}}, r"do not fit the config: size mismatch.*32.*48"),
-        ({"training": {"phases": [{"epochs": 1, "finetune_from": "stem"}]}}, "training.phases that the run began with"),
+        (
+            {"training": {"phases": [{"epochs": 1, "finetune_from": "stem"}]}},
+            "training.phases that the run began with",
+        ),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_the_settings_it_is_to_go_on_with_is_explained(tiny, sections, message):
+def test_a_checkpoint_that_does_not_fit_the_settings_it_is_to_go_on_with_is_explained(
+    tiny, sections, message
+):
     train(small(tiny, training={"max_steps": 1}), device="cpu")
     with pytest.raises(CaptionerError, match=message):
         train(small(tiny, **sections), device="cpu", resume="auto")
@@ -77,7 +93,9 @@ def test_a_checkpoint_that_does_not_fit_the_settings_it_is_to_go_on_with_is_expl
 
 def test_a_checkpoint_of_a_phase_that_is_no_longer_asked_for_is_explained(tiny):
     train(small(tiny, training={"max_steps": 4}), device="cpu")
-    with pytest.raises(UsageError, match=r"checkpoint-4 is of phase 2, which training\.phases does not hold"):
+    with pytest.raises(
+        UsageError, match=r"checkpoint-4 is of phase 2, which training\.phases does not hold"
+    ):
         train(small(tiny, training={"phases": [{"epochs": 1}]}), device="cpu", resume="auto")
 
 
@@ -88,7 +106,9 @@ def test_a_checkpoint_of_a_newer_captioner_is_explained(tiny, tmp_path):
     state["progress"]["invented"] = 1
     torch.save(state, place / "training.pt")
     _seal(place)
-    with pytest.raises(CaptionerError, match=r"holds no state of a training that this captioner knows \(.*invented"):
+    with pytest.raises(
+        CaptionerError, match=r"holds no state of a training that this captioner knows \(.*invented"
+    ):
         train(small(tiny), device="cpu", resume="auto")
 
 
@@ -99,17 +119,26 @@ def as_version_1(folder):
         {name.replace("rnn.layers.0.", "rnn."): tensor for name, tensor in tensors.items()},
         folder / "model.safetensors",
     )
-    edit_json(folder / "config.json", format_version=1, decoding={"beam": 2, "max_length": 9, "length_alpha": 0.7})
+    edit_json(
+        folder / "config.json",
+        format_version=1,
+        decoding={"beam": 2, "max_length": 9, "length_alpha": 0.7},
+    )
     _seal(folder)
 
 
-def test_a_model_of_an_older_version_is_read_and_saved_as_one_of_today(tiny_model, shapes, tmp_path):
+def test_a_model_of_an_older_version_is_read_and_saved_as_one_of_today(
+    tiny_model, shapes, tmp_path
+):
     folder = tmp_path / "older"
     shutil.copytree(tiny_model, folder)
     as_version_1(folder)
     photos, found_by = sorted((shapes / "dev").iterdir())[:3], {"beam": 2, "max_length": 9}
     today, older = (
-        [caption.text for caption in Captioner.from_pretrained(place).caption(photos, decoding=found_by)]
+        [
+            caption.text
+            for caption in Captioner.from_pretrained(place).caption(photos, decoding=found_by)
+        ]
         for place in (tiny_model, folder)
     )
     assert older == today
@@ -117,7 +146,11 @@ def test_a_model_of_an_older_version_is_read_and_saved_as_one_of_today(tiny_mode
     assert config.decoding == DecodingConfig(beam=2, max_length=9)
     write_config(folder, config)
     assert json.loads((folder / "config.json").read_text())["format_version"] == FORMAT_VERSION
-    assert load_file(folder / "model.safetensors").keys() == state.keys() == read_model(tiny_model)[2].keys()
+    assert (
+        load_file(folder / "model.safetensors").keys()
+        == state.keys()
+        == read_model(tiny_model)[2].keys()
+    )
 
 
 def test_several_layers_of_an_older_version_worked_otherwise_and_are_refused(tiny_model, tmp_path):
@@ -125,5 +158,7 @@ def test_several_layers_of_an_older_version_worked_otherwise_and_are_refused(tin
     as_version_1(tmp_path / "older")
     edit_json(tmp_path / "older" / "config.json", decoder={"layers": 2})
     _seal(tmp_path / "older")
-    with pytest.raises(CaptionerError, match="several layers, which worked otherwise: train it anew"):
+    with pytest.raises(
+        CaptionerError, match="several layers, which worked otherwise: train it anew"
+    ):
         Captioner.from_pretrained(tmp_path / "older")

@@ -43,7 +43,9 @@ def test_a_malformed_file_is_named_with_place_and_reason(tmp_path, name, content
 
 def test_every_wrong_result_is_counted_and_the_first_are_named(tmp_path):
     (tmp_path / "r.json").write_text(json.dumps([{"image_id": 1, "caption": "a"}] * 9))
-    with pytest.raises(UsageError, match=r"8 wrong results \(result 2: .*, result 6: [^,]*, \.\.\.\)"):
+    with pytest.raises(
+        UsageError, match=r"8 wrong results \(result 2: .*, result 6: [^,]*, \.\.\.\)"
+    ):
         read_results(tmp_path / "r.json")
 
 
@@ -54,7 +56,9 @@ def test_results_of_the_annotated_images_are_accepted():
 def test_unknown_images_are_counted_and_named_even_in_a_subset():
     for allow_partial in (False, True):
         with pytest.raises(UsageError, match=r"2 images \(8, 'bird'\) not in the annotations; "):
-            check_images([7, "cat"], {7: "a", "cat": "a", 8: "a", "bird": "a"}, allow_partial=allow_partial)
+            check_images(
+                [7, "cat"], {7: "a", "cat": "a", 8: "a", "bird": "a"}, allow_partial=allow_partial
+            )
 
 
 def test_missing_images_are_refused_unless_a_subset_is_allowed():
@@ -77,6 +81,8 @@ def test_ids_that_are_text_on_one_side_only_are_explained(allow_partial):
 def test_results_that_miss_an_image_are_refused_by_name(run, shapes, tmp_path):
     results = tmp_path / "results.json"
     results.write_text('[{"image_id": 424242, "caption": "a dog"}]')
-    code, _, err = run("evaluate", "--annotations", shapes / "captions_dev.json", "--results", results)
+    code, _, err = run(
+        "evaluate", "--annotations", shapes / "captions_dev.json", "--results", results
+    )
     assert code == 2
     assert "424242" in err

@@ -74,7 +74,9 @@ def test_a_signal_saves_a_checkpoint_and_the_run_goes_on_as_if_there_had_been_no
     assert outcome(tmp_path / "run") == unbroken
 
 
-def test_a_validation_between_steps_that_was_given_up_is_done_first_when_the_run_goes_on(tiny, tmp_path, monkeypatch):
+def test_a_validation_between_steps_that_was_given_up_is_done_first_when_the_run_goes_on(
+    tiny, tmp_path, monkeypatch
+):
     every_two = {"validate_every": 2}
     with monkeypatch.context() as patch:
         signal_once(patch, Validator, "__call__", 2, signal.SIGTERM)
@@ -97,17 +99,23 @@ def test_a_second_ctrl_c_stops_at_once(tiny, tmp_path, monkeypatch):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_process_or_all_ranks_end_within_half_a_minute_with_one_checkpoint(tiny, tmp_path, ranks, number):
+def test_a_process_or_all_ranks_end_within_half_a_minute_with_one_checkpoint(
+    tiny, tmp_path, ranks, number
+):
     long = {"phases": [{"epochs": 10_000}], "checkpoint_every": 100_000, "validate_every": 100_000}
     config = small(tiny, training=long | {"cache_features": False, "workers": 1})
     run = start(config, ranks=ranks, start_new_session=True)
     while steps_done(tmp_path / "run") < 3:
         time.sleep(0.1)
     sent = time.monotonic()
-    os.killpg(run.pid, number)  # as a terminal does it: all processes of the group, those that read images too
+    os.killpg(
+        run.pid, number
+    )  # as a terminal does it: all processes of the group, those that read images too
     code, said = finish(run)
     assert time.monotonic() - sent < 30
-    assert code == (128 + number if ranks == 1 else 1), said  # torchrun answers for its ranks, always with 1
+    assert code == (128 + number if ranks == 1 else 1), (
+        said
+    )  # torchrun answers for its ranks, always with 1
     assert len(checkpoints(tmp_path / "run")) == 1
     saved = checkpoints(tmp_path / "run")[0].name
     assert said.count(f"go on from {saved} with --resume auto") == 1

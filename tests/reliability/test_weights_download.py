@@ -55,7 +55,9 @@ def served(monkeypatch, weights):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         name = f"resnet18-{hashlib.sha256(weights).hexdigest()[:8]}.pth"
         best = SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}/{name}")
-        monkeypatch.setattr(torchvision.models, "get_model_weights", lambda _: SimpleNamespace(DEFAULT=best))
+        monkeypatch.setattr(
+            torchvision.models, "get_model_weights", lambda _: SimpleNamespace(DEFAULT=best)
+        )
         servers.append(server)
         return name
 

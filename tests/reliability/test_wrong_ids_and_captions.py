@@ -57,6 +57,11 @@ def test_captions_that_say_nothing_are_left_out_and_counted(data_set, caplog):
     data_set.write()
     with caplog.at_level("WARNING", "captioner"):
         examples = load_examples(data_set.folder / "train.json")
-    assert {example.image_id: example.captions for example in examples} == dict.fromkeys((1, 2, 3, 4), ("a dog runs",))
+    assert {example.image_id: example.captions for example in examples} == dict.fromkeys(
+        (1, 2, 3, 4), ("a dog runs",)
+    )
     path = data_set.folder / "train.json"
-    assert caplog.messages == [f"{path}: empty captions, left out: 4", f"{path}: images without a caption, left out: 1"]
+    assert caplog.messages == [
+        f"{path}: empty captions, left out: 4",
+        f"{path}: images without a caption, left out: 1",
+    ]

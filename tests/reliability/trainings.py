@@ -24,9 +24,23 @@ def start(config, *more, ranks=1, **popen):
     """Start `captioner train` on a config; what it says on stderr can be read from the process."""
     file = config.output.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(to_json(config)))
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
+    torchrun = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+        if ranks > 1
+        else []
+    )
     return subprocess.Popen(
-        [sys.executable, *torchrun, "-m", "captioner", "train", str(file), "--device", "cpu", *more],
+        [
+            sys.executable,
+            *torchrun,
+            "-m",
+            "captioner",
+            "train",
+            str(file),
+            "--device",
+            "cpu",
+            *more,
+        ],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

@@ -28,7 +28,9 @@ def entry(tmp_path):
         Image.new("RGB", size, "green").save(folder / name)
         words = tuple(words or (Word(word, -1.0, 0.5) for word in text.split()))
         further = tuple(Caption(other, (), score) for other, score in others)
-        caption = Caption(text, words, log_prob, confidence, others=further, explanation=explanation)
+        caption = Caption(
+            text, words, log_prob, confidence, others=further, explanation=explanation
+        )
         return Entry(name, folder / name, caption, **fields)
 
     return make

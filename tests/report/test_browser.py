@@ -25,7 +25,9 @@ def chromium():
     if program is None:
         pytest.skip(f"no browser: none of {', '.join(names)} is on the path")
     with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=program, args=["--no-sandbox"])  # CI runs as root
+        browser = running.chromium.launch(
+            executable_path=program, args=["--no-sandbox"]
+        )  # CI runs as root
         yield browser
         browser.close()
 
@@ -38,7 +40,9 @@ def opened(chromium, tmp_path):
 
     def open_page(*entries, width=1280, height=800, **extra):
         write_report(path, entries, title=f"Dogs {HOSTILE}", about={"model": HOSTILE}, **extra)
-        contexts.append(chromium.new_context(viewport={"width": width, "height": height}, has_touch=True))
+        contexts.append(
+            chromium.new_context(viewport={"width": width, "height": height}, has_touch=True)
+        )
         page = contexts[-1].new_page()
         page.on("request", lambda request: requests.append(request.url))
         page.on("console", lambda message: complaints.append(message.text))
@@ -166,12 +170,18 @@ def test_pointing_at_a_word_shows_how_sure_it_is_and_what_it_hangs_on(opened, th
 def test_the_page_says_what_its_maps_show(opened, entry, explanation, said):
     word = Word("birds", -1.0, 0.25, heat=((0.75, 0.25),) if explanation else None)
     page = opened(entry("", words=[word], explanation=explanation))
-    legend = [" ".join(text.split()) for text in page.locator("#legend p:visible").all_text_contents()]
-    assert [text.partition(": ")[2].rstrip(".") for text in legend[1:]] == said  # the first is of the shading
+    legend = [
+        " ".join(text.split()) for text in page.locator("#legend p:visible").all_text_contents()
+    ]
+    assert [
+        text.partition(": ")[2].rstrip(".") for text in legend[1:]
+    ] == said  # the first is of the shading
 
 
 def test_hostile_text_is_shown_as_text(opened, entry):
-    page = opened(replace(entry("", words=[Word(HOSTILE, -1.0, 0.5)], references=[HOSTILE]), name=HOSTILE))
+    page = opened(
+        replace(entry("", words=[Word(HOSTILE, -1.0, 0.5)], references=[HOSTILE]), name=HOSTILE)
+    )
     assert names(page) == [HOSTILE]
     assert page.locator(".caption .word").text_content() == HOSTILE
     assert page.text_content("h1") == f"Dogs {HOSTILE}"
@@ -180,14 +190,24 @@ def test_hostile_text_is_shown_as_text(opened, entry):
 def test_without_references_it_opens_with_the_confidence(opened, entry):
     page = opened(entry("a dog", "1.png", confidence=0.2), entry("a cat", "2.png", confidence=0.7))
     assert names(page) == ["2.png", "1.png"]
-    assert page.locator("[name=measure] option").all_text_contents() == ["confidence", "log-probability"]
+    assert page.locator("[name=measure] option").all_text_contents() == [
+        "confidence",
+        "log-probability",
+    ]
     assert page.locator("#figures").is_hidden()
-    assert page.locator("[name=where] option").all_text_contents() == ["in the caption", "in the file name"]
+    assert page.locator("[name=where] option").all_text_contents() == [
+        "in the caption",
+        "in the file name",
+    ]
 
 
 def test_what_is_no_number_is_shown_as_a_dash_and_comes_last(opened, entry):
     unsaid = entry("a dog", "1.png", scores={"CIDEr-D": float("nan")}, log_prob=float("-inf"))
-    page = opened(unsaid, entry("a cat", "2.png", scores={"CIDEr-D": 0.0}), figures=[Figure("CIDEr-D", float("nan"))])
+    page = opened(
+        unsaid,
+        entry("a cat", "2.png", scores={"CIDEr-D": 0.0}),
+        figures=[Figure("CIDEr-D", float("nan"))],
+    )
     for order in ("best", "worst"):
         page.check(f"[value={order}]")
         assert names(page) == ["2.png", "1.png"]
@@ -216,7 +236,9 @@ def test_nothing_is_wider_than_the_screen(opened, entry, width):
 
 def test_a_thousand_images_are_shown_as_they_are_scrolled_to(opened, entry):
     one = entry("a dog runs")
-    Image.effect_noise((80, 60), 50).resize((640, 480)).save(one.path)  # takes as many bytes as a photo does
+    Image.effect_noise((80, 60), 50).resize((640, 480)).save(
+        one.path
+    )  # takes as many bytes as a photo does
     page = opened(*(replace(one, name=str(number)) for number in range(MANY)))
     milliseconds = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
     megabytes = page.evaluate("document.documentElement.outerHTML.length") / 1e6

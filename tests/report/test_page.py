@@ -35,7 +35,9 @@ class Elements(HTMLParser):
     def handle_data(self, data):
         tag, attributes = self.tags[-1] if self.tags else (None, {})
         if tag == "script":
-            self.scripts.setdefault(attributes.get("id"), data)  # what comes later stands after its end
+            self.scripts.setdefault(
+                attributes.get("id"), data
+            )  # what comes later stands after its end
 
     def entries(self):
         return json.loads(self.scripts["entries"])
@@ -56,18 +58,24 @@ def written(tmp_path):
 def test_the_page_asks_for_nothing(written, entry):
     elements = written(entry("a dog"))
     addresses = [
-        value for _, attributes in elements.tags for name in ("src", "href") if (value := attributes.get(name))
+        value
+        for _, attributes in elements.tags
+        for name in ("src", "href")
+        if (value := attributes.get(name))
     ]
     assert addresses == ["data:,"]  # the icon, which a browser would ask for if it were not named
     parts = "".join(
-        (page.files("captioner.report") / name).read_text() for name in ("base.css", "page.css", "page.html")
+        (page.files("captioner.report") / name).read_text()
+        for name in ("base.css", "page.css", "page.html")
     )
     assert not re.search(r"https?:|url\(|@import", parts)
 
 
 def test_the_page_forbids_every_request_and_every_script_but_its_own(written, entry):
     elements = written(entry("a dog"))
-    policy = next(attributes["content"] for tag, attributes in elements.tags if "http-equiv" in attributes)
+    policy = next(
+        attributes["content"] for tag, attributes in elements.tags if "http-equiv" in attributes
+    )
     digest = base64.b64encode(hashlib.sha256(elements.scripts[None].encode()).digest()).decode()
     assert policy.startswith("default-src 'none'")
     assert f"script-src 'sha256-{digest}'" in policy
@@ -75,18 +83,26 @@ def test_the_page_forbids_every_request_and_every_script_but_its_own(written, en
 
 def test_what_comes_from_outside_stays_data(written, entry):
     quiet = written(entry("a dog", references=["a dog"], others=[("a cat", -4.0)]))
-    dangerous = replace(entry(HOSTILE, references=[HOSTILE], others=[(HOSTILE, -4.0)]), name=HOSTILE)
+    dangerous = replace(
+        entry(HOSTILE, references=[HOSTILE], others=[(HOSTILE, -4.0)]), name=HOSTILE
+    )
     loud = written(dangerous, title=HOSTILE, about={HOSTILE: HOSTILE})
     assert [tag for tag, _ in loud.tags] == [tag for tag, _ in quiet.tags]
     assert loud.scripts[None] == quiet.scripts[None]
     [shown] = loud.entries()
-    assert (shown["name"], shown["references"], shown["others"]) == (HOSTILE, [HOSTILE], [[HOSTILE, -4.0]])
+    assert (shown["name"], shown["references"], shown["others"]) == (
+        HOSTILE,
+        [HOSTILE],
+        [[HOSTILE, -4.0]],
+    )
     assert json.loads(loud.scripts["report"])["title"] == HOSTILE
 
 
 def test_every_photo_is_embedded_small_and_in_its_own_shape(written, entry):
     elements = written(entry("wide", "wide.png", (1000, 500)), entry("tall", "tall.png", (30, 60)))
-    for shown, size in zip(elements.entries(), [(page.LONGEST, page.LONGEST // 2), (30, 60)], strict=True):
+    for shown, size in zip(
+        elements.entries(), [(page.LONGEST, page.LONGEST // 2), (30, 60)], strict=True
+    ):
         with Image.open(io.BytesIO(base64.b64decode(shown["photo"]))) as picture:
             assert (picture.format, picture.size) == ("WEBP", size)
         assert (shown["width"], shown["height"]) == size
@@ -148,12 +164,18 @@ def test_a_cropped_photo_shows_what_the_model_saw(written, entry):
     assert shown["width"] == shown["height"] == 80
 
 
-def test_scores_and_confidence_are_shown_times_100_and_what_is_no_number_is_left_out(written, entry):
+def test_scores_and_confidence_are_shown_times_100_and_what_is_no_number_is_left_out(
+    written, entry
+):
     shown = written(
         entry("a dog", scores={"CIDEr-D": 1.234}, confidence=0.25, log_prob=-math.inf),
         figures=[Figure("CIDEr-D", 39.2, 36.4, 42.1), Figure("BLEU-4", 17.1)],
     )
-    assert shown.entries()[0]["measures"] == {"CIDEr-D": 123.4, "confidence": 25.0, "log-probability": None}
+    assert shown.entries()[0]["measures"] == {
+        "CIDEr-D": 123.4,
+        "confidence": 25.0,
+        "log-probability": None,
+    }
     assert json.loads(shown.scripts["report"])["figures"] == [
         ["CIDEr-D", 39.2, 36.4, 42.1],
         ["BLEU-4", 17.1, None, None],
@@ -163,12 +185,17 @@ def test_scores_and_confidence_are_shown_times_100_and_what_is_no_number_is_left
 def test_more_entries_than_are_made_ahead_keep_their_order(written, entry):
     one = entry("a dog")
     names = [str(number) for number in range(AHEAD + 3)]
-    assert [shown["name"] for shown in written(*(replace(one, name=name) for name in names)).entries()] == names
+    assert [
+        shown["name"] for shown in written(*(replace(one, name=name) for name in names)).entries()
+    ] == names
 
 
 def test_the_random_order_is_the_same_in_every_report(written, entry):
     def lots(*names):
-        return {shown["name"]: shown["lot"] for shown in written(*(entry("a dog", name) for name in names)).entries()}
+        return {
+            shown["name"]: shown["lot"]
+            for shown in written(*(entry("a dog", name) for name in names)).entries()
+        }
 
     one, other = lots("1.png", "2.png"), lots("2.png", "3.png")
     assert one["2.png"] == other["2.png"]
@@ -196,12 +223,14 @@ def test_a_report_that_fails_leaves_what_was_there(tmp_path, entry, failure):
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     path = tmp_path / "nowhere" / "report.html"
-    with pytest.raises(CaptionerError, match=f"{path} cannot be written: No such file or directory; check"):
+    with pytest.raises(
+        CaptionerError, match=f"{path} cannot be written: No such file or directory; check"
+    ):
         write_report(path, [], title="t", about={})
 
 
 def test_another_caption_that_is_not_sure_enough_is_not_shown(written, entry):
     one = entry("a dog", others=[("a cat", -4.0), ("a cow", -5.0)])
     cat, cow = one.caption.others
-    unsure = replace(one, caption=replace(one.caption, others=(replace(cat, silent=True), cow)))
+    unsure = replace(one, caption=replace(one.caption, others=(replace(cat, abstained=True), cow)))
     assert [text for text, _ in written(unsure).entries()[0]["others"]] == ["a cow"]

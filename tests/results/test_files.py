@@ -25,7 +25,9 @@ def test_no_results_are_a_valid_file(tmp_path, name):
 
 def test_a_json_file_is_what_cocos_tools_read(tmp_path):
     write_results(tmp_path / "results.json", {42: "a dog"})
-    assert json.loads((tmp_path / "results.json").read_text()) == [{"image_id": 42, "caption": "a dog"}]
+    assert json.loads((tmp_path / "results.json").read_text()) == [
+        {"image_id": 42, "caption": "a dog"}
+    ]
 
 
 def test_json_lines_hold_one_result_each(tmp_path):
@@ -35,7 +37,9 @@ def test_json_lines_hold_one_result_each(tmp_path):
 
 
 def test_a_byte_order_mark_and_other_keys_are_accepted(tmp_path):
-    (tmp_path / "r.json").write_text('[{"image_id": 1, "caption": "a", "score": 0.5}]', encoding="utf-8-sig")
+    (tmp_path / "r.json").write_text(
+        '[{"image_id": 1, "caption": "a", "score": 0.5}]', encoding="utf-8-sig"
+    )
     assert read_results(tmp_path / "r.json") == {1: "a"}
 
 

@@ -24,9 +24,15 @@ def variant(tiny_model, tmp_path):
 
     def make(name, *, change=lambda tensor: tensor, vocabulary=None, confidence=None, **sections):
         config, words, state = read_model(tiny_model)
-        changes = {section: getattr(config, section).model_copy(update=new) for section, new in sections.items()}
+        changes = {
+            section: getattr(config, section).model_copy(update=new)
+            for section, new in sections.items()
+        }
         config = config.model_copy(update=changes | {"confidence": confidence})
-        state = {key: change(tensor) if tensor.is_floating_point() else tensor + 1 for key, tensor in state.items()}
+        state = {
+            key: change(tensor) if tensor.is_floating_point() else tensor + 1
+            for key, tensor in state.items()
+        }
         with new_folder(tmp_path / name) as place:
             write_model(place, config=config, vocabulary=vocabulary or words, state=state)
         return tmp_path / name
@@ -35,12 +41,19 @@ def variant(tiny_model, tmp_path):
 
 
 def run(*arguments):
-    return CliRunner().invoke(average.app, [str(argument) for argument in arguments], catch_exceptions=False)
+    return CliRunner().invoke(
+        average.app, [str(argument) for argument in arguments], catch_exceptions=False
+    )
 
 
 def test_every_weight_is_the_mean_and_the_counts_are_the_last_ones(tiny_model, variant, tmp_path):
-    others = variant("double", change=lambda tensor: 2 * tensor), variant("more", change=lambda tensor: tensor + 3)
-    assert run(tiny_model, *others, "--output", tmp_path / "mean").stdout == f"{tmp_path / 'mean'}\n"
+    others = (
+        variant("double", change=lambda tensor: 2 * tensor),
+        variant("more", change=lambda tensor: tensor + 3),
+    )
+    assert (
+        run(tiny_model, *others, "--output", tmp_path / "mean").stdout == f"{tmp_path / 'mean'}\n"
+    )
     config, vocabulary, mean = read_model(tmp_path / "mean")
     its_config, its_vocabulary, state = read_model(tiny_model)
     assert (config, vocabulary) == (its_config, its_vocabulary)
@@ -59,16 +72,25 @@ def test_what_was_found_out_about_one_model_is_not_claimed_of_the_average(varian
 
 
 def test_models_that_were_trained_with_other_dropouts_have_a_mean(tiny_model, variant, tmp_path):
-    run(tiny_model, variant("dropped", decoder={"dropout": 0.1, "image_dropout": 0.3}), "--output", tmp_path / "mean")
+    run(
+        tiny_model,
+        variant("dropped", decoder={"dropout": 0.1, "image_dropout": 0.3}),
+        "--output",
+        tmp_path / "mean",
+    )
     config, _, _ = read_model(tmp_path / "mean")
     assert config.decoder == read_model(tiny_model)[0].decoder
 
 
 def test_models_of_another_config_or_vocabulary_are_refused_by_name(tiny_model, variant, tmp_path):
-    with pytest.raises(UsageError, match=r"wide and .*decoder\.hidden_size is 32 in the first and 16 in the second"):
+    with pytest.raises(
+        UsageError, match=r"wide and .*decoder\.hidden_size is 32 in the first and 16 in the second"
+    ):
         run(tiny_model, variant("wide", decoder={"hidden_size": 32}), "--output", tmp_path / "mean")
     foreign = variant("foreign", vocabulary=Vocabulary.from_captions([["zeppelin"]], min_count=1))
-    with pytest.raises(UsageError, match=r"foreign and .* do not share a vocabulary \(5 and \d+ words\)"):
+    with pytest.raises(
+        UsageError, match=r"foreign and .* do not share a vocabulary \(5 and \d+ words\)"
+    ):
         run(tiny_model, foreign, "--output", tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
 
@@ -81,4 +103,6 @@ def test_what_is_there_is_not_replaced_and_what_is_no_model_is_named(tiny_model,
 
 
 def test_the_help_has_an_example():
-    assert "Example: python scripts/average.py runs/x/checkpoint-100" in " ".join(run("--help").stdout.split())
+    assert "Example: python scripts/average.py runs/x/checkpoint-100" in " ".join(
+        run("--help").stdout.split()
+    )

@@ -58,10 +58,14 @@ def test_both_sides_find_the_same_captions_of_features(beam, setting):
     assert len(contest.ours()) == contest.items == 40
 
 
-def test_self_critical_steps_find_captions_whether_or_not_their_reward_costs_something(setting, monkeypatch):
+def test_self_critical_steps_find_captions_whether_or_not_their_reward_costs_something(
+    setting, monkeypatch
+):
     scored = []
     real = Reward.__call__
-    monkeypatch.setattr(Reward, "__call__", lambda *asked: scored.append(len(asked[2])) or real(*asked))
+    monkeypatch.setattr(
+        Reward, "__call__", lambda *asked: scored.append(len(asked[2])) or real(*asked)
+    )
     contest = CONTESTS["self-critical"](setting)
     assert len(contest.naive()) == 1
     assert not scored
@@ -82,7 +86,9 @@ def test_both_sides_find_the_same_captions_of_pictures(max_length, setting):
     captions = contest.ours()
     assert contest.naive() == captions
     assert len(captions) == contest.items == 3
-    assert all(caption.startswith("word") and len(caption.split()) <= max_length for caption in captions)
+    assert all(
+        caption.startswith("word") and len(caption.split()) <= max_length for caption in captions
+    )
 
 
 def test_captions_end_after_about_ten_words_as_those_of_a_trained_model(setting):
@@ -93,7 +99,9 @@ def test_captions_end_after_about_ten_words_as_those_of_a_trained_model(setting)
 
 def test_captions_to_learn_are_as_long_as_coco_s(setting):
     said = contests._say_something(setting, images=2000)
-    assert all(caption[0] == BOS and caption[-1] == EOS for captions in said for caption in captions)
+    assert all(
+        caption[0] == BOS and caption[-1] == EOS for captions in said for caption in captions
+    )
     lengths = [len(caption) - 2 for captions in said for caption in captions]
     assert statistics.mean(lengths) == pytest.approx(10.5, abs=0.2)
     assert statistics.stdev(lengths) == pytest.approx(2.4, abs=0.2)
@@ -106,8 +114,13 @@ def test_a_result_is_the_median_of_rounds_in_which_both_sides_took_a_turn(settin
     contest = contests.Contest(
         "x", "images", 10, ours=lambda: turns.append("ours"), naive=lambda: turns.append("naive")
     )
-    costs = {"ours": iter([9.0, 1.0, 2.0, 4.0]), "naive": iter([9.0, 10.0, 2.0, 16.0])}  # the first ones do not count
-    monkeypatch.setattr(benchmark, "cost", lambda work, _: (work(), (next(costs[turns[-1]]), None))[1])
+    costs = {
+        "ours": iter([9.0, 1.0, 2.0, 4.0]),
+        "naive": iter([9.0, 10.0, 2.0, 16.0]),
+    }  # the first ones do not count
+    monkeypatch.setattr(
+        benchmark, "cost", lambda work, _: (work(), (next(costs[turns[-1]]), None))[1]
+    )
     result = benchmark.measure(contest, setting, rounds=3)
     assert turns == ["naive", "ours", "ours", "naive", "naive", "ours", "ours", "naive"]
     assert (result.ours, result.naive) == (10 / 2, 10 / 10)
@@ -124,8 +137,12 @@ def test_waiting_costs_nothing_and_working_does(setting):
     assert benchmark.cost(work, setting)[0] >= 0.05
 
 
-def test_the_command_prints_facts_and_a_row_for_each_job_and_says_the_rest_on_stderr(setting, monkeypatch):
-    monkeypatch.setattr(contests, "Setting", lambda *given: Setting(**{**vars(setting), "folder": given[0]}))
+def test_the_command_prints_facts_and_a_row_for_each_job_and_says_the_rest_on_stderr(
+    setting, monkeypatch
+):
+    monkeypatch.setattr(
+        contests, "Setting", lambda *given: Setting(**{**vars(setting), "folder": given[0]})
+    )
     answer = CliRunner().invoke(benchmark.app, ["--rounds", "1"])
     assert answer.exit_code == 0
     facts, head, *rows = answer.stdout.splitlines()
@@ -151,11 +168,11 @@ def test_a_device_that_is_not_there_is_named_in_one_line():
 
 
 def test_help_shows_an_example_and_does_not_wait_for_torch():
-    look = (
-        "import sys; sys.argv[1:] = ['--help']; import runpy\ntry: runpy.run_path(sys.argv[0], run_name='__main__')\n"
-    )
+    look = "import sys; sys.argv[1:] = ['--help']; import runpy\ntry: runpy.run_path(sys.argv[0], run_name='__main__')\n"
     look += "finally: print('torch' in sys.modules)"
     look = f"import sys; sys.path[0] = {str(SCRIPTS)!r}; sys.argv[0] = {str(SCRIPTS / 'benchmark.py')!r}; {look}"
-    shown = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True, cwd=SCRIPTS.parent)
+    shown = subprocess.run(
+        [sys.executable, "-c", look], capture_output=True, text=True, check=True, cwd=SCRIPTS.parent
+    )
     assert "Example: python scripts/benchmark.py" in shown.stdout
     assert shown.stdout.splitlines()[-1] == "False"

@@ -75,7 +75,11 @@ def results_of(runs, ciders):
 
 def cells_of(page, *row):
     """Find the line of the table that starts so."""
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:1] == "|"]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in page.splitlines()
+        if line[:1] == "|"
+    ]
     return next(cells[len(row) :] for cells in lines if cells[: len(row)] == list(row))
 
 
@@ -84,7 +88,9 @@ def test_every_objective_has_the_same_number_of_epochs(objective):
     phases = phases_of(objective, PHASE)
     assert sum(phase.epochs for phase in phases) == PHASE.epochs
     assert phases[-1].objective == objective
-    assert [phase.objective for phase in phases[:-1]] == ["teacher_forcing"] * (objective == "self_critical")
+    assert [phase.objective for phase in phases[:-1]] == ["teacher_forcing"] * (
+        objective == "self_critical"
+    )
 
 
 def test_self_critical_training_without_an_epoch_to_start_from_is_refused():
@@ -104,10 +110,18 @@ def test_one_seed_of_everything_comes_first_and_teacher_forcing_before_others():
 
 def test_a_run_leaves_its_scores_and_captions_and_no_model(config, tmp_path):
     run = Run(Row("attention", "gru", "self_critical"), seed=1)
-    made = load_config(config, run.settings(load_config(config).training.phases[0]), output=tmp_path / "o" / run.name)
+    made = load_config(
+        config,
+        run.settings(load_config(config).training.phases[0]),
+        output=tmp_path / "o" / run.name,
+    )
     result = compare_run.carry_out(Job(run, made))
     assert load([run], tmp_path / "o") == {run: result}
-    assert not [path for path in made.output.iterdir() if path.name == "best" or path.name.startswith("checkpoint")]
+    assert not [
+        path
+        for path in made.output.iterdir()
+        if path.name == "best" or path.name.startswith("checkpoint")
+    ]
     captions = read_results(made.output / "captions.json")
     assert len(captions) == sum(group.images for group in result.by_length) == 8
     assert result.training_seconds > 0
@@ -128,17 +142,33 @@ def test_what_is_there_is_not_done_again(config, tmp_path, monkeypatch):
             if isinstance(task, Job):
                 done.append(task.run.name)
                 task.config.output.mkdir(parents=True)
-                save(replace(result_of(task.run), config=settings_of(task.config)), task.config.output)
+                save(
+                    replace(result_of(task.run), config=settings_of(task.config)),
+                    task.config.output,
+                )
                 yield task, result_of(task.run)
 
     monkeypatch.setattr(compare, "run_all", pretend)
-    asked = [str(config), "--contexts", "none,merge", "--cells", "rnn", "--objectives", "teacher_forcing"]
+    asked = [
+        str(config),
+        "--contexts",
+        "none,merge",
+        "--cells",
+        "rnn",
+        "--objectives",
+        "teacher_forcing",
+    ]
     asked += ["--output", str(tmp_path / "runs"), "--document", str(tmp_path / "docs" / "table.md")]
     for seeds in ("0", "0", "0,1"):
         answer = CliRunner().invoke(compare.app, [*asked, "--seeds", seeds], catch_exceptions=False)
         assert answer.exit_code == 0
-    assert done == [f"{context}-rnn-teacher_forcing-{seed}" for seed in (0, 1) for context in ("none", "merge")]
-    assert cells_of((tmp_path / "docs" / "table.md").read_text(), "merge", "rnn", "teacher_forcing")[0] == "2"
+    assert done == [
+        f"{context}-rnn-teacher_forcing-{seed}" for seed in (0, 1) for context in ("none", "merge")
+    ]
+    assert (
+        cells_of((tmp_path / "docs" / "table.md").read_text(), "merge", "rnn", "teacher_forcing")[0]
+        == "2"
+    )
 
 
 def test_a_result_of_other_settings_is_not_taken_for_one_of_these(config, tmp_path):
@@ -158,7 +188,9 @@ def test_a_setting_that_did_not_exist_yet_counts_as_its_default(config, tmp_path
     older = settings_of(job.config)
     del older["training"]["ema"]
     check(replace(result_of(run), config=older), job)
-    other = load_config(config, [*run.settings(PHASE), "training.ema=0.9"], output=tmp_path / run.name)
+    other = load_config(
+        config, [*run.settings(PHASE), "training.ema=0.9"], output=tmp_path / run.name
+    )
     with pytest.raises(UsageError, match=r"other settings \(training.ema\)"):
         check(replace(result_of(run), config=older), Job(run, other))
 
@@ -183,7 +215,9 @@ def test_a_choice_is_judged_by_the_runs_that_all_its_peers_have():
 def test_the_table_gives_mean_and_deviation_over_seeds_and_names_what_is_missing(tmp_path):
     runs = in_order(["none", "merge"], ["lstm"], ["teacher_forcing", "free_running"], [0, 1, 2])
     forced = [run for run in runs if run.row.objective == "teacher_forcing"]
-    results = results_of(forced[:5], [0.30, 0.10, 0.40, 0.10, 0.50])  # none has three seeds, merge has two
+    results = results_of(
+        forced[:5], [0.30, 0.10, 0.40, 0.10, 0.50]
+    )  # none has three seeds, merge has two
     write_page(tmp_path / "table.md", runs, results, phase=PHASE, command=["configs/compare.yaml"])
     page = (tmp_path / "table.md").read_text()
     seeds, *scores = cells_of(page, "none", "lstm", "teacher_forcing")
@@ -197,7 +231,9 @@ def test_the_table_gives_mean_and_deviation_over_seeds_and_names_what_is_missing
 
 def test_what_teacher_forcing_hides_is_the_difference_of_two_losses(tmp_path):
     runs = in_order(["none"], ["lstm"], ["teacher_forcing"], [0])
-    write_page(tmp_path / "table.md", runs, results_of(runs, [0.3]), phase=PHASE, command=["c.yaml"])
+    write_page(
+        tmp_path / "table.md", runs, results_of(runs, [0.3]), phase=PHASE, command=["c.yaml"]
+    )
     page = (tmp_path / "table.md").read_text()
     assert cells_of(page, "teacher_forcing")[:6] == ["1", "15.0", "30.0", "3.00", "3.50", "0.50"]
     assert cells_of(page, "objective", "6.0 to 9.0 (10 images)") == ["9.2 to 14.0 (12 images)"]
@@ -229,23 +265,41 @@ def test_the_command_of_a_row_makes_the_config_that_its_run_had(config, tmp_path
     runs = in_order(["none", "attention"], ["lstm"], ["teacher_forcing", "self_critical"], [0, 1])
     phase = load_config(config).training.phases[0]
     settings = ["decoder.dropout=0.3"]
-    write_page(tmp_path / "t.md", runs, results_of(runs, [0.3] * 8), phase=phase, command=[str(config), *settings])
-    lines = [line for line in (tmp_path / "t.md").read_text().splitlines() if line.startswith("captioner train")]
+    write_page(
+        tmp_path / "t.md",
+        runs,
+        results_of(runs, [0.3] * 8),
+        phase=phase,
+        command=[str(config), *settings],
+    )
+    lines = [
+        line
+        for line in (tmp_path / "t.md").read_text().splitlines()
+        if line.startswith("captioner train")
+    ]
     assert len(lines) == 4
     for line, run in zip(lines, runs, strict=False):
         path, *pairs, _, output = shlex.split(line)[2:]
         repeated = load_config(Path(path), pairs, output=Path(output))
-        assert repeated == load_config(config, [*settings, *run.settings(phase)], output=Path("runs") / run.name)
+        assert repeated == load_config(
+            config, [*settings, *run.settings(phase)], output=Path("runs") / run.name
+        )
 
 
 def test_where_data_lies_is_not_written_down():
-    assert without_folders("encoder.weights=/data/of/mine/resnet18.pth") == "encoder.weights=resnet18.pth"
+    assert (
+        without_folders("encoder.weights=/data/of/mine/resnet18.pth")
+        == "encoder.weights=resnet18.pth"
+    )
     assert without_folders("configs/compare.yaml") == "configs/compare.yaml"
 
 
 @pytest.mark.parametrize(
     ("option", "value", "said"),
-    [("--contexts", "none,attenton", "there is no 'attenton': choose from none,"), ("--seeds", "0,a", "whole numbers")],
+    [
+        ("--contexts", "none,attenton", "there is no 'attenton': choose from none,"),
+        ("--seeds", "0,a", "whole numbers"),
+    ],
 )
 def test_a_choice_that_is_none_is_named(config, option, value, said):
     with pytest.raises(UsageError, match=said):
@@ -258,7 +312,9 @@ def test_a_config_with_several_phases_is_refused(config):
         CliRunner().invoke(compare.app, [str(config), phases], catch_exceptions=False)
 
 
-def test_tasks_are_done_in_processes_of_their_own_and_one_that_fails_does_not_stop_the_others(tmp_path):
+def test_tasks_are_done_in_processes_of_their_own_and_one_that_fails_does_not_stop_the_others(
+    tmp_path,
+):
     (tmp_path / "good.yaml").write_text("a: 1")
     tasks = [tmp_path / "missing.yaml", tmp_path / "good.yaml"]
     outcomes = dict(run_all(read_yaml, tasks, jobs=2))
@@ -282,14 +338,24 @@ def test_when_time_is_up_nothing_more_is_begun():
 
 @pytest.mark.slow
 def test_an_interrupted_comparison_goes_on_with_what_is_missing(config, tmp_path):
-    command = [sys.executable, str(SCRIPTS / "compare.py"), str(config), "--contexts", "none,merge", "--cells", "lstm"]
+    command = [
+        sys.executable,
+        str(SCRIPTS / "compare.py"),
+        str(config),
+        "--contexts",
+        "none,merge",
+        "--cells",
+        "lstm",
+    ]
     command += ["--objectives", "teacher_forcing,self_critical", "--seeds", "0,1", "--jobs", "2"]
     command += ["--output", str(tmp_path / "runs"), "--document", str(tmp_path / "table.md")]
 
     def results():
         return {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/result.json")}
 
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as first:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as first:
         next(line for line in first.stderr if line.startswith("2/8"))
         os.killpg(first.pid, signal.SIGINT)  # as Ctrl-C does
         first.communicate()

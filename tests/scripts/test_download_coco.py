@@ -49,7 +49,9 @@ def zipped(files: dict[str, bytes]) -> bytes:
 
 
 def captions_of(names: list[str]) -> bytes:
-    return json.dumps({"images": [{"id": id, "file_name": name} for id, name in enumerate(names)]}).encode()
+    return json.dumps(
+        {"images": [{"id": id, "file_name": name} for id, name in enumerate(names)]}
+    ).encode()
 
 
 def images(split: str) -> dict[str, bytes]:
@@ -95,7 +97,9 @@ class Handler(BaseHTTPRequestHandler):
         if body is None:
             self.send_error(404)
             return
-        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "") if self.site.ranges else None
+        wanted = (
+            re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "") if self.site.ranges else None
+        )
         start = int(wanted[1]) if wanted else 0
         if wanted and start >= len(body):
             self.send_response(416)
@@ -122,7 +126,9 @@ def site() -> Iterator[Site]:
     site = Site()
     site.files[CAPTIONS_ZIP] = zipped(
         {
-            f"annotations/captions_{split}2017.json": captions_of([name.split("/")[1] for name in files])
+            f"annotations/captions_{split}2017.json": captions_of(
+                [name.split("/")[1] for name in files]
+            )
             for split, files in (("train", train), ("val", val))
         }
         | {"annotations/instances_val2017.json": b"{}"}
@@ -164,7 +170,9 @@ WHOLE = {f"annotations/captions_{split}2017.json" for split in ("train", "val")}
 }
 
 
-def test_captions_and_images_end_up_in_cocos_own_layout_and_nothing_else_is_left(download, site, tmp_path):
+def test_captions_and_images_end_up_in_cocos_own_layout_and_nothing_else_is_left(
+    download, site, tmp_path
+):
     assert download()[0] == 0
     assert contents(tmp_path / "coco") == WHOLE
     with zipfile.ZipFile(io.BytesIO(site.files[VAL_ZIP])) as file:
@@ -202,8 +210,12 @@ def test_without_images_only_captions_come(download, tmp_path):
 
 
 def test_karpathys_splits_lie_beside_the_2014_captions(download, site, tmp_path):
-    site.files["/annotations/annotations_trainval2014.zip"] = zipped({"annotations/captions_val2014.json": b"{}"})
-    site.files["/k/caption_datasets.zip"] = zipped({"dataset_coco.json": b"[1]", "dataset_flickr8k.json": b"[2]"})
+    site.files["/annotations/annotations_trainval2014.zip"] = zipped(
+        {"annotations/captions_val2014.json": b"{}"}
+    )
+    site.files["/k/caption_datasets.zip"] = zipped(
+        {"dataset_coco.json": b"[1]", "dataset_flickr8k.json": b"[2]"}
+    )
     arguments = ["--year", "2014", "--splits", "val", "--no-images", "--karpathy"]
     assert download(*arguments, "--karpathy-url", site.url + "/k/caption_datasets.zip")[0] == 0
     assert contents(tmp_path / "coco") == {"annotations/captions_val2014.json", "dataset_coco.json"}
@@ -269,7 +281,9 @@ def test_a_body_shorter_than_promised_is_not_taken_for_the_file(download, site, 
     code, said = download("--no-images")
     assert code == 1
     size = len(site.files[CAPTIONS_ZIP])
-    assert f"{site.url}{CAPTIONS_ZIP}: the connection ended after {size} of {size + 10} bytes" in said
+    assert (
+        f"{site.url}{CAPTIONS_ZIP}: the connection ended after {size} of {size + 10} bytes" in said
+    )
     assert "annotations_trainval2017.zip.part: run the same command" in said
     assert contents(tmp_path / "coco") == {"annotations_trainval2017.zip.part"}
 
@@ -279,7 +293,9 @@ def test_a_line_that_never_gives_more_is_given_up_but_its_part_is_kept(download,
     code, said = download("--no-images")
     assert code == 1
     assert "gave up after" in said
-    assert (tmp_path / "coco/annotations_trainval2017.zip.part").read_bytes() == site.files[CAPTIONS_ZIP][:100]
+    assert (tmp_path / "coco/annotations_trainval2017.zip.part").read_bytes() == site.files[
+        CAPTIONS_ZIP
+    ][:100]
 
 
 def test_a_missing_file_is_named_at_once_and_before_any_other_is_fetched(download, site):
@@ -328,7 +344,11 @@ def test_an_archive_that_lacks_an_image_is_refused(download, site):
 
 
 def test_nothing_of_a_hostile_archive_lands_outside_its_folder(download, site, tmp_path):
-    hostile = images("val") | {"../../evil.txt": b"!", "/evil.txt": b"!", "val2017/../../val9.jpg": b"!"}
+    hostile = images("val") | {
+        "../../evil.txt": b"!",
+        "/evil.txt": b"!",
+        "val2017/../../val9.jpg": b"!",
+    }
     site.files[VAL_ZIP] = zipped(hostile)
     assert download("--splits", "val")[0] == 0
     assert contents(tmp_path) == {f"coco/{name}" for name in WHOLE if "val" in name}
@@ -351,7 +371,9 @@ def test_broken_captions_are_named(download, tmp_path):
     assert f"{broken}: is not COCO's captions" in said
 
 
-def test_a_disk_without_room_is_told_before_anything_is_fetched(download, site, script, monkeypatch):
+def test_a_disk_without_room_is_told_before_anything_is_fetched(
+    download, site, script, monkeypatch
+):
     size = len(site.files[CAPTIONS_ZIP])
     usage = type("Usage", (), {"free": 2 * size - 1})
     monkeypatch.setattr(script.shutil, "disk_usage", lambda folder: usage)
@@ -407,9 +429,16 @@ def test_help_ends_with_an_example_and_does_not_wait_for_torch():
     code = f"import runpy, sys; sys.argv = ['x', '--help']\ntry: runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
     code += "\nexcept SystemExit as end: assert not end.code\nassert 'torch' not in sys.modules"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().splitlines()[-1].strip().startswith("Example: python scripts/download_coco.py")
+    assert (
+        done.stdout.strip()
+        .splitlines()[-1]
+        .strip()
+        .startswith("Example: python scripts/download_coco.py")
+    )
 
 
 def test_a_killed_download_goes_on(site, tmp_path):

@@ -34,10 +34,15 @@ def script(monkeypatch):
 
 
 def test_every_row_says_what_its_tests_showed(script):
-    rows = {f"row{n}": f'<properties><property name="row" value="{n}"/></properties>' for n in FAULTS}
-    lines = script.table(FAULTS, script.by_row(ElementTree.fromstring(REPORT.format(**rows)))).splitlines()[2:]
+    rows = {
+        f"row{n}": f'<properties><property name="row" value="{n}"/></properties>' for n in FAULTS
+    }
+    lines = script.table(
+        FAULTS, script.by_row(ElementTree.fromstring(REPORT.format(**rows)))
+    ).splitlines()[2:]
     fires, storms, thieves = (
-        f"[test_{name}.py](../tests/reliability/test_{name}.py)" for name in ("fires", "storms", "thieves")
+        f"[test_{name}.py](../tests/reliability/test_{name}.py)"
+        for name in ("fires", "storms", "thieves")
     )
     assert lines == [
         f"| 1 | a fire | an alarm | {fires} | 1 passed, 1 skipped |",

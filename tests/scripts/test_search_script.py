@@ -33,7 +33,8 @@ SPACE = {
 def files(tiny, tmp_path):
     """Write what trials share, and what they differ in."""
     shared = tiny(
-        encoder={"trunk": "small_cnn", "weights": "none", "image_size": 32}, training={"phases": [{"epochs": 1}]}
+        encoder={"trunk": "small_cnn", "weights": "none", "image_size": 32},
+        training={"phases": [{"epochs": 1}]},
     )
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_json(shared)))
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(SPACE))
@@ -111,7 +112,9 @@ def test_values_are_drawn_evenly_and_learning_rates_evenly_in_their_logarithms(t
     assert statistics.mean(dropout) == pytest.approx(0.3, abs=0.02)
     assert 1e-4 <= min(rates) <= max(rates) <= 1e-2
     assert statistics.geometric_mean(rates) == pytest.approx(1e-3, rel=0.2)
-    assert statistics.mean(settings["decoder.hidden_size"] == 8 for settings in drawn) == pytest.approx(0.5, abs=0.1)
+    assert statistics.mean(
+        settings["decoder.hidden_size"] == 8 for settings in drawn
+    ) == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +148,10 @@ def test_trials_are_trained_with_their_settings_and_the_best_model_alone_is_kept
         folder = search.place(files / "search", trial.number)
         trained = load_config(folder / "config.yaml")
         assert trained.decoder.dropout == trial.settings["decoder.dropout"]
-        assert trained.training.phases[0].learning_rate == trial.settings["training.phases.0.learning_rate"]
+        assert (
+            trained.training.phases[0].learning_rate
+            == trial.settings["training.phases.0.learning_rate"]
+        )
         assert not list(folder.glob("checkpoint-*"))
         assert (folder / "best").exists() == (trial == best_first(trials)[0])
 
@@ -166,21 +172,33 @@ def test_a_trial_that_was_killed_is_repeated(begin, pretend, files):
     done = pretend([0.1, 0.3])
     begin("--trials", "2")
     results = files / "search" / "results.jsonl"
-    results.write_text(results.read_text().splitlines(keepends=True)[0])  # the end of the second was not noted
+    results.write_text(
+        results.read_text().splitlines(keepends=True)[0]
+    )  # the end of the second was not noted
     for folder in search.place(files / "search", 1).iterdir():
         folder.rmdir()
     begin("--trials", "2")
     assert done == [0, 1, 1]
 
 
-def test_a_trial_that_fails_is_recorded_with_its_reason_and_the_search_goes_on(begin, pretend, files):
+def test_a_trial_that_fails_is_recorded_with_its_reason_and_the_search_goes_on(
+    begin, pretend, files
+):
     pretend([None, 0.2, 0.3])
     answer = begin("--trials", "3")
     assert "trial 0 failed: the loss (inf) is not a finite number" in answer.stderr
-    assert [trial.failed is None for trial in read_trials(files / "search" / "results.jsonl")] == [False, True, True]
+    assert [trial.failed is None for trial in read_trials(files / "search" / "results.jsonl")] == [
+        False,
+        True,
+        True,
+    ]
     page = (files / "search" / "results.md").read_text()
     rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| ")][2:]
-    assert [[cell.strip() for cell in row] for row in rows] == [["2", "30.0"], ["1", "20.0"], ["0", "failed"]]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["2", "30.0"],
+        ["1", "20.0"],
+        ["0", "failed"],
+    ]
     assert "Trial 0 failed: the loss (inf)" in page
 
 
@@ -195,7 +213,9 @@ def test_another_search_does_not_go_on_with_this_one(begin, pretend, files):
 
 def test_each_setting_is_drawn_against_the_score(files):
     space = read_space(files / "space.yaml")
-    trials = [Trial(number, draw(space, 0, number), cider=number / 10, bleu_4=0.1) for number in range(6)]
+    trials = [
+        Trial(number, draw(space, 0, number), cider=number / 10, bleu_4=0.1) for number in range(6)
+    ]
     search_page.plot(trials, space, files / "plot.png")
     assert (files / "plot.png").stat().st_size > 5000
 
@@ -211,7 +231,14 @@ def test_a_search_that_is_killed_goes_on(files):
         "--jobs",
         "2",
     ]
-    command += ["--space", str(files / "space.yaml"), "--output", str(files / "search"), "--trials", "5"]
+    command += [
+        "--space",
+        str(files / "space.yaml"),
+        "--output",
+        str(files / "search"),
+        "--trials",
+        "5",
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as first:
         next(line for line in first.stderr if line.startswith("trial"))
         first.kill()

@@ -31,7 +31,8 @@ def test_the_words_asked_for_are_read_and_no_others(read):
         "3 3\n" + LINES,  # word2vec's header
         LINES.replace("\n", " \r\n"),
         LINES + "a b 7 7 7\ndog . dog 8 8 8\n",  # words with spaces are other words
-        LINES + "a\N{NO-BREAK SPACE}dog 7 7 7\n\N{NEXT LINE} 7 7 7\n",  # what looks like a space or an end of line
+        LINES
+        + "a\N{NO-BREAK SPACE}dog 7 7 7\n\N{NEXT LINE} 7 7 7\n",  # what looks like a space or an end of line
         LINES.rstrip(),
     ],
 )
@@ -45,13 +46,19 @@ def test_a_gzipped_file_is_unpacked(read):
 
 @pytest.mark.parametrize("header", ["", "3 3\n"])
 def test_another_size_of_vectors_is_answered_with_the_setting_that_fits(read, header):
-    with pytest.raises(UsageError, match=r"txt has vectors of 3 numbers, not of 512: set decoder.embed_size=3"):
+    with pytest.raises(
+        UsageError, match=r"txt has vectors of 3 numbers, not of 512: set decoder.embed_size=3"
+    ):
         read(header + LINES, size=512)
 
 
-@pytest.mark.parametrize("broken", ["a 1 2", "zebra 1 2", "a 1 2 3 4", "zebra 1 2 3 4", "a 1 2 x", "dog 1 2 nan", ""])
+@pytest.mark.parametrize(
+    "broken", ["a 1 2", "zebra 1 2", "a 1 2 3 4", "zebra 1 2 3 4", "a 1 2 x", "dog 1 2 nan", ""]
+)
 def test_a_line_that_is_no_vector_is_named(read, broken):
-    with pytest.raises(UsageError, match=rf"vectors\.txt, line 4: '{broken}' is not a word with 3 numbers"):
+    with pytest.raises(
+        UsageError, match=rf"vectors\.txt, line 4: '{broken}' is not a word with 3 numbers"
+    ):
         read(LINES + broken + "\n" + LINES)
 
 
@@ -67,7 +74,9 @@ def test_a_broken_gzip_file_is_named(read, content):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UsageError, match=r"none\.txt: cannot read word vectors: No such file.*training\.glove"):
+    with pytest.raises(
+        UsageError, match=r"none\.txt: cannot read word vectors: No such file.*training\.glove"
+    ):
         read_glove(tmp_path / "none.txt", {"a"}, size=3)
 
 

@@ -28,9 +28,18 @@ from captioner.text.vocabulary import Vocabulary
         ("He cannot swim, they'll wanna go", "he can not swim they 'll wan na go"),
         ('a sign saying "stop here".', "a sign saying stop here"),
         ("a sign saying 'stop here'", "a sign saying stop here"),
-        ("a “curly” sign that says ‘stop’ in a man’s hand…", "a curly sign that says stop in a man 's hand"),
-        ("a room (with a bed) [and a lamp] -LRB- small -RRB-", "a room with a bed and a lamp small"),
-        ("a well-lit t-shirt - black -- on a multi- colored line", "a well-lit t-shirt black on a multi colored line"),
+        (
+            "a “curly” sign that says ‘stop’ in a man’s hand…",
+            "a curly sign that says stop in a man 's hand",
+        ),
+        (
+            "a room (with a bed) [and a lamp] -LRB- small -RRB-",
+            "a room with a bed and a lamp small",
+        ),
+        (
+            "a well-lit t-shirt - black -- on a multi- colored line",
+            "a well-lit t-shirt black on a multi colored line",
+        ),
         ("at 5:30, 3,000 people & 2 dogs", "at 5:30 3,000 people & 2 dogs"),
         ("two\nlines\r\n and\ta  tab\n", "two lines and a tab"),
         ("ein Mädchen fährt über die Straße, कुत्ता", "ein mädchen fährt über die straße कुत्ता"),
@@ -56,7 +65,9 @@ def test_the_dot_of_an_abbreviation_belongs_to_the_word_as_in_java(caption, word
     assert tokenize(caption) == words.split()
 
 
-@pytest.mark.parametrize("caption", ["a sign that reads K.", "this is K. A man sees it", "this is k. the man sees it"])
+@pytest.mark.parametrize(
+    "caption", ["a sign that reads K.", "this is K. A man sees it", "this is k. the man sees it"]
+)
 def test_the_dot_of_a_letter_that_ends_a_sentence_is_a_full_stop(caption):
     assert "k" in tokenize(caption)
 
@@ -104,7 +115,9 @@ def test_an_ampersand_may_be_written_as_in_html():
     assert tokenize("stone &amp; tile") == tokenize("stone & tile") == ["stone", "&", "tile"]
 
 
-@pytest.mark.parametrize("caption", ["", "  \n", ".", "...", "-", "'", '"', "``''", "()", "?!", "-LRB-"])
+@pytest.mark.parametrize(
+    "caption", ["", "  \n", ".", "...", "-", "'", '"', "``''", "()", "?!", "-LRB-"]
+)
 def test_a_caption_of_no_words_has_none(caption):
     assert tokenize(caption) == []
 
@@ -133,13 +146,23 @@ def test_words_written_as_a_caption_split_into_the_same_words():
 
 
 def test_a_written_caption_reads_well():
-    assert detokenize(["the", "man", "'s", "dog", "does", "n't", "run"]) == "the man's dog doesn't run"
+    assert (
+        detokenize(["the", "man", "'s", "dog", "does", "n't", "run"]) == "the man's dog doesn't run"
+    )
     assert detokenize(["a", "t-shirt", "'s", "logo"]) == "a t-shirt's logo"
 
 
 @pytest.mark.parametrize(
     "caption",
-    ["a dog runs on the beach", "a dog runs.", "it is  late .", "we are gonna go", "main st.", "a sign k.", "."],
+    [
+        "a dog runs on the beach",
+        "a dog runs.",
+        "it is  late .",
+        "we are gonna go",
+        "main st.",
+        "a sign k.",
+        ".",
+    ],
 )
 def test_the_short_cut_for_plain_captions_gives_the_treebank_words(caption):
     assert tokenize(caption) == tokenizer._tokenize_treebank(" ".join(caption.lower().split()))
@@ -154,12 +177,16 @@ def test_importing_the_tokeniser_does_not_import_torch():
 @pytest.fixture(scope="module")
 def java_words():
     """COCO's own tokeniser: captions in, the words of each out, split as COCO's BLEU and CIDEr split them."""
-    ptb = pytest.importorskip("pycocoevalcap.tokenizer.ptbtokenizer", reason="COCO's tokeniser needs pycocoevalcap")
+    ptb = pytest.importorskip(
+        "pycocoevalcap.tokenizer.ptbtokenizer", reason="COCO's tokeniser needs pycocoevalcap"
+    )
     if shutil.which("java") is None:
         pytest.skip("COCO's tokeniser needs java")
 
     def tokenised(captions):
-        java = ptb.PTBTokenizer().tokenize({i: [{"caption": caption}] for i, caption in enumerate(captions)})
+        java = ptb.PTBTokenizer().tokenize(
+            {i: [{"caption": caption}] for i, caption in enumerate(captions)}
+        )
         return [java[i][0].split() for i in range(len(captions))]
 
     return tokenised
@@ -173,18 +200,27 @@ def corpora(research_data):
         annotations = json.loads((research_data / path).read_text(encoding="utf-8"))["annotations"]
         return [annotation["caption"] for annotation in annotations]
 
-    rsicd = [(research_data / "rsicd" / f"captions_{split}.jsonl").read_text("utf-8") for split in ("train", "dev")]
+    rsicd = [
+        (research_data / "rsicd" / f"captions_{split}.jsonl").read_text("utf-8")
+        for split in ("train", "dev")
+    ]
     return {
         "COCO": coco("coco/captions_val2017.json"),
         "Flickr8k": coco("flickr8k/captions_train.json"),
         "Multi30k": (research_data / "multi30k" / "train.en").read_text("utf-8").splitlines(),
-        "RSICD": [caption for line in "".join(rsicd).splitlines() for caption in json.loads(line)["captions"]],
+        "RSICD": [
+            caption
+            for line in "".join(rsicd).splitlines()
+            for caption in json.loads(line)["captions"]
+        ],
     }
 
 
 def why(ours, java):
     """Name the cause of a difference."""
-    if ours == [word for word in java if word not in {f"-{side}{kind}b-" for side in "lr" for kind in "rcs"}]:
+    if ours == [
+        word for word in java if word not in {f"-{side}{kind}b-" for side in "lr" for kind in "rcs"}
+    ]:
         return "brackets"
     if ours == [part for word in java for part in re.split("(&)", word) if part]:
         return "capitals around &"
@@ -204,7 +240,9 @@ def why(ours, java):
         ("RSICD", 3_661, {"brackets": 2}),
     ],
 )
-def test_it_equals_cocos_java_tokeniser_but_for_these_captions(corpora, java_words, name, captions, causes):
+def test_it_equals_cocos_java_tokeniser_but_for_these_captions(
+    corpora, java_words, name, captions, causes
+):
     pairs = list(zip(map(tokenize, corpora[name]), java_words(corpora[name]), strict=True))
     differing = Counter(why(ours, java) for ours, java in pairs if ours != java)
     print(f"{name}: {differing.total()} of {len(pairs):,} captions differ: {dict(differing)}")
@@ -235,5 +273,7 @@ def test_the_short_cut_agrees_on_the_captions_of_four_data_sets(corpora):
 @pytest.mark.data
 def test_the_bundled_vocabulary_is_that_of_flickr8ks_training_captions(corpora):
     words = Vocabulary.from_captions(map(tokenize, corpora["Flickr8k"]), min_count=5).words
-    bundled = json.loads(Path(captioner.__file__).with_name("pretrained").joinpath("vocab.json").read_text("utf-8"))
+    bundled = json.loads(
+        Path(captioner.__file__).with_name("pretrained").joinpath("vocab.json").read_text("utf-8")
+    )
     assert list(words) == bundled["words"]

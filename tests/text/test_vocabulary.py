@@ -16,7 +16,14 @@ def vocabulary():
 
 
 def test_words_are_ordered_by_count_and_then_by_the_alphabet():
-    assert Vocabulary.from_captions(CAPTIONS, min_count=1).words == (*SPECIALS, "a", "dog", "sits", "cat", "runs")
+    assert Vocabulary.from_captions(CAPTIONS, min_count=1).words == (
+        *SPECIALS,
+        "a",
+        "dog",
+        "sits",
+        "cat",
+        "runs",
+    )
 
 
 def test_the_specials_are_the_first_four_ids():
@@ -56,7 +63,9 @@ def test_text_that_looks_like_a_special_is_an_unknown_word():
 
 
 def test_an_extended_vocabulary_keeps_the_old_ids(vocabulary):
-    longer = vocabulary.extended([["zebra", "zebra", "ant", "ant", "dog", "dog", "once"]], min_count=2)
+    longer = vocabulary.extended(
+        [["zebra", "zebra", "ant", "ant", "dog", "dog", "once"]], min_count=2
+    )
     assert longer.words == (*vocabulary.words, "ant", "zebra")
     assert len(longer) == len(vocabulary) + 2
 
@@ -66,7 +75,10 @@ def test_a_saved_vocabulary_is_loaded_again(vocabulary, tmp_path):
     loaded = Vocabulary.load(tmp_path / "vocab.json")
     assert loaded == vocabulary
     assert loaded.digest == vocabulary.digest
-    assert json.loads((tmp_path / "vocab.json").read_text()) == {"format": 1, "words": [*vocabulary.words]}
+    assert json.loads((tmp_path / "vocab.json").read_text()) == {
+        "format": 1,
+        "words": [*vocabulary.words],
+    }
 
 
 def test_the_digest_tells_vocabularies_apart(vocabulary):

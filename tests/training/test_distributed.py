@@ -13,7 +13,7 @@ import yaml
 from captioner.config.loading import to_json
 from captioner.config.schema import DecoderConfig, EncoderConfig, ModelConfig
 from captioner.data.batching import collate
-from captioner.distributed import Ranks, ranks
+from captioner.distributed import Ranks, process_group
 from captioner.models.build import build_model
 from captioner.training.checkpoint import checkpoints
 from captioner.training.loop import gradients
@@ -24,14 +24,23 @@ def objective_and_items():
     """A model without dropout, and eight images with captions of many lengths."""
     torch.manual_seed(0)
     sizes = DecoderConfig(embed_size=8, hidden_size=8, dropout=0)
-    model = build_model(ModelConfig(encoder=EncoderConfig(trunk="resnet18"), decoder=sizes), vocab_size=20)
+    model = build_model(
+        ModelConfig(encoder=EncoderConfig(trunk="resnet18"), decoder=sizes), vocab_size=20
+    )
     features = torch.randn(8, 1, 512)
-    items = [(features[i], [[1, *range(4, 4 + length), 2] for length in range(1 + i, 4 + i)], i) for i in range(8)]
+    items = [
+        (features[i], [[1, *range(4, 4 + length), 2] for length in range(1 + i, 4 + i)], i)
+        for i in range(8)
+    ]
     return TeacherForcing(model), items
 
 
 def gradients_of(objective):
-    return {name: weight.grad for name, weight in objective.named_parameters() if weight.grad is not None}
+    return {
+        name: weight.grad
+        for name, weight in objective.named_parameters()
+        if weight.grad is not None
+    }
 
 
 def alone(parts):
@@ -39,7 +48,11 @@ def alone(parts):
     size = len(items) // parts
     batches = [collate(items[start : start + size]) for start in range(0, len(items), size)]
     loss = gradients(
-        objective, batches, count=objective.count, ranks=Ranks(0, 1, torch.device("cpu")), precision="fp32"
+        objective,
+        batches,
+        count=objective.count,
+        ranks=Ranks(0, 1, torch.device("cpu")),
+        precision="fp32",
     )
     return gradients_of(objective), loss
 
@@ -54,13 +67,20 @@ def test_a_batch_in_parts_has_the_gradients_of_the_whole(parts):
 
 
 def _one_of_two(rank, port, file):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "RANK": str(rank),
+        "WORLD_SIZE": "2",
+    }
     torch.set_num_threads(1)
     objective, items = objective_and_items()
     mine = items[:3] if rank == 0 else items[3:]  # unequal, as the words of two ranks always are
-    with ranks(torch.device("cpu")) as together:
+    with process_group(torch.device("cpu")) as ranks:
         parts = [collate(mine[:2]), collate(mine[2:])]
-        loss = gradients(together.wrap(objective), parts, count=objective.count, ranks=together, precision="fp32")
+        loss = gradients(
+            ranks.wrap(objective), parts, count=objective.count, ranks=ranks, precision="fp32"
+        )
     torch.save((gradients_of(objective), loss.total, loss.count), f"{file}{rank}")
 
 
@@ -86,7 +106,14 @@ def test_a_run_on_two_ranks_ends_with_one_checkpoint_and_one_line_a_step(tiny, t
     config = tiny(training={"phases": [{"epochs": 1}, {"epochs": 1, "finetune_from": "layer4"}]})
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(to_json(config)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
     run = subprocess.run(
         [*command, "-m", "captioner", "train", str(file), "--device", "cpu"],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -97,6 +124,10 @@ def test_a_run_on_two_ranks_ends_with_one_checkpoint_and_one_line_a_step(tiny, t
     )
     assert run.returncode == 0, run.stderr
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-3", "checkpoint-6"]
-    steps = [line for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines() if '"loss"' in line]
+    steps = [
+        line
+        for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+        if '"loss"' in line
+    ]
     assert len(steps) == 6
     assert run.stdout.split() == [str(tmp_path / "run" / "best")]

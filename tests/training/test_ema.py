@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from captioner.training.checkpoint import checkpoints, load_checkpoint
-from captioner.training.ema import MovingAverage
+from captioner.training.ema import EMA
 from captioner.training.plots import read_log
 from captioner.training.train import train
 
@@ -35,7 +35,7 @@ def assert_same(state, other):
 
 def test_the_average_is_that_of_the_formula_parameters_and_statistics_alike():
     module = network()
-    average = MovingAverage(module, decay=0.3)
+    average = EMA(module, decay=0.3)
     expected = copy_of(module)
     for step, state in enumerate(steps_of(module, 5)):
         average.update()
@@ -50,11 +50,13 @@ def test_the_average_is_that_of_the_formula_parameters_and_statistics_alike():
 
 def test_the_module_is_the_average_within_the_block_and_itself_again_after_it():
     module = network()
-    start, average = copy_of(module), MovingAverage(module, decay=0.9)
+    start, average = copy_of(module), EMA(module, decay=0.9)
     (last,) = steps_of(module, 1)
     average.update()
     with average.applied():
-        torch.testing.assert_close(module[0].weight.data, 0.1 * start["0.weight"] + 0.9 * last["0.weight"])
+        torch.testing.assert_close(
+            module[0].weight.data, 0.1 * start["0.weight"] + 0.9 * last["0.weight"]
+        )
     assert_same(copy_of(module), last)
     with pytest.raises(KeyboardInterrupt), average.applied():
         raise KeyboardInterrupt
@@ -63,7 +65,7 @@ def test_the_module_is_the_average_within_the_block_and_itself_again_after_it():
 
 def test_without_a_decay_the_module_stands_for_itself():
     module = network()
-    average = MovingAverage(module, decay=0)
+    average = EMA(module, decay=0)
     (last,) = steps_of(module, 1)
     average.update()
     with average.applied():
@@ -75,7 +77,7 @@ def test_without_a_decay_the_module_stands_for_itself():
 def test_weights_that_two_modules_share_stay_shared():
     module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     module[1].weight = module[0].weight
-    average = MovingAverage(module, decay=0.9)
+    average = EMA(module, decay=0.9)
     list(steps_of(module, 1))
     average.update()
     average.apply()
@@ -85,10 +87,10 @@ def test_weights_that_two_modules_share_stay_shared():
 @pytest.mark.parametrize(("before", "after"), [(0.0, 0.9), (0.9, 0.0)])
 def test_a_run_may_go_on_with_an_average_that_it_had_not_or_without(before, after):
     module = network()
-    saved = MovingAverage(module, decay=before)
+    saved = EMA(module, decay=before)
     list(steps_of(module, 1))
     saved.update()
-    average = MovingAverage(module, decay=after)
+    average = EMA(module, decay=after)
     average.load_state_dict(saved.state_dict())
     now = copy_of(module)
     with average.applied():
@@ -101,7 +103,10 @@ def weights_of(folder):
 
 def test_the_best_model_is_the_average_and_learning_goes_on_from_the_raw_weights(tiny, tmp_path):
     for name, decay in (("raw", 0.0), ("averaged", 0.9)):
-        train(tiny(output=tmp_path / name, training={"ema": decay, "phases": [{"epochs": 1}]}), device="cpu")
+        train(
+            tiny(output=tmp_path / name, training={"ema": decay, "phases": [{"epochs": 1}]}),
+            device="cpu",
+        )
     raw, averaged = (read_log(tmp_path / name) for name in ("raw", "averaged"))
     assert raw[:-1] == averaged[:-1]
     assert raw[-1]["dev_loss"] != averaged[-1]["dev_loss"]
@@ -112,10 +117,16 @@ def test_the_best_model_is_the_average_and_learning_goes_on_from_the_raw_weights
     assert_same(weights_of(tmp_path / "averaged" / "best"), weights_of(last) | kept)
 
 
-def test_a_phase_starts_from_the_average_so_that_cached_features_are_those_of_the_model_that_is_kept(tiny, tmp_path):
+def test_a_phase_starts_from_the_average_so_that_cached_features_are_those_of_the_model_that_is_kept(
+    tiny, tmp_path
+):
     phases = [{"epochs": 1, "finetune_from": "layer4"}, {"epochs": 1}]
     train(tiny(training={"ema": 0.9, "phases": phases}), device="cpu")
     before, after = checkpoints(tmp_path / "run")
-    trunk = {name: tensor for name, tensor in load_checkpoint(before)[2]["average"].items() if "trunk" in name}
+    trunk = {
+        name: tensor
+        for name, tensor in load_checkpoint(before)[2]["average"].items()
+        if "trunk" in name
+    }
     for model in (weights_of(after), load_checkpoint(after)[2]["average"]):
         assert_same({name: model[name] for name in trunk}, trunk)

@@ -18,7 +18,9 @@ def example(words=50, vocabulary=13, size=7):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("rows", [1, 7, 100])
-def test_loss_and_gradients_equal_torchs_however_many_rows_are_worked_at_once(smoothing, rows, monkeypatch):
+def test_loss_and_gradients_equal_torchs_however_many_rows_are_worked_at_once(
+    smoothing, rows, monkeypatch
+):
     monkeypatch.setattr(losses, "_LOGITS_AT_ONCE", rows * 13)
     hidden, output, targets = example()
     expected = F.cross_entropy(output(hidden), targets, reduction="sum", label_smoothing=smoothing)
@@ -59,12 +61,17 @@ def test_in_bfloat16_it_stays_near_and_gradients_keep_their_type():
 
 def test_two_halves_add_up_to_the_whole():
     hidden, output, targets = example()
-    halves = cross_entropy(hidden[:20], output, targets[:20]) + cross_entropy(hidden[20:], output, targets[20:])
+    halves = cross_entropy(hidden[:20], output, targets[:20]) + cross_entropy(
+        hidden[20:], output, targets[20:]
+    )
     whole = cross_entropy(hidden, output, targets)
     assert int(halves.count) == int(whole.count) == 50
     assert halves.mean == pytest.approx(whole.mean)
 
 
 def test_the_mean_of_sums_weighs_every_word_alike():
-    few, many = LossSum(torch.tensor(2.0), torch.tensor(1)), LossSum(torch.tensor(4.0), torch.tensor(3))
+    few, many = (
+        LossSum(torch.tensor(2.0), torch.tensor(1)),
+        LossSum(torch.tensor(4.0), torch.tensor(3)),
+    )
     assert (few + many).mean == pytest.approx(6 / 4)

@@ -61,7 +61,9 @@ def world(images, seed):
         seen = torch.zeros(3, CHANNELS[-1])
         seen[0, thing] = seen[1, 5 + place] = 2.0
         features.append(seen + 0.4 * torch.randn(3, CHANNELS[-1], generator=generator))
-        captions = tuple(said.format(THINGS[thing], PLACES[place]) for said in rng.choices(SAID, k=5))
+        captions = tuple(
+            said.format(THINGS[thing], PLACES[place]) for said in rng.choices(SAID, k=5)
+        )
         examples.append(Example(number, Path(f"{number}.jpg"), captions))
     return torch.stack(features), examples
 
@@ -69,7 +71,13 @@ def world(images, seed):
 def model_of(vocabulary, context="none", cell="gru", layers=1, size=32):
     torch.manual_seed(0)
     decoder = DecoderConfig(
-        context=context, cell=cell, layers=layers, embed_size=size, hidden_size=size, attention_size=8, dropout=0.1
+        context=context,
+        cell=cell,
+        layers=layers,
+        embed_size=size,
+        hidden_size=size,
+        attention_size=8,
+        dropout=0.1,
     )
     encoder = EncoderConfig(trunk="small_cnn", weights="none")
     return build_model(ModelConfig(encoder=encoder, decoder=decoder), vocab_size=len(vocabulary))
@@ -79,13 +87,23 @@ def model_of(vocabulary, context="none", cell="gru", layers=1, size=32):
 def learners():
     """Twenty-five images with their captions, and the words of these."""
     features, examples = world(25, seed=1)
-    vocabulary = Vocabulary.from_captions([tokenize(c) for e in examples for c in e.captions], min_count=1)
+    vocabulary = Vocabulary.from_captions(
+        [tokenize(c) for e in examples for c in e.captions], min_count=1
+    )
     return features, examples, vocabulary
 
 
 def batch_of(features, examples, vocabulary):
-    captions = [[vocabulary.encode(tokenize(caption), 20) for caption in example.captions] for example in examples]
-    return collate([(seen, said, number) for number, (seen, said) in enumerate(zip(features, captions, strict=True))])
+    captions = [
+        [vocabulary.encode(tokenize(caption), 20) for caption in example.captions]
+        for example in examples
+    ]
+    return collate(
+        [
+            (seen, said, number)
+            for number, (seen, said) in enumerate(zip(features, captions, strict=True))
+        ]
+    )
 
 
 def teach(objective, batch, steps, rate=1e-2):
@@ -105,9 +123,9 @@ def cider_d(model, features, examples, vocabulary):
     model.eval()
     with torch.inference_mode():
         search = build_search(model.step, DecodingConfig(beam=1, max_length=10), vocabulary)
-        found = search(model.begin(features), ())
+        found = search(model.init_state(features), ())
     captions = {
-        example.image_id: detokenize(vocabulary.decode(best[0].words))
+        example.image_id: detokenize(vocabulary.decode(best[0].token_ids))
         for example, best in zip(examples, found, strict=True)
     }
     references = {example.image_id: example.captions for example in examples}
@@ -123,12 +141,19 @@ def test_every_combination_trains_for_ten_steps_and_captions(context, cell, obje
     phase = PhaseConfig(objective=objective)
     before = [weight.clone() for weight in model.decoder.parameters()]
     made = build_objective(phase, TrainingConfig(), model, vocabulary, examples, max_length=10)
-    assert torch.isfinite(torch.tensor(teach(made, batch_of(features, examples, vocabulary), steps=10)))
-    assert all(not torch.equal(old, new) for old, new in zip(before, model.decoder.parameters(), strict=True))
+    assert torch.isfinite(
+        torch.tensor(teach(made, batch_of(features, examples, vocabulary), steps=10))
+    )
+    assert all(
+        not torch.equal(old, new)
+        for old, new in zip(before, model.decoder.parameters(), strict=True)
+    )
     for beam in (1, 3):
-        search = build_search(model.eval().step, DecodingConfig(beam=beam, max_length=10), vocabulary)
+        search = build_search(
+            model.eval().step, DecodingConfig(beam=beam, max_length=10), vocabulary
+        )
         with torch.inference_mode():
-            assert len(search(model.begin(features), ())) == 25
+            assert len(search(model.init_state(features), ())) == 25
 
 
 def test_scheduled_sampling_at_0_is_teacher_forcing(learners):
@@ -147,17 +172,21 @@ def test_scheduled_sampling_at_1_reads_nothing_but_its_own_words(learners):
     model = model_of(vocabulary).eval()
     batch = batch_of(features, examples, vocabulary)
     alone = ScheduledSampling(model, constant(1.0)).eval()
-    shown = alone.shown(batch, tuple(part[batch.owner] for part in model.begin(batch.source)))
-    one_image = shown[batch.owner == 3]
+    shown = alone.shown(
+        batch, tuple(part[batch.source_index] for part in model.init_state(batch.source))
+    )
+    one_image = shown[batch.source_index == 3]
     assert (one_image == one_image[0]).all(), "what is read hangs on the image alone"
-    torch.testing.assert_close(alone(batch).total, free_running(model, batch, model.begin(batch.source)).total)
+    torch.testing.assert_close(
+        alone(batch).total, free_running(model, batch, model.init_state(batch.source)).total
+    )
 
 
 def test_about_as_many_own_words_are_shown_as_the_schedule_says(learners):
     features, examples, vocabulary = learners
     model = model_of(vocabulary)
     batch = batch_of(features, examples, vocabulary)
-    state = tuple(part[batch.owner] for part in model.begin(batch.source))
+    state = tuple(part[batch.source_index] for part in model.init_state(batch.source))
     with torch.no_grad():
         model.decoder.output.bias[:] = 0
         model.decoder.output.bias[vocabulary.id_of("bird")] = 100  # an own word is always this one
@@ -188,7 +217,9 @@ def test_word_dropout_hides_words_but_never_the_beginning_and_only_in_training(l
     model, batch = model_of(vocabulary), batch_of(features, examples, vocabulary)
     read = []
     forward = model.decoder.forward
-    model.decoder.forward = lambda inputs, mask, state: read.append(inputs) or forward(inputs, mask, state)
+    model.decoder.forward = lambda inputs, mask, state: (
+        read.append(inputs) or forward(inputs, mask, state)
+    )
     objective = TeacherForcing(model, word_dropout=0.5)
     objective.train()(batch)
     objective.eval()(batch)
@@ -199,7 +230,9 @@ def test_word_dropout_hides_words_but_never_the_beginning_and_only_in_training(l
 
 
 def test_doubly_stochastic_attention_is_penalised_by_what_each_place_lacks_or_has_too_much():
-    weights = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.5, 0.5]])  # two words of a caption, and one of another
+    weights = torch.tensor(
+        [[1.0, 0.0], [1.0, 0.0], [0.5, 0.5]]
+    )  # two words of a caption, and one of another
     mask = torch.tensor([[True, True], [True, False]])
     # first caption: places were given 2 and 0, second one 0.5 and 0.5
     assert float(doubly_stochastic(weights, mask)) == pytest.approx(1 + 1 + 0.25 + 0.25)
@@ -213,8 +246,8 @@ def test_the_attention_penalty_spreads_attention_over_the_places(learners):
         model = model_of(vocabulary, "attention")
         teach(TeacherForcing(model, attention_penalty=penalty), batch, steps=30)
         with torch.no_grad():
-            reading = model.eval().listen(batch, model.begin(batch.source))
-        left.append(float(doubly_stochastic(reading.weights, batch.target_mask)))
+            output = model.eval().decode(batch, model.init_state(batch.source))
+        left.append(float(doubly_stochastic(output.weights, batch.target_mask)))
     assert left[1] < 0.8 * left[0]
 
 
@@ -227,7 +260,9 @@ def test_self_critical_training_raises_cider_d_on_images_it_has_not_seen(candida
     batch = batch_of(features, examples, vocabulary)
     teach(TeacherForcing(model), batch, steps=25)
     before = cider_d(model, dev_features, dev, vocabulary)
-    phase = PhaseConfig(objective="self_critical", self_critical=SelfCriticalConfig(candidates=candidates))
+    phase = PhaseConfig(
+        objective="self_critical", self_critical=SelfCriticalConfig(candidates=candidates)
+    )
     objective = build_objective(phase, TrainingConfig(), model, vocabulary, examples, max_length=10)
     teach(objective, batch, steps=75, rate=5e-3)
     after = cider_d(model, dev_features, dev, vocabulary)
@@ -235,8 +270,12 @@ def test_self_critical_training_raises_cider_d_on_images_it_has_not_seen(candida
     assert objective.noted["reward"] > 0
 
 
-@pytest.mark.parametrize(("candidates", "baseline"), [("beam", "mean"), ("sample", "mean"), ("sample", "greedy")])
-def test_self_critical_gradients_are_the_advantage_times_that_of_the_log_probability(candidates, baseline, learners):
+@pytest.mark.parametrize(
+    ("candidates", "baseline"), [("beam", "mean"), ("sample", "mean"), ("sample", "greedy")]
+)
+def test_self_critical_gradients_are_the_advantage_times_that_of_the_log_probability(
+    candidates, baseline, learners
+):
     """Derived without the objective's own code, from the captions that it asked the reward of."""
     features, examples, vocabulary = learners
     model = model_of(vocabulary)
@@ -260,7 +299,10 @@ def test_self_critical_gradients_are_the_advantage_times_that_of_the_log_probabi
         others = [len(set(found[3 * image + other])) for other in range(3) if other != sample]
         bar = sum(others) / 2 if baseline == "mean" else len(set(greedy[0][image]))
         alone = collate([(features[image], [[BOS, *words, EOS]], 0)])
-        loss = loss - (len(set(words)) - bar) * model.read(alone, model.begin(alone.source)).sum()
+        loss = (
+            loss
+            - (len(set(words)) - bar) * model.log_probs(alone, model.init_state(alone.source)).sum()
+        )
     loss.backward()
     torch.testing.assert_close(got, model.decoder.output.weight.grad, rtol=1e-4, atol=1e-5)
 

@@ -31,7 +31,9 @@ PHASES = [{"epochs": 2}, {"epochs": 1, "finetune_from": "layer4", "augmentation"
 def test_a_run_leaves_the_best_model_checkpoints_numbers_and_pictures(tiny, tmp_path):
     best = train(tiny(), device="cpu")
     assert best == tmp_path / "run" / "best"
-    assert {"config.json", "model.safetensors", "vocab.json"} <= {file.name for file in best.iterdir()}
+    assert {"config.json", "model.safetensors", "vocab.json"} <= {
+        file.name for file in best.iterdir()
+    }
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-3", "checkpoint-6"]
     assert (tmp_path / "run" / "config.yaml").exists()
     assert (tmp_path / "run" / "samples.png").stat().st_size > 1000
@@ -44,15 +46,23 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(tiny, tmp_pat
     for name, seed in (("one", 0), ("same", 0), ("other", 1)):
         train(tiny(output=tmp_path / name, training={"seed": seed}), device="cpu")
     assert_same_run(tmp_path / "one", tmp_path / "same")
-    assert (tmp_path / "one" / "metrics.jsonl").read_bytes() != (tmp_path / "other" / "metrics.jsonl").read_bytes()
+    assert (tmp_path / "one" / "metrics.jsonl").read_bytes() != (
+        tmp_path / "other" / "metrics.jsonl"
+    ).read_bytes()
 
 
 def test_resuming_a_finished_run_changes_nothing(tiny, tmp_path):
     train(tiny(), device="cpu")
-    before = weights_of(tmp_path / "run" / "best"), (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    before = (
+        weights_of(tmp_path / "run" / "best"),
+        (tmp_path / "run" / "metrics.jsonl").read_bytes(),
+    )
     train(tiny(), device="cpu", resume="auto")
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before[1]
-    assert all(torch.equal(tensor, before[0][name]) for name, tensor in weights_of(tmp_path / "run" / "best").items())
+    assert all(
+        torch.equal(tensor, before[0][name])
+        for name, tensor in weights_of(tmp_path / "run" / "best").items()
+    )
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(tiny):
@@ -84,7 +94,9 @@ def test_features_are_computed_once_and_give_the_losses_that_images_give(tiny, t
     times = [file.stat().st_mtime_ns for file in files]
     train(tiny(output=tmp_path / "again"), device="cpu")
     assert [file.stat().st_mtime_ns for file in files] == times
-    for seen, cached in zip(read_log(tmp_path / "images"), read_log(tmp_path / "cached"), strict=True):
+    for seen, cached in zip(
+        read_log(tmp_path / "images"), read_log(tmp_path / "cached"), strict=True
+    ):
         for name in ("loss", "dev_loss"):
             assert seen.get(name, 0) == pytest.approx(cached.get(name, 0), rel=1e-3)
 
@@ -98,7 +110,11 @@ def test_another_picture_under_the_same_name_is_not_taken_from_the_cache(tiny, s
 
 
 def test_four_captions_are_learnt_by_heart(tiny, tmp_path):
-    settings = {"batch_size": 2, "phases": [{"epochs": 60, "learning_rate": 1e-2}], "validate_every": 120}
+    settings = {
+        "batch_size": 2,
+        "phases": [{"epochs": 60, "learning_rate": 1e-2}],
+        "validate_every": 120,
+    }
     config = tiny(decoder={"hidden_size": 64, "embed_size": 32, "dropout": 0.0}, training=settings)
     source = json.loads(config.data.train.annotations.read_text())
     chosen = source["images"][:4]
@@ -107,7 +123,10 @@ def test_four_captions_are_learnt_by_heart(tiny, tmp_path):
     (tmp_path / "four.json").write_text(json.dumps(few))
     split = config.data.train.model_copy(update={"annotations": tmp_path / "four.json"})
     train(
-        config.model_copy(update={"data": config.data.model_copy(update={"train": split, "dev": split})}), device="cpu"
+        config.model_copy(
+            update={"data": config.data.model_copy(update={"train": split, "dev": split})}
+        ),
+        device="cpu",
     )
     last = [line for line in read_log(tmp_path / "run") if "Bleu_4" in line][-1]
     assert last["Bleu_4"] == pytest.approx(1)
@@ -120,22 +139,38 @@ def test_a_model_starts_from_another_ones_words_and_learns_new_ones(tiny, tmp_pa
     (tmp_path / "photos").mkdir()
     for number, source in enumerate(sorted(tiny().data.train.images.iterdir())[:10]):
         (tmp_path / "photos" / f"{number}.png").write_bytes(source.read_bytes())
-    lines = [{"image": f"photos/{number}.png", "captions": ["a brandnew zeppelin"] * 2} for number in range(10)]
+    lines = [
+        {"image": f"photos/{number}.png", "captions": ["a brandnew zeppelin"] * 2}
+        for number in range(10)
+    ]
     (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    own = tiny(data={"train": {"annotations": tmp_path / "captions.jsonl"}, "dev": None}, training={"batch_size": 4})
-    second = train(own.model_copy(update={"init": str(first), "output": tmp_path / "second"}), device="cpu")
+    own = tiny(
+        data={"train": {"annotations": tmp_path / "captions.jsonl"}, "dev": None},
+        training={"batch_size": 4},
+    )
+    second = train(
+        own.model_copy(update={"init": str(first), "output": tmp_path / "second"}), device="cpu"
+    )
     words = json.loads((second / "vocab.json").read_text())["words"]
     assert words[: len(old_words)] == old_words
     assert set(words[len(old_words) :]) == {"brandnew", "zeppelin"}
 
 
 def glove_of(path, size):
-    path.write_text("".join(f"{word} {' '.join([number] * size)}\n" for word, number in (("a", "0.5"), ("zebra", "9"))))
+    path.write_text(
+        "".join(
+            f"{word} {' '.join([number] * size)}\n"
+            for word, number in (("a", "0.5"), ("zebra", "9"))
+        )
+    )
     return path
 
 
 def test_embeddings_start_from_word_vectors_and_other_words_from_chance(tiny, tmp_path, capsys):
-    path, captions = glove_of(tmp_path / "glove.txt", 16), [Example(1, tmp_path / "1.png", ("a ring", "a ring"))]
+    path, captions = (
+        glove_of(tmp_path / "glove.txt", 16),
+        [Example(1, tmp_path / "1.png", ("a ring", "a ring"))],
+    )
     torch.manual_seed(0)
     plain, vocabulary = start_model(tiny(), captions, None)
     torch.manual_seed(0)
@@ -143,13 +178,19 @@ def test_embeddings_start_from_word_vectors_and_other_words_from_chance(tiny, tm
     expected = plain.decoder.embedding.weight.clone()
     expected[vocabulary.id_of("a")] = 0.5
     assert torch.equal(model.decoder.embedding.weight, expected)
-    assert f"1 of 2 words start from their vectors in {path}" in capsys.readouterr().err.replace("\n", "")
+    assert f"1 of 2 words start from their vectors in {path}" in capsys.readouterr().err.replace(
+        "\n", ""
+    )
 
 
 def test_word_vectors_that_do_not_fit_are_answered_with_what_would(tiny, tmp_path):
-    with pytest.raises(UsageError, match=r"vectors of 25 numbers, not of 16: set decoder\.embed_size=25"):
+    with pytest.raises(
+        UsageError, match=r"vectors of 25 numbers, not of 16: set decoder\.embed_size=25"
+    ):
         train(tiny(training={"glove": glove_of(tmp_path / "glove.txt", 25)}), device="cpu")
-    with pytest.raises(UsageError, match=r"training\.glove and init both say what embeddings start from"):
+    with pytest.raises(
+        UsageError, match=r"training\.glove and init both say what embeddings start from"
+    ):
         train(tiny(training={"glove": tmp_path / "glove.txt"}, init="bundled"), device="cpu")
 
 
