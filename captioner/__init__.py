@@ -1,26 +1,57 @@
-"""captioner: caption an image, train on COCO, evaluate BLEU."""
+"""captioner: generate captions of images, train captioning models, and evaluate captions."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from captioner.captions import Caption
+    from captioner.config.schema import Config
+    from captioner.errors import CaptionerError, ImageError, UsageError
     from captioner.inference.captioner import Captioner
+    from captioner.inference.evaluate import evaluate
+    from captioner.training.settings import load_config
+    from captioner.training.train import train
 
     __version__: str
 
-__all__ = ["Caption", "Captioner", "__version__"]
+__all__ = [
+    "Caption",
+    "Captioner",
+    "CaptionerError",
+    "Config",
+    "ImageError",
+    "UsageError",
+    "__version__",
+    "evaluate",
+    "load_config",
+    "train",
+]
+
+_MODULES = {
+    "Caption": "captions",
+    "Captioner": "inference.captioner",
+    "CaptionerError": "errors",
+    "Config": "config.schema",
+    "ImageError": "errors",
+    "UsageError": "errors",
+    "evaluate": "inference.evaluate",
+    "load_config": "training.settings",
+    "train": "training.train",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch only when a model is asked for: `captioner --help` should not wait for it."""
+    """Import a public name when it is used: `import captioner` does not import torch."""
     if name == "__version__":
         from importlib.metadata import version
 
         return version("captioner")
-    if name in ("Caption", "Captioner"):
-        from captioner.inference import captioner as inference
-
-        return getattr(inference, name)
+    if name in _MODULES:
+        return getattr(import_module(f"captioner.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'captioner' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,4 +1,4 @@
-"""python -m captioner."""
+"""Run the command line as `python -m captioner`."""
 
 from captioner.cli.app import main
 

@@ -1,4 +1,4 @@
-"""What comes out: captions with their words, and how sure the model is of them. Imports no torch."""
+"""Captions: their words, log-probabilities, confidence and heat maps. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,38 +6,40 @@ from dataclasses import dataclass
 from typing import Literal
 
 ImageId = int | str
-"""COCO numbers its images; other data sets name them. 42 and "42" are two different images."""
+"""COCO numbers its images, other data sets name them. 42 and "42" are two different images."""
 
 Explanation = Literal["occlusion", "attention"]
-"""What a figure of `Heat` is. Occlusion: the log-probability that the word loses with that part of the image hidden;
-below 0 it gains. Attention: the part's share of the look that the model took to say the word; all of them sum to 1."""
+"""How a `HeatMap` was computed.
 
-Heat = tuple[tuple[float, ...], ...]
-"""Rows x columns of the image: how much a word hangs on each part."""
+occlusion: by how much the word's log-probability falls if that part of the image is hidden; below 0
+    it rises.
+attention: the attention weight of that part at the word's step; the weights of a word sum to 1.
+"""
+
+HeatMap = tuple[tuple[float, ...], ...]
+"""How much a word depends on each part of the image, by row and column of a grid over it."""
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word of a caption, and how sure the model was of it among all words it could have said there."""
+    """A word of a caption with its log-probability, given the image and the words before it."""
 
     text: str
     log_prob: float  # natural logarithm
-    confidence: float | None = (
-        None  # that a person would say it of this image, 0 to 1; none: never calibrated
-    )
-    heat: Heat | None = None
+    # The probability that a person would use the word for this image; None: not calibrated.
+    confidence: float | None = None
+    heat: HeatMap | None = None
 
 
 @dataclass(frozen=True)
 class Caption:
-    """What the model says of an image."""
+    """A generated caption, or a given one that a model has scored."""
 
     text: str
     words: tuple[Word, ...]
-    log_prob: float  # natural logarithm of the whole caption's probability, its end included
-    confidence: float | None = None  # mean of its words'; none: never calibrated, or no words
-    abstained: bool = False  # its confidence is below what was asked for: better not shown
-    others: tuple[
-        Caption, ...
-    ] = ()  # further ones where asked for: the best first, or in the order drawn
-    explanation: Explanation | None = None  # what its words' heat is; none: they have none
+    log_prob: float  # natural logarithm of the caption's probability, <eos> included
+    # The mean of the words' confidences; None: not calibrated, or no words.
+    confidence: float | None = None
+    abstained: bool = False  # the confidence is below `min_confidence`: do not show the caption
+    others: tuple[Caption, ...] = ()  # further captions: the best first, or in the order drawn
+    explanation: Explanation | None = None  # how the words' heat maps were computed

@@ -1,8 +1,9 @@
-"""What people see while they wait: everything here goes to stderr, so that stdout holds nothing but results."""
+"""Progress bars and messages. They go to stderr: stdout carries results only."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
@@ -19,17 +20,28 @@ from captioner.errors import ImageError
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
-Thing = TypeVar("Thing")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+@contextmanager
+def quiet_console(*, quiet: bool = True) -> Iterator[None]:
+    """Print no messages and show no progress bars within the block, if `quiet`."""
+    before = console.quiet
+    console.quiet = before or quiet
+    try:
+        yield
+    finally:
+        console.quiet = before
+
+
 def one_line(text: object) -> str:
-    """Write a text on one line of a terminal, which no character of it can lead astray."""
+    """Return the text for one line of a terminal, with spaces for control characters."""
     return "".join(letter if letter.isprintable() else " " for letter in str(text))
 
 
 def progress_bar(unit: str) -> Progress:
-    """A bar that counts `unit`s, shown on a terminal only and gone when done."""
+    """Return a bar that counts `unit`s. It is shown on a terminal only, and erased at the end."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -44,23 +56,29 @@ def progress_bar(unit: str) -> Progress:
     )
 
 
-def track(things: Iterable[Thing], *, total: int, doing: str, unit: str) -> Iterator[Thing]:
-    """Show how far an iteration has come."""
+def track(items: Iterable[Item], *, total: int, doing: str, unit: str) -> Iterator[Item]:
+    """Yield the items while a progress bar counts them.
+
+    Args:
+        items: what to iterate over.
+        total: how many items there are.
+        doing: the text before the bar, as in "reading images".
+        unit: what is counted, as in "images".
+    """
     with progress_bar(unit) as bar:
         task = bar.add_task(doing, total=total, note="")
-        for thing in things:
-            yield thing
+        for item in items:
+            yield item
             bar.advance(task)
 
 
-def readable(
-    things: Sequence[Thing], results: Iterable[Result | ImageError], *, doing: str
-) -> Iterator[tuple[Thing, Result]]:
-    """Pair things with what was found of their images, as it comes; images that cannot be read are named, left out."""
-    for thing, result in zip(
-        things, track(results, total=len(things), doing=doing, unit="images"), strict=True
-    ):
+def skip_unreadable(
+    items: Sequence[Item], results: Iterable[Result | ImageError], *, doing: str
+) -> Iterator[tuple[Item, Result]]:
+    """Yield each item with its result. An image that cannot be read is reported and left out."""
+    tracked = track(results, total=len(items), doing=doing, unit="images")
+    for item, result in zip(items, tracked, strict=True):
         if isinstance(result, ImageError):
             console.print(f"captioner: {result}", markup=False)
         else:
-            yield thing, result
+            yield item, result

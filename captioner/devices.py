@@ -1,45 +1,60 @@
-"""Where to compute, and how precisely."""
+"""The device that computes, and its precision. Imports torch only when it is needed."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Literal
 
-import torch
-
-from captioner.config.schema import DeviceName, PrecisionName
 from captioner.errors import UsageError
 
+if TYPE_CHECKING:
+    import torch
 
-def pick_device(name: DeviceName) -> torch.device:
-    """Turn `auto` into the best device there is.
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+PrecisionName = Literal["auto", "fp32", "bf16"]
+
+
+def pick_device(device: DeviceName) -> torch.device:
+    """Return the device with this name; `auto` is the first available of cuda, mps and cpu.
 
     Raises:
-        UsageError: the device asked for is not there.
+        UsageError: the device is not available.
     """
-    there = {
-        "cpu": True,
+    import torch
+
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
+        "cpu": True,
     }
-    if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
-    if not there[name]:
+    if device == "auto":
+        return torch.device(next(name for name, usable in available.items() if usable))
+    if not available[device]:
         raise UsageError(
-            f"--device {name}: this machine has none that torch {torch.__version__} can use; try --device auto"
+            f"device '{device}' is not available to torch {torch.__version__} on this machine: "
+            "use 'cpu' or 'auto'",
+            parameters=["device"],
         )
-    return torch.device(name)
+    return torch.device(device)
 
 
 def autocast(device: torch.device, precision: PrecisionName) -> AbstractContextManager[object]:
-    """Compute in bfloat16 where asked to, or, by `auto`, where the hardware gains from it; weights stay in float32."""
-    if precision == "bf16" or (precision == "auto" and _gains_from_bf16(device)):
+    """Return a context that computes in bfloat16 for `bf16`, or for `auto` if that is faster here.
+
+    Weights stay in float32.
+    """
+    import torch
+
+    if precision == "bf16" or (precision == "auto" and _bf16_is_faster(device)):
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
 
 
-def _gains_from_bf16(device: torch.device) -> bool:
-    """Say whether bfloat16 is faster: on CUDA where native, and on a CPU only with matrix tiles (AMX)."""
+def _bf16_is_faster(device: torch.device) -> bool:
+    """Return whether the GPU supports bfloat16 natively, or the CPU has matrix tiles (AMX)."""
+    import torch
+
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)  # public name to come
+    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)  # not public in torch yet
     return device.type == "cpu" and has_tiles is not None and bool(has_tiles())

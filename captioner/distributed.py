@@ -1,4 +1,4 @@
-"""Several processes as one: under torchrun they share a step; without it there is one rank and nothing to wait for."""
+"""Data-parallel training in the processes that torchrun starts. Without it there is one rank."""
 
 from __future__ import annotations
 
@@ -16,60 +16,63 @@ from torch.nn.parallel import DistributedDataParallel
 
 from captioner.errors import UsageError
 
-Thing = TypeVar("Thing")
+Item = TypeVar("Item")
 
-_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")  # what gloo says
+# Parts of gloo's messages when another process closes its connection. Their type is RuntimeError.
+_LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
 
-def is_lost(error: Exception) -> bool:
-    """Tell by its words the error of a rank that another one has left alone."""
-    return isinstance(error, dist.DistError) or any(words in str(error) for words in _LOST)
+def is_lost_connection(error: Exception) -> bool:
+    """Return whether an error means that another rank has ended."""
+    return isinstance(error, dist.DistError) or any(
+        message in str(error) for message in _LOST_CONNECTION
+    )
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which process this is, of how many, and where it computes."""
+    """This process among the processes of a run, with collective operations that work for one."""
 
     rank: int
-    count: int
+    world_size: int
     device: torch.device
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that prints and saves."""
+        """Whether this is rank 0, the only one that prints and saves."""
         return self.rank == 0
 
-    def share(self, things: Sequence[Thing]) -> Sequence[Thing]:
-        """Give this rank's part of what is dealt out to all."""
-        return things[self.rank :: self.count]
+    def shard(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Return this rank's share of the items: every `world_size`-th one."""
+        return items[self.rank :: self.world_size]
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Add up over ranks."""
-        if self.count > 1:
+        """Return the sum of a tensor over the ranks."""
+        if self.world_size > 1:
             tensor = tensor.clone()
             dist.all_reduce(tensor)
         return tensor
 
-    def any(self, told: bool) -> bool:
-        """Whether any rank was told to."""
-        return bool(self.sum(torch.tensor(int(told), device=self.device)))
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is true on any rank."""
+        return bool(self.sum(torch.tensor(int(flag), device=self.device)))
 
     def gather(self, value: Any) -> list[Any]:
-        """Every rank's value, on every rank."""
-        if self.count == 1:
+        """Return the values of all ranks, on every rank."""
+        if self.world_size == 1:
             return [value]
-        values: list[Any] = [None] * self.count
+        values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
 
     def wait(self) -> None:
-        """Wait for the others."""
-        if self.count > 1:
+        """Wait until every rank has reached this call."""
+        if self.world_size > 1:
             dist.barrier()
 
     @contextmanager
-    def first_goes_first(self) -> Iterator[None]:
-        """Let the first rank do what the others then find done, such as filling a cache."""
+    def first_rank_first(self) -> Iterator[None]:
+        """Run the block on the first rank, then on the others, which find its cache."""
         if not self.is_first:
             self.wait()
         yield
@@ -77,34 +80,44 @@ class Ranks:
             self.wait()
 
     def wrap(self, objective: nn.Module) -> nn.Module:
-        """Average gradients over ranks. It must be the objective: DDP sees only what goes through its `forward`."""
-        if self.count == 1:
+        """Return the objective with gradients averaged over the ranks.
+
+        Wrap the objective and not its model: DDP only handles what goes through `forward`.
+        """
+        if self.world_size == 1:
             return objective
-        devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(objective, device_ids=devices, broadcast_buffers=False)
+        device_ids = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(objective, device_ids=device_ids, broadcast_buffers=False)
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[Ranks]:
-    """Join the other processes that torchrun started: gloo on a CPU, NCCL on CUDA.
+    """Join the processes that torchrun started: with gloo on a CPU, with NCCL on CUDA.
 
     Raises:
         UsageError: there are more ranks than GPUs.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
         yield Ranks(0, 1, device)
         return
     if device.type == "cuda":
-        local = int(os.environ.get("LOCAL_RANK", "0"))
-        if local >= torch.cuda.device_count():
-            raise UsageError(
-                f"rank {local} has no GPU of its own: torchrun --nproc-per-node {torch.cuda.device_count()}"
-            )
-        device = torch.device("cuda", local)
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=1))
+        device = _local_gpu()
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(hours=1))
     try:
-        yield Ranks(dist.get_rank(), count, device)
+        yield Ranks(dist.get_rank(), world_size, device)
     finally:
         dist.destroy_process_group()
+
+
+def _local_gpu() -> torch.device:
+    local_rank, num_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local_rank >= num_gpus:
+        raise UsageError(
+            f"rank {local_rank} has no GPU, this machine has {num_gpus}: "
+            f"start as many ranks, with torchrun --nproc-per-node {num_gpus}"
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device

@@ -1,37 +1,49 @@
-"""What can go wrong through no fault of the code: each error names the thing, the reason and the way out.
+"""Errors that the user can fix: each message names what is wrong, why, and the way out.
 
-The command line prints these as one line and exits with `exit_code`; everything else is a bug and keeps its traceback.
+The command line prints these on one line and exits with `exit_code`. Any other exception is a bug
+and keeps its traceback.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 
-NAMED = 5
+MAX_NAMED = 5
 
 
-def first_few(things: Sequence[object]) -> str:
-    """Name the first things of many, as messages do: "1, 2, 3, 4, 5, ..."."""
-    return ", ".join([*map(str, things[:NAMED]), *(["..."] if len(things) > NAMED else [])])
+def first_few(items: Sequence[object]) -> str:
+    """Return the first items as a message shows them: "1, 2, 3, 4, 5, ..."."""
+    return ", ".join([*map(str, items[:MAX_NAMED]), *(["..."] if len(items) > MAX_NAMED else [])])
 
 
-def listed(things: Sequence[object], noun: str) -> str:
-    """Count things and name the first few: "7 images (1, 2, 3, 4, 5, ...)"."""
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'} ({first_few(things)})"
+def summarize(items: Sequence[object], noun: str) -> str:
+    """Return the number of items and the first few: "7 images (1, 2, 3, 4, 5, ...)"."""
+    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'} ({first_few(items)})"
 
 
 class CaptionerError(Exception):
-    """Something the user can mend: the message is one line (or a short list) and needs no traceback."""
+    """An error that the user can fix: a message of one line, or a short list, and no traceback.
+
+    Args:
+        message: what is wrong, why, and the way out.
+        parameters: Python parameters that the message names; the command line writes its options.
+    """
 
     exit_code = 1
 
+    def __init__(self, message: str, *, parameters: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.parameters = tuple(parameters)
+
 
 class UsageError(CaptionerError):
-    """Wrong usage, config or annotation file: nothing was started."""
+    """A wrong argument, config or annotation file. Nothing was started."""
 
     exit_code = 2
 
 
 class ImageError(CaptionerError):
-    """One image that cannot be read. Names the image and the reason; the others are not affected."""
+    """An image that cannot be read: its name and the reason. Other images are not affected."""
 
     exit_code = 3
 
@@ -40,6 +52,6 @@ class ImageError(CaptionerError):
         self.name = name
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
-        """Worker processes send their errors home by pickle, which would otherwise forget the second argument."""
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        """Return both arguments: a pickled error, as from a worker, keeps only its message."""
         return ImageError, (self.name, self.reason)

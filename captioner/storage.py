@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there at all; folders also notice when a byte of theirs has changed."""
+"""Atomic files and folders: complete or absent. Checksums reveal a changed byte in a folder."""
 
 from __future__ import annotations
 
@@ -14,47 +14,44 @@ from typing import TextIO
 
 from captioner.errors import CaptionerError, UsageError
 
+CHECKSUMS = "checksums.json"
+_UNFINISHED, _REPLACED = ".tmp", ".old"
 _MIB = 2**20
 
 
 def free_space(path: Path) -> int:
-    """Give the MiB that are free where `path` is, or would be."""
-    there = next(
-        folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists()
-    )
-    return shutil.disk_usage(there).free // _MIB
+    """Return the free space in MiB on the disk of `path`, which need not exist yet."""
+    parents = (path.absolute(), *path.absolute().parents)
+    existing = next(folder for folder in parents if folder.exists())
+    return shutil.disk_usage(existing).free // _MIB
 
 
-def check_space(folder: Path, needed: int, *, what: str, way_out: str) -> None:
-    """Make sure, before any work is done for it, that `needed` bytes find room.
+def check_space(folder: Path, needed: int, *, what: str, hint: str) -> None:
+    """Raise before any work is done if `needed` bytes do not fit on the disk of `folder`.
 
     Raises:
-        CaptionerError: they do not.
+        CaptionerError: `what`, in the plural, does not fit; `hint` is another way out.
     """
     if needed // _MIB > free_space(folder):
         raise CaptionerError(
             f"{folder}: {what} take {needed // _MIB:,} MiB, and {free_space(folder):,} are free: "
-            f"free some space, choose another --output, or {way_out}"
+            f"free some space, choose another output folder, or {hint}"
         )
 
 
-def size_of(folder: Path) -> int:
-    """Give the bytes of a folder's files."""
+def folder_size(folder: Path) -> int:
+    """Return the size of all files in a folder, in bytes."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-CHECKSUMS = "checksums.json"
-_UNFINISHED, _REPLACED = ".tmp", ".old"
-
-
 @contextmanager
-def new_file(path: Path) -> Iterator[TextIO]:
-    """Give a file to write text into, which takes the name `path` when the block ends well, in place of what had it.
+def atomic_file(path: Path) -> Iterator[TextIO]:
+    """Yield a text file that is renamed to `path` when the block ends without an error.
 
-    Who reads `path` meanwhile, or after a crash, finds the old file or the new.
+    A reader of `path`, also after a crash, finds either the old file or the complete new one.
 
     Raises:
-        CaptionerError: its folder is missing or read-only, or the disk is full; nothing is left behind.
+        CaptionerError: the folder is missing or read-only, or the disk is full; nothing remains.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
     try:
@@ -69,33 +66,33 @@ def new_file(path: Path) -> Iterator[TextIO]:
             f"{path} cannot be written: {reason}; check its folder and free space"
         ) from error
     finally:
-        with contextlib.suppress(OSError):  # gone already when all went well
+        with contextlib.suppress(OSError):  # it exists only after an error
             unfinished.unlink()
 
 
-def check_new_file(path: Path) -> None:
-    """Make sure, before any work is done for it, that a file can be written.
+def check_writable(path: Path) -> None:
+    """Raise before any work is done if a file cannot be written.
 
     Raises:
-        UsageError: its folder is missing or read-only, or a folder has its name.
+        UsageError: its folder is missing or read-only, or `path` is a folder.
     """
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name a file")
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}; create it first")
     if not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{path}: nothing may be written in {path.parent}; choose another folder")
+        raise UsageError(f"{path}: the folder {path.parent} is read-only; choose another folder")
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Give a folder to write into, which takes the name `path` when the block ends well, in place of what had it.
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder that is renamed to `path` when the block ends without an error.
 
-    Files are flushed to the disk and their SHA-256 noted before the renaming, so that a crash at any moment leaves
-    either the old folder or the new one; `sweep` mends what a crash left behind.
+    Its files are flushed to the disk, and their checksums written, before the renaming. After a
+    crash at any moment `recover_from_crash` restores either the old folder or the new one.
 
     Raises:
-        CaptionerError: the disk is full or read-only; what was there before is kept.
+        CaptionerError: the disk is full or read-only; the old folder is kept.
     """
     unfinished = path.with_name(path.name + _UNFINISHED)
     replaced = path.with_name(path.name + _REPLACED)
@@ -103,7 +100,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         yield unfinished
-        _seal(unfinished)
+        write_checksums(unfinished)
+        _flush_all(unfinished)
         if path.exists():
             path.rename(replaced)
         unfinished.rename(path)
@@ -119,19 +117,26 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what a crash left half-written in `folder`, and put back what was about to be replaced."""
+def recover_from_crash(folder: Path) -> None:
+    """Remove unfinished folders in `folder`, and restore those that were about to be replaced."""
     for replaced in folder.glob("*" + _REPLACED):
-        whole = replaced.with_name(replaced.name.removesuffix(_REPLACED))
-        if whole.exists():
+        current = replaced.with_name(replaced.name.removesuffix(_REPLACED))
+        if current.exists():
             shutil.rmtree(replaced, ignore_errors=True)
         else:
-            replaced.rename(whole)
+            replaced.rename(current)
     for unfinished in folder.glob("*" + _UNFINISHED):
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def verify(folder: Path) -> None:
+def write_checksums(folder: Path) -> None:
+    """Write the SHA-256 of each file, except of Markdown files, which people may edit."""
+    files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.suffix != ".md"]
+    checksums = {file.name: _sha256(file) for file in files if file.name != CHECKSUMS}
+    (folder / CHECKSUMS).write_text(json.dumps(checksums, indent=2), encoding="utf-8")
+
+
+def verify_checksums(folder: Path) -> None:
     """Compare every file with its checksum.
 
     Raises:
@@ -143,21 +148,16 @@ def verify(folder: Path) -> None:
         raise CaptionerError(
             f"{folder} has no readable {CHECKSUMS} ({error}): it was not saved by captioner"
         ) from None
-    for name, digest in expected.items():
+    for name, checksum in expected.items():
         if not (folder / name).is_file():
             raise CaptionerError(f"{folder / name} is missing: copy the whole folder again")
-        if _sha256(folder / name) != digest:
+        if _sha256(folder / name) != checksum:
             raise CaptionerError(
                 f"{folder / name} is corrupt (its SHA-256 has changed): copy the whole folder again"
             )
 
 
-def _seal(folder: Path) -> None:
-    files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.suffix != ".md"]
-    sums = {
-        file.name: _sha256(file) for file in files if file.name != CHECKSUMS
-    }  # a model card is people's to edit
-    (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2), encoding="utf-8")
+def _flush_all(folder: Path) -> None:
     for file in folder.iterdir():
         _flush(file)
     with contextlib.suppress(OSError):  # some file systems cannot flush a folder

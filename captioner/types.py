@@ -1,14 +1,20 @@
-"""The values that travel through the pipeline, and the protocols of the parts that move them. Read this first.
+"""The data that flows through the model, and the interface that decoding needs. Read this first.
 
-    Batch → encode → Memory → start → State → step → logits
+    Batch.source (B, 3, h, w) --encoder--> Memory --decoder.init_state--> State
+    token_ids (N,), State --decoder.step--> features (N, D), State --decoder.output--> logits (N, V)
+
+Training runs the second line for all steps of a batch at once. Decoding repeats it step by step.
 
 Shape letters, used in comments everywhere:
 
-    B  images in a batch          N  captions in a batch (about 5 for each image)
-    T  words in the longest caption, with <bos> and <eos>
-    C  channels of the encoder    P  places of its grid (height x width of the CNN's last map)
-    L  layers of the decoder      H  its hidden size     E  embedding size     V  vocabulary size
-    K  beams                      D  what words are said from: H, and what the context lays beside it
+    B  images of a batch          N  captions or beams: rows that the decoder processes
+    T  tokens of the longest caption, <bos> and <eos> included
+    M  real target tokens of a batch: M = batch.target_mask.sum()
+    C  encoder channels           P  positions of the encoder's grid: h x w of the last feature map
+    L  decoder layers             H  hidden size        E  embedding size     V  vocabulary size
+    S  size of the context vector that is concatenated to an RNN input or to a hidden state
+    A  size of the space in which attention compares queries and keys
+    D  features of the output layer: H + S, or E where tied embeddings need a projection
 """
 
 from __future__ import annotations
@@ -20,153 +26,129 @@ import torch
 from torch import Tensor
 
 
-class Shared:
-    """Rows of a tensor that many captions have in common, such as an image's grid: picking rows copies no grid.
+class SharedRows:
+    """A tensor (N, ...) whose rows repeat those of a smaller tensor, such as the grids of B images.
 
-    A part of a state like any tensor, as far as a search is concerned.
+    Indexing selects rows as it does in a tensor, but moves row numbers only and copies no values.
     """
 
-    def __init__(self, values: Tensor, row: Tensor) -> None:
-        """Take the values (R, ...) and which of them each caption has (N,)."""
-        self.values, self.row = values, row
+    def __init__(self, values: Tensor, index: Tensor) -> None:
+        """Store the distinct rows (R, ...), and the number in 0..R-1 of each of the N rows (N,)."""
+        self.values, self.index = values, index
 
-    def __getitem__(self, index: Tensor | slice) -> Shared:
-        """Pick captions."""
-        return Shared(self.values, self.row[index])
+    def __getitem__(self, rows: Tensor | slice) -> SharedRows:
+        """Select rows."""
+        return SharedRows(self.values, self.index[rows])
 
-    def rows(self) -> Tensor:
-        """Copy out what each caption has, (N, ...)."""
-        return self.values[self.row]
+    def materialize(self) -> Tensor:
+        """Return the tensor (N, ...) with its repeated rows copied."""
+        return self.values[self.index]
 
     @property
     def shape(self) -> torch.Size:
-        """Of `rows()`."""
-        return torch.Size((len(self.row), *self.values.shape[1:]))
+        """The shape of the materialized tensor."""
+        return torch.Size((len(self.index), *self.values.shape[1:]))
 
     @property
     def device(self) -> torch.device:
-        """Where the values are."""
+        """The device of the values."""
         return self.values.device
 
 
-def rows_of(part: Tensor | Shared) -> Tensor:
-    """Copy out what each caption has, if captions share it."""
-    return part.rows() if isinstance(part, Shared) else part
-
-
-State = tuple[Tensor | Shared, ...]
-"""What a decoder remembers between two words. Every part is batch-first: a search reorders any state alike."""
+State = tuple[Tensor | SharedRows, ...]
+"""The decoder state between two steps. Every part is batch-first, (N, ...), so that a search
+selects and reorders the rows of any decoder in the same way: see `select_state`."""
 
 Step = Callable[[Tensor, State], tuple[Tensor, State]]
-"""(words (N,), state) → (log-probabilities (N, V) of the next word, new state)."""
+"""(token_ids (N,), state) -> (log-probabilities (N, V) of the next token, new state)."""
+
+
+def materialize(part: Tensor | SharedRows) -> Tensor:
+    """Return a part of a state as a tensor (N, ...)."""
+    return part.materialize() if isinstance(part, SharedRows) else part
+
+
+def select_state(state: State, index: Tensor) -> State:
+    """Select rows of every part of a state."""
+    return tuple(part[index] for part in state)
 
 
 class Batch(NamedTuple):
-    """Images with their captions, as the collate function hands them over. An image appears once."""
+    """Images with their captions. An image appears once, however many captions it has."""
 
-    source: Tensor  # (B, 3, height, width) uint8 images, or (B, P, C) features from the cache
+    source: Tensor  # (B, 3, height, width) uint8 images, or (B, P, C) cached encoder features
     tokens: Tensor  # (N, T) int64  <bos> a dog runs <eos> <pad> <pad>
-    mask: Tensor  #   (N, T) bool   True on everything but <pad>
-    source_index: Tensor  #  (N,) int64    which source each caption belongs to
-    example_index: Tensor  #  (B,) int64    which example of its split each source is
+    mask: Tensor  #   (N, T) bool   True except at <pad>
+    source_index: Tensor  #  (N,) int64    row of `source` that each caption describes
+    example_index: Tensor  #  (B,) int64    index of each source in its data set
 
     @property
     def inputs(self) -> Tensor:
-        """(N, T-1) what the decoder reads: all tokens but the last."""
+        """The decoder inputs (N, T-1): all tokens but the last."""
         return self.tokens[:, :-1]
 
     @property
     def targets(self) -> Tensor:
-        """(N, T-1) what the decoder must say: all tokens but the first."""
+        """The tokens to predict (N, T-1): all tokens but the first."""
         return self.tokens[:, 1:]
 
     @property
     def target_mask(self) -> Tensor:
-        """(N, T-1) True where there is a word to say."""
+        """The mask of the targets (N, T-1): False at <pad>."""
         return self.mask[:, 1:]
 
     def to(self, device: torch.device) -> Batch:
-        """Copy every tensor to `device`, without waiting where the memory is pinned."""
+        """Copy every tensor to `device`, asynchronously from pinned memory."""
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
     def pin_memory(self) -> Batch:
-        """Called by the data loader, so that `to` need not wait."""
+        """Copy every tensor to pinned memory. PyTorch's data loader calls this."""
         return Batch(*(tensor.pin_memory() for tensor in self))
 
 
 class Memory(NamedTuple):
-    """What an encoder saw: one vector for the whole, and one for each place."""
+    """The output of an encoder: one vector for the whole source, and one for each position."""
 
     summary: Tensor  # (B, C)
     grid: Tensor  # (B, P, C)
-    mask: Tensor  # (B, P) True on places that are real
-
-    def select(self, index: Tensor) -> Memory:
-        """Pick rows: one for each caption (training) or each beam (decoding)."""
-        return Memory(*(tensor[index] for tensor in self))
+    mask: Tensor  # (B, P) bool   False at padding, which attention must not weigh
 
 
 class DecoderOutput(NamedTuple):
-    """What a decoder makes of M words that it has read."""
+    """The output of a decoder for M tokens, before the output layer."""
 
-    hidden: Tensor  # (M, D) from which the next word is said
-    weights: Tensor | None = None  # (M, P) where attention looked for it, if there is attention
-
-
-class Encoder(Protocol):
-    """Turns sources into a memory."""
-
-    memory_size: int  # C
-
-    def __call__(self, source: Tensor) -> Memory:
-        """Encode images or cached features."""
-        ...
-
-
-class Decoder(Protocol):
-    """Turns a memory into words."""
-
-    def init_state(self, memory: Memory) -> State:
-        """Give the state before the first word."""
-        ...
-
-    def step(self, words: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read one word (N,) and give the vector that says the next, (N, D), with the new state."""
-        ...
-
-    def __call__(self, inputs: Tensor, mask: Tensor, state: State) -> DecoderOutput:
-        """Read whole captions (N, T-1); of the M = mask.sum() real words."""
-        ...
+    hidden: Tensor  # (M, D) features from which the output layer computes the next token's logits
+    weights: Tensor | None = None  # (M, P) attention weights, if the decoder has attention
 
 
 class StepModel(Protocol):
-    """A model, or several that speak as one: all that captioning needs of it."""
+    """What decoding needs from a model or an ensemble."""
 
-    def init_state(self, source: Tensor) -> State:
-        """Look at images (B, 3, height, width) and give the state before the first word."""
+    @property
+    def state_parts(self) -> int:
+        """The number of parts of its state."""
         ...
 
-    def step(self, words: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read one word (N,) and give the log-probabilities of the next, (N, V), with the new state."""
+    def init_state(self, source: Tensor) -> State:
+        """Return the initial decoder state of images (B, 3, height, width)."""
+        ...
+
+    def step(self, token_ids: Tensor, state: State) -> tuple[Tensor, State]:
+        """Return log-probabilities (N, V) of the token after `token_ids` (N,), and the state."""
         ...
 
     def log_probs(self, batch: Batch, state: State) -> Tensor:
-        """Read whole captions and give the log-probability of each of their M words, (M,)."""
+        """Return the log-probability (M,) of every target token; `state` is that of B images."""
         ...
 
 
 class Hypothesis(NamedTuple):
-    """One caption that a search has found."""
+    """A caption that a search has generated."""
 
     token_ids: list[int]  # without <bos> and <eos>
-    log_probs: list[float]  # natural logarithm, of each word and of the <eos>
+    log_probs: list[float]  # natural logarithms, of each token and of <eos>
 
     @property
     def log_prob(self) -> float:
-        """Of the whole caption."""
+        """The log-probability of the whole caption."""
         return sum(self.log_probs)
-
-
-def select_state(state: State, index: Tensor) -> State:
-    """Pick rows of every part of the state."""
-    return tuple(part[index] for part in state)

@@ -1,30 +1,34 @@
-"""Average the weights of several models, such as a run's last checkpoints: python scripts/average.py --help."""
+"""Average the weights of several models, such as the last checkpoints of a run.
+
+python scripts/average.py --help
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from command import new_app, run_app
 
 from captioner.config.loading import to_json
 from captioner.config.schema import ModelConfig
-from captioner.errors import UsageError
+from captioner.errors import CaptionerError, UsageError
 from captioner.models.folder import read_model, resolve, write_model
-from captioner.storage import new_folder
+from captioner.storage import atomic_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-OF_TRAINING = {"dropout", "image_dropout"}  # settings that change nothing once a model is trained
+TRAINING_ONLY = {"dropout", "image_dropout"}  # no effect on a trained model
 
-app = new_app()
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.command(
-    epilog="Example: python scripts/average.py runs/x/checkpoint-100 runs/x/checkpoint-200 --output runs/x/average"
+    epilog="Example: python scripts/average.py runs/x/checkpoint-100 runs/x/checkpoint-200 "
+    "--output runs/x/average"
 )
 def average(
     models: Annotated[
@@ -34,62 +38,64 @@ def average(
         Path, typer.Option(metavar="FOLDER", help="Model folder to write.", show_default=False)
     ],
 ) -> None:
-    """Write the model whose every weight is the mean of that weight in the models given.
+    """Write a model whose weights are the means of the weights of the given models.
 
-    They should be checkpoints of one run (Vaswani et al. 2017, "Attention is all you need", section 6.1), or models
-    that were trained on from one and the same (Wortsman et al. 2022, "Model soups"), be it with other objectives (Rame
-    et al. 2023, "Rewarded soups"): models that were trained apart have no meaningful mean. Statistics of batch norms
-    are averaged like weights.
+    Average checkpoints of one run (Vaswani et al. 2017, "Attention is all you need", section 6.1)
+    or models fine-tuned from the same model (Wortsman et al. 2022, "Model soups"), even with
+    different objectives (Rame et al. 2023, "Rewarded soups"). The mean of models that were trained
+    independently is useless. Statistics of batch norms are averaged like weights.
     """
     if output.exists():
-        raise UsageError(f"{output} is there already: choose another --output")
+        raise UsageError(f"{output} exists already: choose another --output")
     folders = [resolve(model) for model in models]
-    (config, vocabulary, first), *others = (read_model(folder) for folder in folders)
-    for folder, (its, words, _) in zip(folders[1:], others, strict=True):
-        difference = difference_of(config, its)
+    (config, vocabulary, state), *others = (read_model(folder) for folder in folders)
+    for folder, (other, words, _) in zip(folders[1:], others, strict=True):
+        difference = difference_of(config, other)
         if words != vocabulary:
-            difference = (
-                f"they do not share a vocabulary ({len(words)} and {len(vocabulary)} words)"
-            )
+            difference = f"their vocabularies differ ({len(words)} and {len(vocabulary)} words)"
         if difference:
             raise UsageError(
-                f"{folder} and {folders[0]} cannot be averaged: {difference}; take models of one run"
+                f"{folder} and {folders[0]} cannot be averaged: {difference}; "
+                "give models of one run"
             )
-    decoding = config.decoding.model_copy(
-        update={"min_confidence": 0.0}
-    )  # until it is calibrated anew
-    with new_folder(output) as place:
+    # The confidence of the average is unknown until it is calibrated.
+    decoding = config.decoding.model_copy(update={"min_confidence": 0.0})
+    with atomic_folder(output) as new:
         write_model(
-            place,
+            new,
             config=config.model_copy(update={"decoding": decoding, "confidence": None}),
             vocabulary=vocabulary,
-            state=mean_of([first, *(state for _, _, state in others)]),
+            state=mean_of([state, *(state for _, _, state in others)]),
         )
     typer.echo(output)
 
 
 def difference_of(config: ModelConfig, other: ModelConfig) -> str:
-    """Name a setting of the encoder or decoder that two models do not share, of those that what they say hangs on."""
-    mine, its = to_json(config), to_json(other)
+    """Describe the first setting of encoder or decoder that changes captions and differs."""
+    first, second = to_json(config), to_json(other)
     for section in ("encoder", "decoder"):
-        for name, value in its[section].items():
-            if value != mine[section][name] and name not in OF_TRAINING:
-                return f"{section}.{name} is {value} in the first and {mine[section][name]} in the second"
+        for name, value in second[section].items():
+            expected = first[section][name]
+            if value != expected and name not in TRAINING_ONLY:
+                return f"{section}.{name} is {value} in the first and {expected} in the second"
     return ""
 
 
 def mean_of(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Average the weights, and take the batch norms' counts of steps, which are whole numbers, from the last model."""
+    """Return the mean of each weight; of integers (step counts of batch norms), the last value."""
     import torch
 
     mean = dict(states[-1])
     for name, last in mean.items():
         if last.is_floating_point():
-            mean[name] = (
-                torch.stack([state[name] for state in states]).double().mean(dim=0).to(last.dtype)
-            )
+            stacked = torch.stack([state[name] for state in states]).double()
+            mean[name] = stacked.mean(dim=0).to(last.dtype)
     return mean
 
 
 if __name__ == "__main__":
-    run_app(app)
+    try:
+        app(prog_name="python scripts/average.py")
+    except CaptionerError as error:
+        typer.echo(f"average: {error}", err=True)
+        sys.exit(error.exit_code)

@@ -1,4 +1,4 @@
-"""Draw the README's picture from examples/, and print its captions as a table: python scripts/draw_examples.py."""
+"""Draw docs/examples.png for the README and print its table: python scripts/draw_examples.py."""
 
 from pathlib import Path
 
@@ -11,11 +11,10 @@ ROOT = Path(__file__).parents[1]
 
 files = find_images([str(ROOT / "examples")])
 captions = [caption.text for caption in Captioner.from_pretrained().caption(files)]
-examples = [Example(file.name, file, ()) for file in files]
 draw_samples(
     ROOT / "docs" / "examples.png",
-    examples,
-    dict(zip([file.name for file in files], captions, strict=True)),
+    [Example(file.name, file, ()) for file in files],
+    {file.name: caption for file, caption in zip(files, captions, strict=True)},
     columns=5,
 )
 for file, caption in zip(files, captions, strict=True):

@@ -1,4 +1,4 @@
-"""What many tests share: a tiny data set, a tiny run on it, and the place of the research data."""
+"""Shared fixtures: a tiny data set, a tiny run on it, and the folder of the research data."""
 
 import os
 from pathlib import Path
@@ -17,9 +17,7 @@ from captioner.models.build import build_model
 from captioner.text.tokenizer import tokenize
 from captioner.text.vocabulary import EOS, Vocabulary
 
-torch.set_num_threads(
-    1
-)  # tiny tensors gain nothing from more, and results do not hang on the machine
+torch.set_num_threads(1)  # fast for tiny tensors, and results do not depend on the machine
 
 
 @pytest.fixture(scope="session")
@@ -32,13 +30,13 @@ def shapes(tmp_path_factory):
 
 @pytest.fixture
 def data_set(tmp_path):
-    """Make a data set of photographs that differ, to put faults into."""
+    """Make a data set of distinct photographs, for tests that damage it."""
     return DataSet(tmp_path / "data")
 
 
 @pytest.fixture
 def tiny(shapes, tmp_path):
-    """Make the config of a run that takes seconds: `tiny(training={...})` lays settings over it."""
+    """Make the config of a run that takes seconds: `tiny(training={...})` changes settings."""
 
     def make(**sections):
         values = {
@@ -75,9 +73,9 @@ def research_data():
 
 @pytest.fixture(scope="session")
 def untrained(shapes, tmp_path_factory):
-    """Make a model folder, `best` in its run, that was never trained: it captions fast, and nonsense."""
+    """Make a model folder, `best` in its run, with random weights."""
     references = load_references(shapes / "captions_train.json").values()
-    captions = [tokenize(caption) for spoken in references for caption in spoken]
+    captions = [tokenize(caption) for texts in references for caption in texts]
     vocabulary = Vocabulary.from_captions(captions, min_count=1)
 
     def make(image_size=32, **decoder):
@@ -87,7 +85,7 @@ def untrained(shapes, tmp_path_factory):
             decoder=DecoderConfig(embed_size=16, hidden_size=16, **decoder),
         )
         model = build_model(config, vocab_size=len(vocabulary))
-        model.decoder.output.bias.data[EOS] = -3  # or it would say nothing at all
+        model.decoder.output.bias.data[EOS] = -3  # else captions would be empty
         folder = tmp_path_factory.mktemp("run") / "best"
         Captioner([model], vocabulary, config, device="cpu").save_pretrained(folder)
         return folder
@@ -97,13 +95,13 @@ def untrained(shapes, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_model(untrained):
-    """One that shows the decoder its image once."""
+    """A model without attention."""
     return untrained()
 
 
 @pytest.fixture(scope="session")
 def attentive_model(untrained):
-    """One that looks at four places of its image before each word."""
+    """A model with attention to a grid of 2 x 2."""
     return untrained(image_size=64, context="attention", attention_size=16)
 
 
@@ -115,7 +113,7 @@ def photo(shapes):
 
 @pytest.fixture
 def run(capsys):
-    """Run a command line; give its exit code, what it printed on stdout, and on stderr."""
+    """Run a command line; return the exit code, stdout and stderr."""
 
     def call(*arguments):
         code = 0

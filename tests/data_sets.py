@@ -1,4 +1,4 @@
-"""A small sound data set to put faults into, made by code."""
+"""A small valid data set, made by code, to put errors into."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from PIL import Image
 
 
 def picture(seed, size=(96, 72)):
-    """Draw coloured clouds: another picture for each seed."""
+    """Draw coloured clouds, different ones for each seed."""
     return Image.frombytes("RGB", (6, 5), random.Random(seed).randbytes(90)).resize(
         size, Image.Resampling.BICUBIC
     )
@@ -24,7 +24,7 @@ def encoded(image, kind="JPEG", **options):
 
 
 def huge_png():
-    """Write the header of an image of 100 megapixels, with next to no pixels."""
+    """Return a PNG whose header claims 100 megapixels, with hardly any data."""
     header = struct.pack(">IIBBBBB", 10_000, 10_000, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100)))
 
@@ -34,7 +34,7 @@ def chunk(name, data):
 
 
 class DataSet:
-    """COCO files for train and dev with a folder of images, to put faults into."""
+    """COCO files for train and dev with a folder of images, to put errors into."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -59,11 +59,11 @@ class DataSet:
         annotations.append({"id": len(annotations), "image_id": number, "caption": caption})
 
     def file(self, number):
-        """Give the bytes of an image."""
+        """Return the bytes of an image file."""
         return (self.folder / "images" / f"{number}.jpg").read_bytes()
 
     def write(self):
-        """Write the annotation files and give a config that names them."""
+        """Write the annotation files and a config that names them; return its path."""
         data = {}
         for split, content in self.content.items():
             path = self.folder / f"{split}.json"

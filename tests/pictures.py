@@ -1,4 +1,4 @@
-"""Pictures to read: good ones, and bytes that only claim to be one."""
+"""Images for tests, and bytes that only start like one."""
 
 import io
 import random
@@ -24,14 +24,14 @@ def chunk(name: bytes, data: bytes) -> bytes:
 
 
 def png(width: int, height: int, depth: int, colour: int, row: bytes, *extra: bytes) -> bytes:
-    """Write a PNG by hand, for what Pillow does not write; with a single row of pixels, whatever the header says."""
+    """Write a PNG that Pillow cannot write: one row of pixels, with any size in the header."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     data = chunk(b"IDAT", zlib.compress(b"\0" + row))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + data + chunk(b"IEND", b"")
 
 
 def scene(width: int = 64, height: int = 48) -> Image.Image:
-    """Red on the left half and blue on the right, green along the top: no two turns of it look alike."""
+    """Draw red left, blue right and green on top: all eight orientations of it differ."""
     image = Image.new("RGB", (width, height), (0, 0, 255))
     image.paste((255, 0, 0), (0, 0, width // 2, height))
     image.paste((0, 255, 0), (0, 0, width, height // 4))

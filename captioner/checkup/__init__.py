@@ -1,1 +1,1 @@
-"""The check of a data set before training: faults, statistics, images that splits share."""
+"""Check a data set before training: errors, statistics, and images that splits share."""

@@ -1,4 +1,4 @@
-"""A data set's check-up: everything that is wrong with it, and what it is like. Knows no config and no page."""
+"""Check the splits of a data set: errors, statistics and leakage between splits."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
-from captioner.checkup.leakage import Inspection, inspect_images, note_shared_images
-from captioner.checkup.statistics import Coverage, SplitStatistics, coverage, describe
+from captioner.checkup.leakage import ImageInfo, read_image_infos, record_shared_images
+from captioner.checkup.statistics import (
+    Coverage,
+    SplitStatistics,
+    compute_statistics,
+    vocabulary_coverage,
+)
 from captioner.console import track
 from captioner.data.datasets import Example
 from captioner.data.problems import Problems
@@ -18,60 +23,62 @@ from captioner.errors import ImageError
 
 
 class Split(NamedTuple):
-    """A part of a data set, as far as it could be read, and what was found wrong on the way."""
+    """A split of a data set, and the problems found while loading it."""
 
     name: str
     examples: Sequence[Example]
-    missing: Collection[Path]  # images of theirs, noted already
-    problems: Problems  # of its annotation file, which it may share with other splits
+    missing: Collection[Path]  # images that do not exist; already in `problems`
+    problems: Problems  # of its annotation file; splits of one file share them
 
 
 @dataclass(frozen=True)
-class Checkup:
-    """What was found."""
+class CheckResult:
+    """The result of a check."""
 
-    problems: list[Problems]  # of each annotation file, and of each two splits
+    problems: list[Problems]  # one for each annotation file, and one for each pair of splits
     splits: dict[str, SplitStatistics]
     vocabulary: list[Coverage]
 
     @property
-    def found(self) -> int:
-        """How many things are wrong."""
-        return sum(len(problem.things) for problems in self.problems for problem in problems)
+    def num_problems(self) -> int:
+        """Return the number of cases of all kinds of problems."""
+        return sum(len(problem.cases) for problems in self.problems for problem in problems)
 
 
-def check(splits: Sequence[Split], *, max_length: int) -> Checkup:
-    """Read every image to its end, count, and compare each two splits.
+def check_splits(splits: Sequence[Split], *, max_length: int) -> CheckResult:
+    """Read every image completely, compute statistics, and compare each pair of splits.
 
     Args:
-        splits: with other names each; the first is the one that a vocabulary is made from.
-        max_length: words of a caption beyond which it is called too long.
+        splits: the splits, with different names. The first one supplies the vocabulary.
+        max_length: largest number of words in a caption that training does not truncate.
     """
-    inspections = _inspect(splits)
-    between = []
-    for one, other in combinations(splits, 2):
-        between.append(Problems(f"{one.name} and {other.name}"))
-        note_shared_images(between[-1], one.examples, other.examples, inspections)
+    infos = _read_images(splits)
+    between_splits = []
+    for first, second in combinations(splits, 2):
+        between_splits.append(Problems(f"{first.name} and {second.name}"))
+        record_shared_images(between_splits[-1], first.examples, second.examples, infos)
     statistics = {
-        split.name: describe(split.examples, inspections, split.problems, max_length=max_length)
+        split.name: compute_statistics(split.examples, infos, split.problems, max_length=max_length)
         for split in splits
     }
-    own = {id(split.problems): split.problems for split in splits}  # each once
-    return Checkup([*own.values(), *between], statistics, coverage(statistics))
+    of_files = {id(split.problems): split.problems for split in splits}  # each once
+    return CheckResult(
+        [*of_files.values(), *between_splits], statistics, vocabulary_coverage(statistics)
+    )
 
 
-def _inspect(splits: Sequence[Split]) -> dict[Path, Inspection]:
-    """Inspect each image once, and note those that cannot be read."""
-    named = ((example.path, split) for split in splits for example in split.examples)
-    owners = {path: split for path, split in named if path not in split.missing}
-    readable = {}
-    found = track(inspect_images(owners), total=len(owners), doing="reading images", unit="images")
-    for (path, split), inspection in zip(owners.items(), found, strict=True):
-        if isinstance(inspection, ImageError):
-            kind = re.split(r"[:(,]", inspection.reason)[
-                0
-            ].strip()  # reasons begin with what is the matter
-            split.problems.add(f"images that cannot be read: {kind}", [inspection])
+def _read_images(splits: Sequence[Split]) -> dict[Path, ImageInfo]:
+    """Read each image once, and record those that cannot be read."""
+    pairs = ((example.path, split) for split in splits for example in split.examples)
+    split_of = {path: split for path, split in pairs if path not in split.missing}
+    results = track(
+        read_image_infos(split_of), total=len(split_of), doing="reading images", unit="images"
+    )
+    infos = {}
+    for (path, split), result in zip(split_of.items(), results, strict=True):
+        if isinstance(result, ImageError):
+            kind = re.split(r"[:(,]", result.reason)[0].strip()  # details follow after : ( or ,
+            split.problems.add_error(f"images that cannot be read: {kind}", [result])
         else:
-            readable[path] = inspection
-    return readable
+            infos[path] = result
+    return infos

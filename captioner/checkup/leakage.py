@@ -1,4 +1,4 @@
-"""Images that two splits share: by their ids, by their content, by their looks. Reads no file."""
+"""Leakage: images that two splits share, by id, by content, or as near-duplicates."""
 
 from __future__ import annotations
 
@@ -17,147 +17,142 @@ from captioner.data.images import Header, map_ahead, read_header, read_image
 from captioner.data.problems import Problems
 from captioner.errors import ImageError
 
-THREADS = 4  # more only wait for each other: a header is read by Python itself
-COLUMNS, ROWS = (
-    9,
-    8,
-)  # of a thumbnail: dHash compares each of eight parts of a row with the one before
-ENOUGH = 36  # pixels of the short side from which thumbnails are made: four for each of their parts
+THREADS = 4  # more do not help: headers are read in Python code, by one thread at a time
+COLUMNS, ROWS = 9, 8  # of a thumbnail; dHash compares the neighbours in each row
+MIN_SIDE = 36  # decoded pixels of the short side; thumbnails average over at least 4 each
 
+MAX_DISTANCE = 8
+"""Largest number of differing bits, of 64, between the hashes of near-duplicates."""
 
-class Inspection(NamedTuple):
-    """What was found in an image that can be read to its end."""
+MIN_CORRELATION = 0.95
+"""Smallest correlation between the thumbnails (216 values) of near-duplicates."""
 
-    header: Header
-    content: bytes  # SHA-256 of the file
-    thumbnail: bytes  # (ROWS, COLUMNS, 3) RGB
-
-
-def inspect_images(paths: Iterable[Path]) -> Iterator[Inspection | ImageError]:
-    """Inspect files in threads, in order.
-
-    Each is decoded to its end, since nothing else finds all truncated files; a JPEG at an eighth of its size or a
-    little above, which costs little more than reading it.
-    """
-    return map_ahead(_inspect, paths, threads=THREADS)
-
-
-def _inspect(path: Path) -> Inspection | ImageError:
-    try:
-        header = read_header(path)
-        picture = read_image(path, at_least=ENOUGH)
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").digest()
-    except ImageError as error:
-        return error
-    except OSError as error:
-        return ImageError(str(path), (error.strerror or "cannot be read").lower())
-    return Inspection(
-        header, content, picture.resize((COLUMNS, ROWS), Image.Resampling.BOX).tobytes()
-    )
-
-
-def note_shared_images(
-    problems: Problems,
-    one: Sequence[Example],
-    other: Sequence[Example],
-    inspections: Mapping[Path, Inspection],
-) -> None:
-    """Note each image of `other` that stands in `one` too: by id; else by content; else by its looks.
-
-    Ids that were counted from 1 for each split are no sign: the same id on other content is another image.
-    """
-
-    def content(example: Example) -> bytes | None:
-        return inspections[example.path].content if example.path in inspections else None
-
-    ids = {example.image_id: example for example in one}
-    contents = {content(example): example for example in one if content(example)}
-    unlike = []
-    for example in other:
-        named, same = ids.get(example.image_id), contents.get(content(example))
-        if named and (
-            content(named) == content(example) or None in (content(named), content(example))
-        ):
-            problems.tolerate("images in both splits, by id", [repr(example.image_id)])
-        elif same:
-            problems.tolerate("images in both splits, by content", [_pair(same, example)])
-        else:
-            unlike.append(example)
-    known = [example for example in one if example.path in inspections]
-    asked = [example for example in unlike if example.path in inspections]
-    looks = [
-        stack([inspections[example.path].thumbnail for example in examples])
-        for examples in (known, asked)
-    ]
-    for twin in twins(*looks):
-        kind = "near-duplicates in both splits, whose dHash and thumbnail are nearly the same"
-        pair = _pair(known[twin.known], asked[twin.asked])
-        problems.tolerate(kind, [f"{pair} ({twin.bits} bits, correlation {twin.correlation:.3f})"])
-
-
-def _pair(one: Example, other: Example) -> str:
-    return f"{one.image_id!r} and {other.image_id!r}"
-
-
-NEAR = 8
-"""Bits of 64 in which the hashes of near-duplicates differ at most."""
-
-ALIKE = 0.95
-"""Correlation of their thumbnails' 216 values, at least."""
-
-LUMINANCE = (0.299, 0.587, 0.114)
-BLOCK = 4_000_000  # pairs compared at a time: 32 MB
+LUMINANCE = (0.299, 0.587, 0.114)  # of R, G, B (ITU-R BT.601)
+BLOCK_SIZE = 4_000_000  # pairs compared at a time, 32 MB
 
 Thumbnails = NDArray[np.uint8]
 """(n, ROWS, COLUMNS, 3) RGB."""
 
 
-class Twin(NamedTuple):
-    """Two pictures that look alike, by their places in what was compared."""
+class ImageInfo(NamedTuple):
+    """What the check needs to know of a readable image."""
 
-    known: int
-    asked: int
-    bits: int  # in which their hashes differ
-    correlation: float
+    header: Header
+    sha256: bytes  # of the file
+    thumbnail: bytes  # (ROWS, COLUMNS, 3) RGB
+
+
+def read_image_infos(paths: Iterable[Path]) -> Iterator[ImageInfo | ImageError]:
+    """Read image files in threads and yield the results in order.
+
+    Each image is decoded completely, the only way to find all truncated files. A JPEG is decoded
+    at about an eighth of its size, which takes little longer than reading the file.
+    """
+    return map_ahead(_read_image_info, paths, threads=THREADS)
+
+
+def _read_image_info(path: Path) -> ImageInfo | ImageError:
+    try:
+        header = read_header(path)
+        image = read_image(path, min_side=MIN_SIDE)
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").digest()
+    except ImageError as error:
+        return error
+    except OSError as error:
+        return ImageError(str(path), (error.strerror or "cannot be read").lower())
+    thumbnail = image.resize((COLUMNS, ROWS), Image.Resampling.BOX)
+    return ImageInfo(header, sha256, thumbnail.tobytes())
+
+
+def record_shared_images(
+    problems: Problems,
+    first: Sequence[Example],
+    second: Sequence[Example],
+    infos: Mapping[Path, ImageInfo],
+) -> None:
+    """Record each image of `second` that is in `first` too: by id, else content, else thumbnail.
+
+    The same id with different content is not reported: some data sets number each split from 1.
+    """
+
+    def content(example: Example) -> bytes | None:
+        return infos[example.path].sha256 if example.path in infos else None
+
+    by_id = {example.image_id: example for example in first}
+    by_content = {content(example): example for example in first if content(example)}
+    unmatched = []
+    for example in second:
+        same_id, same_content = by_id.get(example.image_id), by_content.get(content(example))
+        # An image that cannot be read may have the same content.
+        if same_id and len({content(same_id), content(example)} - {None}) < 2:
+            problems.add_warning("images in both splits, by id", [repr(example.image_id)])
+        elif same_content:
+            problems.add_warning(
+                "images in both splits, by content", [_pair(same_content, example)]
+            )
+        else:
+            unmatched.append(example)
+    readable = [[it for it in examples if it.path in infos] for examples in (first, unmatched)]
+    thumbnails = [stack([infos[it.path].thumbnail for it in examples]) for examples in readable]
+    for found in find_near_duplicates(*thumbnails):
+        pair = _pair(readable[0][found.reference], readable[1][found.query])
+        case = f"{pair} ({found.distance} bits, correlation {found.correlation:.3f})"
+        problems.add_warning("near-duplicates in both splits, by dHash and thumbnail", [case])
+
+
+def _pair(first: Example, second: Example) -> str:
+    return f"{first.image_id!r} and {second.image_id!r}"
+
+
+class NearDuplicate(NamedTuple):
+    """A query image and the reference image that it nearly equals."""
+
+    reference: int  # index
+    query: int  # index
+    distance: int  # number of bits in which their hashes differ
+    correlation: float  # of their thumbnails
 
 
 def stack(thumbnails: Sequence[bytes]) -> Thumbnails:
-    """Give thumbnails (n, ROWS, COLUMNS, 3) from their bytes."""
+    """Return thumbnails as one array (n, ROWS, COLUMNS, 3)."""
     return np.frombuffer(b"".join(thumbnails), dtype=np.uint8).reshape(-1, ROWS, COLUMNS, 3)
 
 
 def difference_hashes(thumbnails: Thumbnails) -> NDArray[np.uint64]:
-    """Give the dHash (n,) of each."""
+    """Compute the dHash (n,) of thumbnails: 1 where a pixel is brighter than its left neighbour."""
     grey = thumbnails @ np.array(LUMINANCE, dtype=np.float32)  # (n, ROWS, COLUMNS)
     bits = np.packbits(grey[..., 1:] > grey[..., :-1], axis=-1)  # (n, ROWS, 1)
     return bits.reshape(-1, ROWS).view(np.uint64).ravel()
 
 
-def twins(known: Thumbnails, asked: Thumbnails) -> Iterator[Twin]:
-    """Give, for each picture `asked` for that looks like any `known` one, the one that it looks like most.
+def find_near_duplicates(references: Thumbnails, queries: Thumbnails) -> Iterator[NearDuplicate]:
+    """Yield the best reference for each query that is a near-duplicate of any.
 
-    All hashes are compared with all, block by block: little memory, and no pair is missed.
+    All hashes are compared with each other, in blocks that need little memory.
     """
-    hashes, others = difference_hashes(known), difference_hashes(asked)
-    rows = max(1, BLOCK // max(1, len(known)))
-    starts = range(0, len(asked), rows)
+    reference_hashes = difference_hashes(references)  # (r,)
+    query_hashes = difference_hashes(queries)  # (q,)
+    rows = max(1, BLOCK_SIZE // max(1, len(references)))
+    starts = range(0, len(queries), rows)
     for start in track(starts, total=len(starts), doing="comparing splits", unit="blocks"):
-        bits = np.bitwise_count(others[start : start + rows, None] ^ hashes)  # (rows, known)
-        near = bits <= NEAR
-        for row in np.flatnonzero(near.any(axis=1)):
-            candidates = np.flatnonzero(near[row])
-            alike = _correlations(known[candidates], asked[start + row])  # (candidates,)
-            best = int(alike.argmax())
-            if alike[best] >= ALIKE:
-                chosen = int(candidates[best])
-                yield Twin(chosen, start + int(row), int(bits[row, chosen]), float(alike[best]))
+        # (rows, r)
+        distances = np.bitwise_count(query_hashes[start : start + rows, None] ^ reference_hashes)
+        is_near = distances <= MAX_DISTANCE
+        for row in np.flatnonzero(is_near.any(axis=1)):
+            candidates = np.flatnonzero(is_near[row])
+            correlations = _correlate(references[candidates], queries[start + row])  # (candidates,)
+            best = int(correlations.argmax())
+            if correlations[best] >= MIN_CORRELATION:
+                reference = int(candidates[best])
+                distance, correlation = int(distances[row, reference]), float(correlations[best])
+                yield NearDuplicate(reference, start + int(row), distance, correlation)
 
 
-def _correlations(many: Thumbnails, one: Thumbnails) -> NDArray[np.float32]:
-    """Correlate thumbnails (n, ROWS, COLUMNS, 3) with one (ROWS, COLUMNS, 3); an even surface with nothing."""
-    values = many.reshape(len(many), -1).astype(np.float32)  # (n, ROWS * COLUMNS * 3)
+def _correlate(thumbnails: Thumbnails, thumbnail: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Compute the correlation (n,) of thumbnails with one (ROWS, COLUMNS, 3); 0 if it is plain."""
+    values = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)  # (n, ROWS * COLUMNS * 3)
     values -= values.mean(axis=1, keepdims=True)
-    other = one.ravel().astype(np.float32) - one.mean(dtype=np.float32)
-    size = np.linalg.norm(values, axis=1) * np.linalg.norm(other)
-    return values @ other / np.maximum(size, 1e-6)  # type: ignore[no-any-return]
+    other = thumbnail.ravel().astype(np.float32) - thumbnail.mean(dtype=np.float32)
+    norms = np.linalg.norm(values, axis=1) * np.linalg.norm(other)  # (n,)
+    return values @ other / np.maximum(norms, 1e-6)  # type: ignore[no-any-return]

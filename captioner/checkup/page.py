@@ -1,4 +1,4 @@
-"""A data set's check-up → one HTML file without scripts, that asks for nothing. All text is escaped."""
+"""The result of a check as one HTML file, without scripts or requests; all text is escaped."""
 
 from __future__ import annotations
 
@@ -8,61 +8,63 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from captioner.checkup.check import Checkup
+from captioner.checkup.check import CheckResult
 from captioner.checkup.statistics import SplitStatistics
-from captioner.checkup.text import facts, kept_if_seen, verdict
-from captioner.data.problems import SHOWN
+from captioner.checkup.text import describe_count, describe_split
+from captioner.data.problems import MAX_EXAMPLES
 from captioner.report.bars import histogram
-from captioner.report.page import style
-from captioner.storage import new_file
+from captioner.report.page import read_stylesheet
+from captioner.storage import atomic_file
 
 
-def write_checkup(path: Path, checkup: Checkup, *, title: str) -> None:
-    """Write the page, whole or not at all.
+def write_page(path: Path, result: CheckResult, *, title: str) -> None:
+    """Write the page to a file, completely or not at all.
 
     Raises:
         CaptionerError: the file cannot be written.
     """
-    page = (files(__package__) / "checkup.html").read_text(encoding="utf-8")
-    head, _, tail = page.replace("{{ style }}", style(__package__, "checkup.css")).partition(
-        "{{ body }}"
+    template = (files(__package__) / "checkup.html").read_text(encoding="utf-8")
+    head, _, tail = template.partition("{{ body }}")
+    head = (
+        head.replace("{{ style }}", read_stylesheet(__package__, "checkup.css"))
+        .replace("{{ title }}", _escape(title))
+        .replace("{{ count }}", describe_count(result))
     )
-    head = head.replace("{{ title }}", _text(title)).replace("{{ verdict }}", verdict(checkup))
-    parts = [*_complaints(checkup), *_splits(checkup), *_vocabulary(checkup)]
-    with new_file(path) as file:
-        file.write("\n".join([head, *parts, tail]))
+    body = [*_problems(result), *_splits(result), *_vocabulary(result)]
+    with atomic_file(path) as file:
+        file.write("\n".join([head, *body, tail]))
 
 
-def _text(text: object) -> str:
-    """Escape text for HTML; half a letter, which UTF-8 cannot hold, becomes a question mark."""
+def _escape(text: object) -> str:
+    """Escape text for HTML. Lone surrogates, which UTF-8 cannot encode, become question marks."""
     return escape(str(text).encode("utf-8", "replace").decode("utf-8"))
 
 
-def _complaints(checkup: Checkup) -> Iterator[str]:
-    for problems in checkup.problems:
+def _problems(result: CheckResult) -> Iterator[str]:
+    for problems in result.problems:
         for problem in problems:
-            yield f"<details><summary><b>{len(problem.things):,}</b> {_text(problem.kind)} "
-            yield f"<small>{_text(problems.source)}</small></summary><ul>"
-            yield from (f"<li>{_text(example)}</li>" for example in problem.examples)
-            more = len(problem.things) - SHOWN
-            yield f"</ul>{f'<p>and {more:,} more</p>' if more > 0 else ''}</details>"
+            yield f"<details><summary><b>{len(problem.cases):,}</b> {_escape(problem.kind)} "
+            yield f"<small>{_escape(problems.source)}</small></summary><ul>"
+            yield from (f"<li>{_escape(example)}</li>" for example in problem.examples)
+            hidden = len(problem.cases) - MAX_EXAMPLES
+            yield f"</ul>{f'<p>and {hidden:,} more</p>' if hidden > 0 else ''}</details>"
 
 
-def _splits(checkup: Checkup) -> Iterator[str]:
+def _splits(result: CheckResult) -> Iterator[str]:
     yield '<div class="splits">'
-    for name, split in checkup.splits.items():
-        yield f"<section><h2>{_text(name)}</h2><dl>"
-        yield from (f"<dt>{what}</dt><dd>{_text(text)}</dd>" for what, text in facts(split).items())
+    for name, split in result.splits.items():
+        yield f"<section><h2>{_escape(name)}</h2><dl>"
+        statistics = describe_split(split).items()
+        yield from (f"<dt>{label}</dt><dd>{_escape(text)}</dd>" for label, text in statistics)
         yield "</dl>"
-        for what, counts in _measures(split).items():
-            if len(counts) > 1:  # a single value is said above
-                yield f"<h3>{what}</h3>{histogram(counts, what)}"
+        for label, counts in _histograms(split).items():
+            if len(counts) > 1:  # a single value is in the list above
+                yield f"<h3>{label}</h3>{histogram(counts, label)}"
         yield "</section>"
     yield "</div>"
 
 
-def _measures(split: SplitStatistics) -> dict[str, Counter[int]]:
-    """Give what histograms are drawn of."""
+def _histograms(split: SplitStatistics) -> dict[str, Counter[int]]:
     widths: Counter[int] = Counter()
     heights: Counter[int] = Counter()
     for (width, height), count in split.sizes.items():
@@ -76,11 +78,12 @@ def _measures(split: SplitStatistics) -> dict[str, Counter[int]]:
     }
 
 
-def _vocabulary(checkup: Checkup) -> Iterator[str]:
-    names = list(checkup.splits)
-    yield f"<h2>Vocabulary of {_text(names[0])}</h2><table><tr><th>a word is kept if seen</th><th>words</th>"
-    yield "".join(f"<th>known of {_text(name)}</th>" for name in names) + "</tr>"
-    for row in checkup.vocabulary:
+def _vocabulary(result: CheckResult) -> Iterator[str]:
+    names = list(result.splits)
+    yield f"<h2>Vocabulary of {_escape(names[0])}</h2>"
+    yield "<table><tr><th>minimum count</th><th>words</th>"
+    yield "".join(f"<th>coverage of {_escape(name)}</th>" for name in names) + "</tr>"
+    for row in result.vocabulary:
         shares = "".join(f"<td>{100 * row.shares[name]:.1f} %</td>" for name in names)
-        yield f"<tr><td>{kept_if_seen(row)}</td><td>{row.words:,}</td>{shares}</tr>"
+        yield f"<tr><td>{row.min_count}</td><td>{row.words:,}</td>{shares}</tr>"
     yield "</table>"

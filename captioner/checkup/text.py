@@ -1,4 +1,4 @@
-"""A data set's check-up as plain values, and as text for a terminal."""
+"""The result of a check as JSON and as text for a terminal."""
 
 from __future__ import annotations
 
@@ -6,116 +6,103 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from captioner.checkup.check import Checkup
-from captioner.checkup.statistics import Coverage, SplitStatistics
+from captioner.checkup.check import CheckResult
+from captioner.checkup.statistics import SplitStatistics
 from captioner.console import one_line
-from captioner.data.problems import SHOWN
+from captioner.data.problems import MAX_EXAMPLES
 
-COMMONEST = 5  # sizes and modes that are named
+MAX_NAMED = 5  # image sizes and modes
 
 
-def as_values(checkup: Checkup) -> dict[str, Any]:
-    """Give all of it as JSON holds it; shares are fractions."""
+def to_json(result: CheckResult) -> dict[str, Any]:
+    """Return the result as JSON values; shares are fractions."""
     return {
-        "found": checkup.found,
+        "found": result.num_problems,
         "problems": [
             {
                 "source": str(problems.source),
                 "kind": problem.kind,
-                "stops_training": problem.grave,
-                "count": len(problem.things),
+                "stops_training": problem.is_error,
+                "count": len(problem.cases),
                 "examples": problem.examples,
             }
-            for problems in checkup.problems
+            for problems in result.problems
             for problem in problems
         ],
-        "splits": {name: _values_of(split) for name, split in checkup.splits.items()},
-        "vocabulary": [row._asdict() for row in checkup.vocabulary],
+        "splits": {name: _statistics_to_json(split) for name, split in result.splits.items()},
+        "vocabulary": [row._asdict() for row in result.vocabulary],
     }
 
 
-def _values_of(split: SplitStatistics) -> dict[str, Any]:
+def _statistics_to_json(split: SplitStatistics) -> dict[str, Any]:
     return {
         "images": split.images,
         "captions": split.captions,
         "captions_per_image": dict(sorted(split.captions_per_image.items())),
         "words_per_caption": dict(sorted(split.words_per_caption.items())),
-        "sizes": {
-            f"{width} x {height}": count for (width, height), count in split.sizes.most_common()
-        },
+        "sizes": dict(_size_counts(split).most_common()),
         "modes": dict(split.modes.most_common()),
     }
 
 
-def as_text(checkup: Checkup) -> str:
-    """Write it for people: what the data are like, then what is wrong."""
-    return "\n".join([*_likeness(checkup), "", *_complaints(checkup)])
+def to_text(result: CheckResult) -> str:
+    """Return the statistics and then the problems as lines of text."""
+    return "\n".join([*_statistics_lines(result), "", *_problem_lines(result)])
 
 
-def facts(split: SplitStatistics) -> dict[str, str]:
-    """Say in a line each what a split is like."""
-    sizes = Counter(
-        {f"{width} x {height}": count for (width, height), count in split.sizes.items()}
-    )
+def describe_split(split: SplitStatistics) -> dict[str, str]:
+    """Return the statistics of a split, each as a label and a text of one line."""
     return {
         "images": f"{split.images:,}",
         "captions": f"{split.captions:,}",
-        "captions per image": _spread(split.captions_per_image),
-        "words per caption": _spread(split.words_per_caption),
-        "image sizes": _commonest(sizes),
-        "image modes": _commonest(split.modes),
+        "captions per image": _range(split.captions_per_image),
+        "words per caption": _range(split.words_per_caption),
+        "image sizes": _most_common(_size_counts(split)),
+        "image modes": _most_common(split.modes),
     }
 
 
-def verdict(checkup: Checkup) -> str:
-    """Say how much is wrong."""
-    return (
-        f"{checkup.found:,} problem{'s' * (checkup.found != 1)}" if checkup.found else "no problems"
-    )
+def describe_count(result: CheckResult) -> str:
+    """Return the number of problems, as in "1 problem"."""
+    count = result.num_problems
+    return f"{count:,} problem{'s' * (count > 1)}" if count else "no problems"
 
 
-def kept_if_seen(row: Coverage) -> str:
-    """Say how often a word has to be seen."""
-    return f"{row.min_count} time{'s' * (row.min_count > 1)}"
-
-
-def _likeness(checkup: Checkup) -> Iterator[str]:
-    for name, split in checkup.splits.items():
+def _statistics_lines(result: CheckResult) -> Iterator[str]:
+    for name, split in result.splits.items():
         yield one_line(name)
-        yield from (f"  {what:<20}{text}" for what, text in facts(split).items())
-    names = list(checkup.splits)
-    yield f"vocabulary of {one_line(names[0])}, and the share of all words that it knows"
-    yield f"  {'a word is kept if seen':<24}{'words':>8}  " + "  ".join(
-        f"{one_line(name):>12}" for name in names
-    )
-    for row in checkup.vocabulary:
-        shares = "  ".join(f"{100 * row.shares[name]:>10.1f} %" for name in names)
-        yield f"  {kept_if_seen(row):<24}{row.words:>8,}  {shares}"
+        yield from (f"  {label:<20}{text}" for label, text in describe_split(split).items())
+    names = [one_line(name) for name in result.splits]
+    yield f"vocabulary of {names[0]}, and the share of each split's words that it covers"
+    yield f"  {'minimum count':<24}{'words':>8}  " + "  ".join(f"{name:>12}" for name in names)
+    for row in result.vocabulary:
+        shares = "  ".join(f"{100 * row.shares[name]:>10.1f} %" for name in result.splits)
+        yield f"  {row.min_count:<24}{row.words:>8,}  {shares}"
 
 
-def _complaints(checkup: Checkup) -> Iterator[str]:
-    yield verdict(checkup)
-    for problems in checkup.problems:
+def _problem_lines(result: CheckResult) -> Iterator[str]:
+    yield describe_count(result)
+    for problems in result.problems:
         for problem in problems:
-            yield f"{problems.source}: {problem.kind}: {len(problem.things):,}"
+            yield f"{problems.source}: {problem.kind}: {len(problem.cases):,}"
             yield from (f"  {one_line(example)}" for example in problem.examples)
-            if len(problem.things) > SHOWN:
-                yield f"  and {len(problem.things) - SHOWN:,} more"
+            if len(problem.cases) > MAX_EXAMPLES:
+                yield f"  and {len(problem.cases) - MAX_EXAMPLES:,} more"
 
 
-def _spread(counts: Counter[int]) -> str:
+def _size_counts(split: SplitStatistics) -> Counter[str]:
+    return Counter({f"{width} x {height}": count for (width, height), count in split.sizes.items()})
+
+
+def _range(counts: Counter[int]) -> str:
     if not counts:
         return "none"
     values = sorted(counts.elements())
-    median = values[len(values) // 2]
-    return (
-        f"{values[0]} to {values[-1]}, median {median}" if values[0] < values[-1] else f"{median}"
-    )
+    low, median, high = values[0], values[len(values) // 2], values[-1]
+    return f"{low} to {high}, median {median}" if low < high else str(median)
 
 
-def _commonest(counts: Counter[str]) -> str:
-    named = ", ".join(f"{name} ({count:,})" for name, count in counts.most_common(COMMONEST))
-    return (
-        named + (f" and {len(counts) - COMMONEST:,} others" if len(counts) > COMMONEST else "")
-        or "none"
-    )
+def _most_common(counts: Counter[str]) -> str:
+    named = ", ".join(f"{name} ({count:,})" for name, count in counts.most_common(MAX_NAMED))
+    others = len(counts) - MAX_NAMED
+    return f"{named} and {others:,} others" if others > 0 else named or "none"

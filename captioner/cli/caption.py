@@ -1,105 +1,172 @@
-"""Caption files, and write down what was said."""
+"""`captioner caption`: caption image files."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from captioner.captions import Caption
+from captioner.captions import Caption, ImageId, Word
+from captioner.cli.options import (
+    ExplainOption,
+    JsonOption,
+    ModelsOption,
+    ReportOption,
+    load_captioner,
+    with_options,
+)
 from captioner.config.loading import to_json
-from captioner.config.schema import DeviceName, PrecisionName
-from captioner.console import console, one_line, readable
+from captioner.config.schema import DecodingConfig, InferenceConfig
+from captioner.console import console, one_line, skip_unreadable
 from captioner.data.images import find_images
 from captioner.errors import UsageError
-from captioner.models.folder import weights_digest
-from captioner.report.build import check_report, report_captions
-from captioner.results.files import check_destination
-from captioner.results.resumable import resumable_results
+
+if TYPE_CHECKING:
+    from captioner.results.resumable import ResumableResults
+
+EXAMPLE = "captioner caption photo.jpg holiday/ 'archive/*.png' --output captions.json"
+
+OutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Also write COCO results (.json) or JSON lines (.jsonl); after an interruption, "
+        "the same command continues from FILE.part.",
+        show_default=False,
+    ),
+]
 
 
-def caption_files(
-    paths: Sequence[str],
-    *,
-    models: Sequence[Path] = (),
-    decoding: Mapping[str, object] | None = None,
-    batch_size: int = 16,
-    device: DeviceName = "auto",
-    precision: PrecisionName = "auto",
-    output: Path | None = None,
-    report: Path | None = None,
-    explain: bool = False,
-    as_json: bool = False,
-) -> int:
-    """Print the captions of every image as soon as they are known; name those that cannot be read on stderr.
+@with_options
+def caption(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...", help="Image files, folders and globs.", show_default=False
+        ),
+    ],
+    decoding: dict[str, object],
+    inference: InferenceConfig,
+    model: ModelsOption = None,
+    output: OutputOption = None,
+    report: ReportOption = None,
+    explain: ExplainOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Caption images.
 
-    With `output`, an interrupted run is gone on with, unless there is to be a report: that needs every caption's words.
-
-    Returns:
-        How many images could not be read.
+    Prints each path and its caption, separated by a tab. Settings you leave out keep the model
+    folder's defaults.
     """
+    _check_outputs(output, report, explain=explain, as_json=as_json)
+    files = find_images(paths)
+    captioner = load_captioner(model, inference)
+    settings = captioner.decoding_config(decoding)
+    captioned: dict[Path, Caption] = {}  # for a report only: it would grow with the images
+    num_read = num_abstained = 0
+    with _open_results(output, files, model, settings, resume=not report) as results:
+        remaining = _remaining(files, results.captions if results else {})
+        stream = captioner.stream(
+            remaining, decoding=settings, explain=explain, batch_size=inference.batch_size
+        )
+        for file, generated in skip_unreadable(remaining, stream, doing="captioning"):
+            _print(file, generated, several=settings.captions > 1, as_json=as_json)
+            num_read += 1
+            num_abstained += generated.abstained
+            if results and not generated.abstained:
+                results.add(str(file), generated.text)
+            if report:
+                captioned[file] = generated
+    if report:
+        from captioner.report.build import report_captions
+
+        report_captions(
+            report,
+            captioned,
+            models=model or [],
+            config=captioner.config,
+            decoding=settings,
+        )
+    _finish(len(files), num_abstained=num_abstained, num_failed=len(remaining) - num_read)
+
+
+def _check_outputs(
+    output: Path | None, report: Path | None, *, explain: bool, as_json: bool
+) -> None:
+    """Raise an error, before any captioning, if something cannot be written."""
     if explain and not (report or as_json):
-        raise UsageError("--explain is shown by --report or --json: add one of them")
+        raise UsageError("--explain has no effect without --report or --json: add one of them")
     if output:
+        from captioner.results.files import check_destination
+
         check_destination(output)
     if report:
+        from captioner.report.build import check_report
+
         check_report(report)
-    files = find_images(paths)
-    from captioner.inference.captioner import (
-        Captioner,
-    )  # imports torch, which a wrong path should not wait for
 
-    captioner = Captioner.from_pretrained(*models, device=device, precision=precision)
-    asked = captioner.decoding(decoding)
-    captioned: dict[Path, Caption] = {}  # only for a report: they would grow with the images
-    unsure = read = 0
-    made_by = {
-        "weights": [weights_digest(model) for model in models or (None,)],
-        "decoding": to_json(asked),
+
+def _open_results(
+    output: Path | None,
+    files: Sequence[Path],
+    models: Sequence[Path] | None,
+    decoding: DecodingConfig,
+    *,
+    resume: bool,
+) -> AbstractContextManager[ResumableResults | None]:
+    """Return the results to add captions to, with those of an interrupted run; None: no output."""
+    if output is None:
+        return nullcontext()
+    from captioner.models.folder import BUNDLED, weights_digest
+    from captioner.results.resumable import resumable_results
+
+    provenance = {
+        "weights": [weights_digest(folder) for folder in models or [BUNDLED]],
+        "decoding": to_json(decoding),
     }
-    with resumable_results(
-        output, [str(file) for file in files], made_by=made_by, go_on=not report
-    ) as results:
-        left = [file for file in files if str(file) not in results.captions]
-        if there := len(files) - len(left):
-            console.print(
-                f"captioner: an interrupted run captioned {there:,} of {len(files):,} images: going on"
-            )
-        stream = captioner.stream(left, decoding=asked, explain=explain, batch_size=batch_size)
-        for file, caption in readable(left, stream, doing="captioning"):
-            _show(file, caption, several=asked.captions > 1, as_json=as_json)
-            read += 1
-            unsure += caption.abstained
-            if not caption.abstained:
-                results.add(str(file), caption.text)
-            if report:
-                captioned[file] = caption
-    if report:
-        report_captions(report, captioned, models=models, config=captioner.config, asked=asked)
-    if unsure:
-        console.print(
-            f"captioner: {unsure} of {len(files)} captions are not shown: their confidence is too low"
-        )
-    if failed := len(left) - read:
-        console.print(
-            f"captioner: {failed} of {len(files)} images could not be read, the others are captioned"
-        )
-    return failed
+    images = [str(file) for file in files]
+    return resumable_results(output, images, provenance=provenance, resume=resume)
 
 
-def _show(file: Path, caption: Caption, *, several: bool, as_json: bool) -> None:
+def _remaining(files: Sequence[Path], captions: Mapping[ImageId, str]) -> list[Path]:
+    """Return the files that an interrupted run did not caption, and report the number of others."""
+    remaining = [file for file in files if str(file) not in captions]
+    if num_done := len(files) - len(remaining):
+        console.print(
+            f"captioner: an interrupted run captioned {num_done:,} of {len(files):,} images: "
+            "continuing"
+        )
+    return remaining
+
+
+def _finish(num_files: int, *, num_abstained: int, num_failed: int) -> None:
+    """Report how many images have no caption; raise `Exit` if some cannot be read."""
+    if num_abstained:
+        console.print(
+            f"captioner: {num_abstained} of {num_files} captions are not shown: low confidence"
+        )
+    if num_failed:
+        console.print(
+            f"captioner: {num_failed} of {num_files} images could not be read, "
+            "the others are captioned"
+        )
+        raise typer.Exit(3)
+
+
+def _print(file: Path, caption: Caption, *, several: bool, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps({"image": str(file), **as_values(caption, several=several)}))
+        typer.echo(json.dumps({"image": str(file), **_to_json(caption, several=several)}))
         return
-    for one in (caption, *caption.others):
-        typer.echo(f"{one_line(file)}\t{'' if one.abstained else one.text}")
+    for each in (caption, *caption.others):
+        typer.echo(f"{one_line(file)}\t{'' if each.abstained else each.text}")
 
 
-def as_values(caption: Caption, *, several: bool = False) -> dict[str, Any]:
-    """Give a caption as JSON holds it; with `several`, all captions of the image under "captions"."""
+def _to_json(caption: Caption, *, several: bool = False) -> dict[str, Any]:
+    """Return a caption as JSON values; with `several`, all of the image's are in "captions"."""
     values: dict[str, Any] = {
         "caption": None if caption.abstained else caption.text,
         "log_prob": caption.log_prob,
@@ -108,16 +175,13 @@ def as_values(caption: Caption, *, several: bool = False) -> dict[str, Any]:
         values["confidence"] = caption.confidence
     if caption.explanation is not None:
         values["explanation"] = caption.explanation
-    values["words"] = (
-        []
-        if caption.abstained
-        else [
-            {"word": word.text, "log_prob": word.log_prob}
-            | ({} if word.confidence is None else {"confidence": word.confidence})
-            | ({} if word.heat is None else {"heat": word.heat})
-            for word in caption.words
-        ]
-    )
+    values["words"] = [] if caption.abstained else [_word_to_json(word) for word in caption.words]
     if several:
-        values["captions"] = [as_values(one) for one in (caption, *caption.others)]
+        values["captions"] = [_to_json(each) for each in (caption, *caption.others)]
     return values
+
+
+def _word_to_json(word: Word) -> dict[str, Any]:
+    optional = {"confidence": word.confidence, "heat": word.heat}
+    given = {name: value for name, value in optional.items() if value is not None}
+    return {"word": word.text, "log_prob": word.log_prob, **given}

@@ -1,18 +1,20 @@
-"""Look a data set over before it is trained on: what is wrong with it, and what it is like."""
+"""`captioner check`: find the mistakes of a data set before training, and describe it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from captioner.checkup.check import Split, check
-from captioner.checkup.page import write_checkup
-from captioner.checkup.text import as_text, as_values
+from captioner.checkup.check import Split, check_splits
+from captioner.checkup.page import write_page
+from captioner.checkup.text import to_json, to_text
+from captioner.cli.options import ImagesOption, SettingsArgument
 from captioner.config.schema import Config, DataConfig, SourceConfig
-from captioner.data.datasets import hold_out, read_examples
+from captioner.config.sources import split_sources
+from captioner.data.datasets import load_with_problems, train_dev_split
 from captioner.data.formats import split_names
 from captioner.data.problems import Problems
 from captioner.data.shapes import draw_shapes
@@ -20,59 +22,71 @@ from captioner.errors import UsageError
 from captioner.report.build import check_report
 from captioner.training.settings import load_config
 
+EXAMPLE = "captioner check photos/captions.jsonl --html checkup.html"
 
-def check_data(
-    source: Path,
-    *,
-    settings: Sequence[str] = (),
-    images: Path | None = None,
-    page: Path | None = None,
-    as_json: bool = False,
-) -> int:
-    """Check the splits of a config (.yaml), or of an annotation file of any format, and print what was found.
 
-    Returns:
-        How many things are wrong.
+def check(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG|ANNOTATIONS",
+            help="A config (.yaml): check and compare train and dev; or annotations of any format.",
+            show_default=False,
+        ),
+    ],
+    settings: SettingsArgument = None,
+    images: ImagesOption = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html", help="Also write a page with histograms.", show_default=False
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Check a data set.
 
-    Raises:
-        UsageError: something cannot be read at all.
+    Prints errors in annotations and images, images that splits share, and statistics. Every image
+    is read completely. Exits with 0 if nothing is wrong, with 3 if something is.
     """
-    if page:
-        check_report(page)
+    if html:
+        check_report(html)
     if source.suffix in (".yaml", ".yml"):
         if images:
             raise UsageError(
-                "a config says itself where images are: set data.train.images=FOLDER instead of --images"
+                "the config names the folder of the images: "
+                "set data.train.images=FOLDER instead of --images"
             )
-        config = load_config(source, settings)
-        splits, longest = _of_config(config), config.data.max_length
+        config = load_config(source, settings or [])
+        splits, max_length = _read_config(config), config.data.max_length
     else:
         if settings:
             raise UsageError(
-                f"{source} is no config, so there is nothing to set: leave out {' '.join(settings)}"
+                f"{source} is not a config and has no settings: leave out {' '.join(settings)}"
             )
-        splits, longest = _of_annotations(source, images), DataConfig().max_length
-    checkup = check(splits, max_length=longest)
-    typer.echo(json.dumps(as_values(checkup)) if as_json else as_text(checkup))
-    if page:
-        write_checkup(page, checkup, title=str(source))
-    return checkup.found
+        splits, max_length = _read_annotations(source, images), DataConfig().max_length
+    result = check_splits(splits, max_length=max_length)
+    typer.echo(json.dumps(to_json(result)) if as_json else to_text(result))
+    if html:
+        write_page(html, result, title=str(source))
+    if result.num_problems:
+        raise typer.Exit(3)
 
 
-def _of_config(config: Config) -> list[Split]:
-    """Read train and dev as training does, drawn or held out where that is asked for."""
+def _read_config(config: Config) -> list[Split]:
+    """Read train and dev as training does: shapes are drawn, and dev is held out from train."""
     shapes = config.data.shapes
     if shapes:
         draw_shapes(shapes.folder, train=shapes.train, dev=shapes.dev)
-    splits = _read(config.data.sources())
+    splits = _read(split_sources(config.data))
     if len(splits) == 1:
-        train, dev = hold_out(splits[0].examples, config.data.holdout)
+        train, dev = train_dev_split(splits[0].examples, config.data.holdout)
         splits = [splits[0]._replace(examples=train), splits[0]._replace(name="dev", examples=dev)]
     return splits
 
 
-def _of_annotations(path: Path, images: Path | None) -> list[Split]:
-    """Read a file as one split, or as those that it names itself."""
+def _read_annotations(path: Path, images: Path | None) -> list[Split]:
+    """Read a file as one split, or as the splits that it names."""
     return _read(
         {
             name or path.name: SourceConfig(annotations=path, images=images, split=name)
@@ -82,12 +96,13 @@ def _of_annotations(path: Path, images: Path | None) -> list[Split]:
 
 
 def _read(sources: dict[str, SourceConfig]) -> list[Split]:
+    """Read the splits. Those of the same file share its problems."""
     problems = {source.annotations: Problems(source.annotations) for source in sources.values()}
     splits = []
     for name, source in sources.items():
-        own = problems[source.annotations]
-        found = read_examples(
-            source.annotations, source.images, source.split, restval=source.restval, problems=own
+        shared = problems[source.annotations]
+        loaded = load_with_problems(
+            source.annotations, source.images, source.split, restval=source.restval, problems=shared
         )
-        splits.append(Split(name, found.examples, found.missing, own))
+        splits.append(Split(name, loaded.examples, loaded.missing, shared))
     return splits

@@ -1,29 +1,37 @@
-"""Show or change how a model folder's captions are found."""
+"""`captioner defaults`: show or change the decoding settings of a model folder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import json
+from typing import Annotated
 
+import typer
+
+from captioner.cli.options import ModelOption
 from captioner.config.loading import apply_overrides, parse, to_json
 from captioner.config.schema import DecodingConfig, ModelConfig
 from captioner.models.folder import read_config, resolve, write_config
 
+EXAMPLE = "captioner defaults --model runs/first/best beam=5 length_alpha=0.7"
 
-def change_defaults(model: Path | None, settings: Sequence[str]) -> DecodingConfig:
-    """Lay `key=value` settings over the folder's own, keep them there, and give what then holds.
 
-    Raises:
-        CaptionerError: the folder is broken, or cannot be written.
-        UsageError: lists every mistake in the settings; nothing was changed.
-    """
+def defaults(
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Settings to change; none: show.", show_default=False
+        ),
+    ] = None,
+    model: ModelOption = None,
+) -> None:
+    """Show or change a model folder's decoding settings."""
     folder = resolve(model)
     values = read_config(folder)
     values.pop("vocabulary", None)
     config = parse(ModelConfig, values, source=str(folder))
-    decoding = parse(
-        DecodingConfig, apply_overrides(to_json(config.decoding), settings), source="decoding"
-    )
+    changed = apply_overrides(to_json(config.decoding), settings or [])
+    decoding = parse(DecodingConfig, changed, source="decoding")
     if settings:
         write_config(folder, config.model_copy(update={"decoding": decoding}))
-    return decoding
+    for name, value in to_json(decoding).items():
+        typer.echo(f"{name}={json.dumps(value)}")

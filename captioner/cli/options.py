@@ -1,47 +1,184 @@
-"""The command line's options that several commands share. Imports no torch."""
+"""Options that commands share. Their types, ranges and help texts come from config/schema.py."""
 
 from __future__ import annotations
 
-import functools
 import inspect
-from collections.abc import Callable, Mapping
-from enum import StrEnum
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, Optional, get_args, get_origin
 
 import typer
+from annotated_types import Ge, Gt, Le
+from pydantic.fields import FieldInfo
 
-from captioner.errors import UsageError
+from captioner.config.schema import DecodingConfig, InferenceConfig
+from captioner.devices import DeviceName
+from captioner.errors import CaptionerError, UsageError
+from captioner.models.folder import BUNDLED, read_config
 
+if TYPE_CHECKING:
+    from captioner.inference.captioner import Captioner
 
-class Device(StrEnum):
-    """Where to compute."""
+# What differs from the schema. `method` becomes a flag, and a list takes one item at a time.
+_NAMES = {"captions": "--num-captions", "groups": "--diverse", "method": "--sample/--no-sample"}
+_TYPES: dict[str, Any] = {"method": bool, "require": list[str], "forbid": list[str]}
+_METAVARS = {
+    **{"groups": "GROUPS", "no_repeat_ngram": "N"},
+    **{"prefix": "TEXT", "require": "WORD", "forbid": "WORD"},
+}
 
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-    MPS = "mps"
-
-
-class Precision(StrEnum):
-    """How precisely."""
-
-    AUTO = "auto"
-    FP32 = "fp32"
-    BF16 = "bf16"
-
-
-class Java(StrEnum):
-    """Metrics that Java computes."""
-
-    METEOR = "METEOR_java"
-    SPICE = "SPICE"
+_BEAM_SEARCH_ONLY = ("beam", "length_norm", "length_alpha", "groups", "diversity")
+_SAMPLING_ONLY = ("temperature", "top_k", "top_p", "seed")
 
 
+def option_name(parameter: str) -> str:
+    """Return the option that sets a Python parameter: `--num-captions` for `captions`."""
+    return _NAMES.get(parameter, "--" + parameter.replace("_", "-")).partition("/")[0]
+
+
+def with_option_names(error: CaptionerError) -> str:
+    """Return the message of an error, with options in place of the Python parameters it names."""
+    message = str(error)
+    for parameter in error.parameters:
+        message = re.sub(rf"\b{parameter}\b", option_name(parameter), message)
+    return message
+
+
+def _parameter(
+    name: str, field: FieldInfo, *, default: object, show_default: bool | str = True
+) -> inspect.Parameter:
+    """Return a setting as a parameter of a typer command."""
+    annotation, metadata = field.annotation, field.metadata
+    if NoneType in get_args(annotation):  # as in Count | None
+        annotation = next(part for part in get_args(annotation) if part is not NoneType)
+    if get_origin(annotation) is Annotated:
+        annotation, inner = get_args(annotation)
+        metadata = inner.metadata
+    bounds: dict[str, Any] = {}
+    for bound in metadata:
+        match bound:
+            case Ge(ge=low):
+                bounds["min"] = low
+            case Le(le=high):
+                bounds["max"] = high
+            case Gt(gt=float() | int() as low):  # typer has no open ranges
+                bounds["callback"] = _refuse_up_to(low)
+    option = typer.Option(
+        _NAMES.get(name, option_name(name)),
+        help=field.description,
+        metavar=_METAVARS.get(name),
+        show_default=show_default,
+        **bounds,
+    )
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[Optional[_TYPES.get(name, annotation)], option],  # noqa: UP045
+    )
+
+
+def _refuse_up_to(bound: float) -> Callable[[float | None], float | None]:
+    def check(value: float | None) -> float | None:
+        if value is not None and value <= bound:
+            raise typer.BadParameter(f"{value:g} is not above {bound:g}.")
+        return value
+
+    return check
+
+
+def _inference_parameters() -> dict[str, inspect.Parameter]:
+    return {
+        name: _parameter(name, field, default=field.default)
+        for name, field in InferenceConfig.model_fields.items()
+    }
+
+
+def _decoding_parameters() -> dict[str, inspect.Parameter]:
+    """Return a parameter for each setting; its default is None: the model folder's."""
+    bundled = read_config(BUNDLED)["decoding"]
+    bundled["method"] = bundled["method"] == "sample"
+    parameters = {}
+    for name, field in DecodingConfig.model_fields.items():
+        value = "none" if bundled[name] in (None, "", []) else json.dumps(bundled[name]).strip('"')
+        shown = f"the model folder's; bundled: {value}"
+        parameters[name] = _parameter(name, field, default=None, show_default=shown)
+    return parameters
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace the parameters `inference` and `decoding` of a command by an option for each setting.
+
+    The command gets an `InferenceConfig`, and in `decoding` a dict of the options that were given.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    parameters = dict(signature.parameters)
+    inference = _inference_parameters() if parameters.pop("inference", None) else {}
+    decoding = _decoding_parameters() if parameters.pop("decoding", None) else {}
+
+    @wraps(command)
+    def wrapped(**given: Any) -> None:
+        if inference:
+            values = {name: given.pop(name) for name in inference}
+            given["inference"] = InferenceConfig(**values)
+        if decoding:
+            options = {name: given.pop(name) for name in decoding}
+            given["decoding"] = _settings(options)
+        command(**given)
+
+    expanded = {**parameters, **decoding, **inference}
+    wrapped.__signature__ = signature.replace(parameters=list(expanded.values()))  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {name: each.annotation for name, each in expanded.items()}
+    return wrapped
+
+
+def load_captioner(models: Sequence[Path] | None, inference: InferenceConfig) -> Captioner:
+    """Load the models of --model, or the bundled one. Imports torch, so check arguments first."""
+    from captioner.inference.captioner import Captioner
+
+    return Captioner.from_pretrained(
+        *(models or []), device=inference.device, precision=inference.precision
+    )
+
+
+def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the decoding settings that were given on the command line."""
+    given = {name: value for name, value in options.items() if value not in (None, [])}
+    if "method" in given:
+        given["method"] = "sample" if given["method"] else "beam"
+    _refuse_unused(given)
+    return given
+
+
+def _refuse_unused(given: Mapping[str, Any]) -> None:
+    """Raise an error for an option that has no effect beside the others.
+
+    Raises:
+        UsageError: names it and the option that it needs.
+    """
+    sampling = given.get("method") == "sample"
+    for name in _BEAM_SEARCH_ONLY if sampling else _SAMPLING_ONLY:
+        if name in given:
+            relation = "with" if sampling else "without"
+            raise UsageError(f"{option_name(name)} has no effect {relation} --sample")
+    if "diversity" in given and "groups" not in given:
+        raise UsageError("--diversity has no effect without --diverse")
+    if "length_alpha" in given and given.get("length_norm", "wu") != "wu":
+        raise UsageError(f"--length-alpha has no effect with --length-norm {given['length_norm']}")
+
+
+DeviceOption = Annotated[
+    DeviceName,
+    typer.Option(help=InferenceConfig.model_fields["device"].description),
+]
 SettingsArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...", help="Settings that win over the file's.", show_default=False
+        metavar="[KEY=VALUE]...", help="Settings that replace the file's.", show_default=False
     ),
 ]
 ModelsOption = Annotated[
@@ -49,7 +186,7 @@ ModelsOption = Annotated[
     typer.Option(
         "--model",
         metavar="FOLDER",
-        help="Model folder, or `bundled`; several: an ensemble.",
+        help="Model folder, or `bundled`; repeat it for an ensemble.",
         show_default="bundled",
     ),
 ]
@@ -62,10 +199,7 @@ ModelOption = Annotated[
 ImagesOption = Annotated[
     Path | None,
     typer.Option(
-        "--images",
-        metavar="FOLDER",
-        help="Where the images are.",
-        show_default="found beside the file",
+        metavar="FOLDER", help="Folder of the images.", show_default="found beside the annotations"
     ),
 ]
 ReferencesOption = Annotated[
@@ -77,125 +211,22 @@ ReferencesOption = Annotated[
         show_default=False,
     ),
 ]
-JavaOption = Annotated[
-    list[Java] | None,
-    typer.Option(
-        "--java", help="Also this, computed by Java; may be given again.", show_default=False
-    ),
-]
 PartialOption = Annotated[
-    bool, typer.Option("--allow-partial", help="Score results that lack some of the images.")
+    bool, typer.Option("--allow-partial", help="Allow results that lack some of the images.")
 ]
 SplitOption = Annotated[
     str | None,
-    typer.Option(help="A Karpathy split, or a file that lists image names.", show_default=False),
+    typer.Option(help="A Karpathy split, or a file of image names.", show_default=False),
 ]
-BatchOption = Annotated[int, typer.Option(min=1, help="Images at a time.")]
-DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
-PrecisionOption = Annotated[
-    Precision, typer.Option(help="auto: bfloat16 where the hardware gains from it.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 ReportOption = Annotated[
     Path | None,
-    typer.Option(metavar="FILE.html", help="Also write a page to look at.", show_default=False),
+    typer.Option(metavar="FILE.html", help="Also write an HTML report.", show_default=False),
 ]
 ExplainOption = Annotated[
     bool,
     typer.Option(
         "--explain",
-        help="Find what part of the photo each word hangs on; without attention, 50 times the work.",
+        help="Show the part of the image that a word depends on; slow without attention.",
     ),
 ]
-
-
-class LengthNorm(StrEnum):
-    """What a log-probability is divided by to rank captions."""
-
-    NONE = "none"
-    AVERAGE = "average"
-    WU = "wu"
-
-
-def _option(kind: type, *names: str, **settings: Any) -> Any:
-    return Annotated[kind | None, typer.Option(*names, show_default=False, **settings)]
-
-
-_OPTIONS: dict[str, Any] = {
-    "captions": _option(
-        int, "--num-captions", min=1, max=100, help="Captions of each image, at most."
-    ),
-    "max_length": _option(int, min=1, help="Words at most."),
-    "min_length": _option(int, min=0, help="Words at least."),
-    "min_confidence": _option(float, min=0, max=1, help="Stay silent below it."),
-    "beam": _option(int, min=1, max=100, help="Beams of the search; 1 is greedy."),
-    "length_norm": _option(LengthNorm, help="How captions of different lengths are ranked."),
-    "length_alpha": _option(float, min=0, max=2, help="Of wu: larger favours longer captions."),
-    "groups": _option(
-        int, "--diverse", metavar="GROUPS", min=1, max=100, help="Beams in groups that differ."
-    ),
-    "diversity": _option(
-        float, min=0, max=100, help="How much --diverse groups avoid each other's words."
-    ),
-    "sample": _option(bool, "--sample/--no-sample", help="Draw captions instead of searching."),
-    "temperature": _option(
-        float, min=0.01, max=100, help="Of --sample: below 1 safer, above 1 bolder."
-    ),
-    "top_k": _option(int, min=1, help="Of --sample: from so many likeliest words."),
-    "top_p": _option(
-        float, min=0.01, max=1, help="Of --sample: from the likeliest words with this probability."
-    ),
-    "seed": _option(int, help="Of --sample: equal seeds, equal captions."),
-    "prefix": _option(str, metavar="TEXT", help="Begin with this."),
-    "require": _option(list[str], metavar="WORD", help="Hold this word; may be given again."),
-    "forbid": _option(list[str], metavar="WORD", help="Hold no such word; may be given again."),
-    "no_repeat_ngram": _option(int, metavar="N", min=1, help="Say no N words in a row twice."),
-    "no_double_words": _option(bool, "--no-double-words", help="Say no word twice in a row."),
-}
-_SEARCH = ("beam", "length_norm", "length_alpha", "groups", "diversity")
-_SAMPLING = ("temperature", "top_k", "top_p", "seed")
-
-
-def with_decoding(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command every option of decoding; what is set arrives as its argument `decoding`, by setting."""
-    signature = inspect.signature(command, eval_str=True)
-    own = [parameter for name, parameter in signature.parameters.items() if name != "decoding"]
-    more = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-        for name, kind in _OPTIONS.items()
-    ]
-
-    @functools.wraps(command)
-    def wrapped(**given: Any) -> None:
-        options = {name: given.pop(name) for name in _OPTIONS}
-        asked = {
-            name: value for name, value in options.items() if value is not None and value != []
-        }
-        _refuse_idle(asked)
-        if "sample" in asked:
-            asked["method"] = "sample" if asked.pop("sample") else "beam"
-        command(decoding=asked, **given)
-
-    wrapped.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {**command.__annotations__, **_OPTIONS}
-    del wrapped.__annotations__["decoding"]
-    return wrapped
-
-
-def _refuse_idle(asked: Mapping[str, Any]) -> None:
-    """Refuse an option that would change nothing, so that nobody believes it did.
-
-    Raises:
-        UsageError: names it, and what it needs.
-    """
-    sampling = asked.get("sample", False)
-    for name in _SEARCH if sampling else _SAMPLING:
-        if name in asked:
-            option = "--diverse" if name == "groups" else "--" + name.replace("_", "-")
-            raise UsageError(f"{option} has no use {'with' if sampling else 'without'} --sample")
-    if "diversity" in asked and "groups" not in asked:
-        raise UsageError("--diversity has no use without --diverse")
-    if "length_alpha" in asked and asked.get("length_norm", "wu") != "wu":
-        raise UsageError(
-            f"--length-alpha has no use with --length-norm {asked['length_norm'].value}"
-        )

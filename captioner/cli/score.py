@@ -1,39 +1,94 @@
-"""Say how probable a model finds captions that are there already: to rank them, or to find wrong annotations."""
+"""`captioner score`: log-probabilities of given captions, to rank them or find wrong ones."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from captioner.config.schema import DeviceName, PrecisionName
-from captioner.console import console, one_line, readable
-from captioner.data.datasets import load_examples
+from captioner.cli.options import (
+    ImagesOption,
+    JsonOption,
+    ModelsOption,
+    SplitOption,
+    load_captioner,
+    with_options,
+)
+from captioner.config.schema import InferenceConfig
+from captioner.console import console, one_line, skip_unreadable
+from captioner.data.datasets import Example, load_examples
 from captioner.data.images import find_images
 from captioner.data.problems import read_text
 from captioner.errors import UsageError
 
+if TYPE_CHECKING:
+    from captioner.inference.captioner import Captioner
 
-def score_captions(
-    image: str,
-    captions: Sequence[str],
-    *,
-    models: Sequence[Path] = (),
-    device: DeviceName = "auto",
-    precision: PrecisionName = "auto",
-    as_json: bool = False,
-) -> bool:
-    """Rank captions of one image by the mean log-probability of their words, the likeliest first.
+EXAMPLE = "captioner score photo.jpg --caption 'a dog runs' --caption 'a cat sleeps'"
 
-    Returns:
-        Whether the image could not be read.
+
+@with_options
+def score(
+    inference: InferenceConfig,
+    image: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[IMAGE]", help="One image, to rank its captions.", show_default=False
+        ),
+    ] = None,
+    caption: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT", help="A caption of the image; repeatable.", show_default=False
+        ),
+    ] = None,
+    captions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="More captions, one per line.", show_default=False),
+    ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Instead of an image: find the least likely captions of a data set.",
+            show_default=False,
+        ),
+    ] = None,
+    images: ImagesOption = None,
+    split: SplitOption = None,
+    worst: Annotated[int, typer.Option(min=1, help="With --annotations: how many.")] = 20,
+    model: ModelsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print log-probabilities of given captions.
+
+    Each line holds the mean per word, the caption's sum, the image and the caption. For one image,
+    the most likely caption comes first; for a data set, the least likely.
+    """
+    if image is not None and annotations is None:
+        examples = [_read_example(image, caption or [], captions)]
+    elif annotations is not None and image is None:
+        examples = load_examples(annotations, images, split)
+    else:
+        raise UsageError("name one image with its captions, or a data set with --annotations")
+    scored, num_read = _score(load_captioner(model, inference), examples, inference.batch_size)
+    scored.sort(key=lambda each: each.mean_log_prob, reverse=annotations is None)
+    _print(scored[:worst] if annotations else scored, as_json=as_json)
+    if num_read < len(examples):
+        raise typer.Exit(3)
+
+
+def _read_example(image: str, captions: Sequence[str], more: Path | None) -> Example:
+    """Return one image with the captions of --caption and of the file `more`, one per line.
 
     Raises:
-        UsageError: there is not one image, or no caption.
+        UsageError: there is not exactly one image, or no caption, or the file cannot be read.
     """
+    lines = read_text(more).splitlines() if more else []
+    captions = (*captions, *(line.strip() for line in lines if line.strip()))
     files = find_images([image])
     if len(files) != 1:
         raise UsageError(
@@ -41,94 +96,57 @@ def score_captions(
         )
     if not captions:
         raise UsageError("no captions to score: give some with --caption or --captions")
-    return _rank(
-        [(str(files[0]), files[0], captions)],
-        models,
-        device,
-        precision,
-        worst=None,
-        as_json=as_json,
-    )
-
-
-def score_annotations(
-    annotations: Path,
-    *,
-    images: Path | None = None,
-    split: str | None = None,
-    worst: int = 20,
-    models: Sequence[Path] = (),
-    device: DeviceName = "auto",
-    precision: PrecisionName = "auto",
-    as_json: bool = False,
-) -> bool:
-    """Find the captions of a data set that the model finds least likely, the worst first.
-
-    Returns:
-        Whether some image could not be read.
-    """
-    examples = load_examples(annotations, images, split)
-    given = [(example.image_id, example.path, example.captions) for example in examples]
-    return _rank(given, models, device, precision, worst=worst, as_json=as_json)
-
-
-def read_captions(file: Path) -> list[str]:
-    """Read a text file of captions, one a line.
-
-    Raises:
-        UsageError: it cannot be read, or is empty.
-    """
-    return [line.strip() for line in read_text(file).splitlines() if line.strip()]
+    return Example(str(files[0]), files[0], captions)
 
 
 class _Scored(NamedTuple):
-    """A caption, and how probable it is."""
+    """A caption with its log-probability."""
 
-    mean: float  # log-probability of a word, the end counted as one
+    mean_log_prob: float  # per word; <eos> counts as one
     log_prob: float
-    unknown: int  # words that the model does not know
-    image_id: int | str
-    image: Path
+    num_unknown: int  # words outside the vocabulary
+    example: Example
     text: str
 
 
-def _rank(
-    given: Sequence[tuple[int | str, Path, Sequence[str]]],
-    models: Sequence[Path],
-    device: DeviceName,
-    precision: PrecisionName,
-    *,
-    worst: int | None,
-    as_json: bool,
-) -> bool:
-    """Score and print all captions, the likeliest first; or the `worst`, least likely first."""
-    from captioner.inference.captioner import (
-        Captioner,
-    )  # imports torch, which a wrong path should not wait for
-
-    captioner = Captioner.from_pretrained(*models, device=device, precision=precision)
-    found: list[_Scored] = []
-    read = 0
-    stream = captioner.score([path for _, path, _ in given], [captions for _, _, captions in given])
-    for (name, path, captions), result in readable(given, stream, doing="scoring"):
-        read += 1
-        for text, caption in zip(captions, result, strict=True):
-            unknown = sum(word.text == "<unk>" for word in caption.words)
+def _score(
+    captioner: Captioner, examples: Sequence[Example], batch_size: int
+) -> tuple[list[_Scored], int]:
+    """Return the scored captions, and the number of images that could be read."""
+    stream = captioner.score(
+        [example.path for example in examples],
+        [example.captions for example in examples],
+        batch_size=batch_size,
+    )
+    scored: list[_Scored] = []
+    num_read = 0
+    for example, captions in skip_unreadable(examples, stream, doing="scoring"):
+        num_read += 1
+        for text, caption in zip(example.captions, captions, strict=True):
+            num_unknown = sum(word.text == "<unk>" for word in caption.words)
             mean = caption.log_prob / (len(caption.words) + 1)
-            found.append(_Scored(mean, caption.log_prob, unknown, name, path, text))
-    found.sort(key=lambda scored: scored.mean, reverse=worst is None)
-    _print(found[:worst], as_json=as_json)
-    return read < len(given)
+            scored.append(_Scored(mean, caption.log_prob, num_unknown, example, text))
+    return scored, num_read
 
 
-def _print(found: Sequence[_Scored], *, as_json: bool) -> None:
-    for mean, log_prob, unknown, name, path, text in found:
+def _print(scored: Sequence[_Scored], *, as_json: bool) -> None:
+    for mean, log_prob, num_unknown, example, text in scored:
         if as_json:
-            values = {"image_id": name, "image": str(path), "caption": text, "log_prob": log_prob}
-            typer.echo(json.dumps(values | {"mean_log_prob": mean, "unknown_words": unknown}))
+            values = {
+                "image_id": example.image_id,
+                "image": str(example.path),
+                "caption": text,
+                "log_prob": log_prob,
+                "mean_log_prob": mean,
+                "unknown_words": num_unknown,
+            }
+            typer.echo(json.dumps(values))
         else:
-            typer.echo(f"{mean:.3f}\t{log_prob:.2f}\t{one_line(name)}\t{one_line(text)}")
-    if unsure := sum(scored.unknown > 0 for scored in found):
+            typer.echo(
+                f"{mean:.3f}\t{log_prob:.2f}\t{one_line(example.image_id)}\t{one_line(text)}"
+            )
+    if with_unknown := sum(each.num_unknown > 0 for each in scored):
         console.print(
-            f"captioner: {unsure} of these captions hold words the model does not know; they count as <unk>"
+            f"captioner: {with_unknown} of these captions hold words "
+            "the model does not know; they count as <unk>"
         )

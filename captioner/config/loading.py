@@ -1,4 +1,4 @@
-"""Settings as people write them, YAML and key=value, → a config; what is wrong is told with what was meant."""
+"""Read settings from YAML and `key=value`. Errors name every mistake and the nearest known name."""
 
 from __future__ import annotations
 
@@ -42,10 +42,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Set `a.b=value` pairs, read as YAML; a number picks from a list, as in `training.phases.0.epochs=3`.
+    """Return the values with `a.b=value` pairs set; each value is read as YAML.
+
+    A number in a key is an index into a list, as in `training.phases.0.epochs=3`.
 
     Raises:
-        UsageError: a pair has no `=`, or its key leads into something that is no section.
+        UsageError: a pair has no `=`, or its key leads into a value that is not a section.
     """
     values = deepcopy(values)
     for pair in overrides:
@@ -61,24 +63,29 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
                 f"{key}: '{text}' is not a YAML value ({error}): put it in quotes"
             ) from None
         *parents, last = key.split(".")
-        place: Any = values
+        section: Any = values
         try:
             for parent in parents:
-                place = place[int(parent)] if isinstance(place, list) else _section(place, parent)
-            place[int(last) if isinstance(place, list) else last] = value
+                section = _child(section, parent)
+            section[int(last) if isinstance(section, list) else last] = value
         except (ValueError, IndexError, TypeError, AttributeError):
-            raise UsageError(f"'{key}' leads nowhere in this config") from None
+            raise UsageError(
+                f"'{key}': this config has no such section or list item; check the spelling"
+            ) from None
     return values
 
 
-def _section(place: dict[str, Any], name: str) -> Any:
-    if place.get(name) is None:
-        place[name] = {}
-    return place[name]
+def _child(section: Any, name: str) -> Any:
+    """Return the section with this name or list index; a missing section is created."""
+    if isinstance(section, list):
+        return section[int(name)]
+    if section.get(name) is None:
+        section[name] = {}
+    return section[name]
 
 
 def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """Lay `top` over `base`, section by section."""
+    """Return `base` with the values of `top`, which win, section by section."""
     merged = dict(base)
     for key, value in top.items():
         below = base.get(key)
@@ -89,21 +96,22 @@ def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse(section: type[AnySection], values: dict[str, Any], *, source: str) -> AnySection:
-    """Validate `values` as `section`.
+    """Return the section that `values` describe.
 
     Raises:
-        UsageError: lists every mistake in `source`, and for an unknown key or word the nearest known one.
+        UsageError: lists every mistake in `source`, with the nearest known key for an unknown one.
     """
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(section, details) for details in error.errors(include_url=False)]
+        lines = [_describe(section, details) for details in error.errors(include_url=False)]
     raise UsageError(
         f"{source}: " + ("; ".join(lines) if len(lines) == 1 else "\n  ".join(["", *lines]))
     )
 
 
-def _explain(section: type[Section], details: Any) -> str:
+def _describe(section: type[Section], details: Any) -> str:
+    """Return a pydantic error in plain words."""
     key = ".".join(str(part) for part in details["loc"])
     value, context = details["input"], details.get("ctx", {})
     match details["type"]:
@@ -126,11 +134,9 @@ def _explain(section: type[Section], details: Any) -> str:
 def _known_keys(section: type[Section], prefix: str = "") -> Iterator[str]:
     for name, field in section.model_fields.items():
         yield prefix + name
-        for kind in _sections_in(field.annotation):
-            place = f"{prefix}{name}." + (
-                "0." if typing.get_origin(field.annotation) is tuple else ""
-            )
-            yield from _known_keys(kind, place)
+        for child in _sections_in(field.annotation):
+            index = "0." if typing.get_origin(field.annotation) is tuple else ""
+            yield from _known_keys(child, f"{prefix}{name}.{index}")
 
 
 def _sections_in(annotation: Any) -> Iterator[type[Section]]:
@@ -143,19 +149,19 @@ def _sections_in(annotation: Any) -> Iterator[type[Section]]:
 
 
 def to_json(section: Section) -> dict[str, Any]:
-    """Plain values, with the defaults written out, so that a run's own copy does not change when they do."""
+    """Return the section as plain values, with the defaults written out."""
     values: dict[str, Any] = section.model_dump(mode="json")
     return values
 
 
 MAX_DEPTH = 32
-"""Sections within sections: more than any config needs, and few enough for every reader of them."""
+"""Deepest nesting of sections that is read; deeper YAML could overflow the stack."""
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Refuses aliases, tags and what is nested too deep; reads dates as text."""
+    """Refuses aliases, tags and deep nesting, and reads dates as text."""
 
-    yaml_implicit_resolvers = {  # noqa: RUF012  # as it is declared there
+    yaml_implicit_resolvers = {  # noqa: RUF012  # as in the base class
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -172,17 +178,17 @@ class _PlainLoader(yaml.SafeLoader):
 
     def _problem(self, event: Any) -> str | None:
         if isinstance(event, yaml.AliasEvent):
-            return "aliases are not read, write it out"
+            return "aliases are not supported: write the value out"
         if getattr(event, "tag", None):
-            return "tags are not read, leave it out"
+            return "tags are not supported: leave it out"
         return f"more than {MAX_DEPTH} levels deep" if self.depth >= MAX_DEPTH else None
 
 
 def parse_yaml(text: str) -> Any:
-    """Give the values as JSON would: keys are text.
+    """Return the values of a YAML text, as JSON would hold them: keys are strings.
 
     Raises:
-        ValueError: says on one line where it is not YAML, or not plain, and how.
+        ValueError: names the line and column of the mistake, on one line.
     """
     try:
         return json.loads(json.dumps(yaml.load(text, Loader=_PlainLoader)))
@@ -193,4 +199,4 @@ def parse_yaml(text: str) -> Any:
             where + " ".join(str(getattr(error, "problem", None) or error).split())
         ) from None
     except OverflowError:
-        raise ValueError("a character beyond Unicode's last") from None
+        raise ValueError("a character code above U+10FFFF") from None

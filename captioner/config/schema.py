@@ -1,6 +1,6 @@
-"""What can be set, with every default, in one place. A typo is an error that says what was meant.
+"""Every setting, with its type, default, range and help text. The command line is derived from it.
 
-A config file holds only what differs from these defaults; `key=value` pairs on the command line come last and win.
+A config file holds only what differs from these defaults; `key=value` on the command line wins.
 """
 
 from __future__ import annotations
@@ -10,110 +10,119 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from captioner.errors import UsageError
+from captioner.devices import DeviceName, PrecisionName
 
 TrunkName = Literal[
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v2", "small_cnn"
 ]
 TransformName = Literal["squash", "crop"]
 AugmentationName = Literal["random_crop", "mild_crop"]
-PrecisionName = Literal["auto", "fp32", "bf16"]
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 CellName = Literal["lstm", "gru", "rnn"]
 ContextName = Literal["none", "first_token", "every_step", "attention", "merge"]
 ObjectiveName = Literal["teacher_forcing", "scheduled_sampling", "free_running", "self_critical"]
 ScheduleName = Literal["linear", "exponential", "inverse_sigmoid"]
 RewardName = Literal["CIDEr", "Bleu_4", "ROUGE_L", "METEOR"]
 
-Count = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Rate = Annotated[float, Field(gt=0)]
-Whole = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
-    """Frozen, and strict about names."""
+    """A group of settings: frozen, and unknown names are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class EncoderConfig(Section):
-    """The CNN, and how a picture is laid before it."""
+    """The CNN, and how an image is resized for it."""
 
-    trunk: TrunkName = "resnet50"
-    weights: str = "default"  # default: torchvision's ImageNet weights · none: start from nothing · a state dict file
-    batch_norm: Literal["auto", "eval", "train"] = (
-        "auto"  # auto: train where the trunk starts from nothing
-    )
-    transform: TransformName = (
-        "squash"  # squash: the whole picture, as a square · crop: the middle of it
-    )
-    image_size: Count = 224
+    trunk: Annotated[TrunkName, Field(description="The CNN.")] = "resnet50"
+    weights: Annotated[
+        str, Field(description="default (ImageNet), none (random), or a state dict file.")
+    ] = "default"
+    batch_norm: Annotated[
+        Literal["auto", "eval", "train"], Field(description="auto: train if weights is none.")
+    ] = "auto"
+    transform: Annotated[
+        TransformName, Field(description="squash: the whole image as a square; crop: its center.")
+    ] = "squash"
+    image_size: Annotated[Count, Field(description="Side of the square, in pixels.")] = 224
 
     @property
     def train_batch_norm(self) -> bool:
-        """Whether the batch norms of stages that learn gather statistics of their own."""
+        """Return whether trained stages update the statistics of their batch norms."""
         return self.batch_norm == "train" or (self.batch_norm == "auto" and self.weights == "none")
 
 
 class DecoderConfig(Section):
-    """The recurrent network that writes the caption."""
+    """The RNN that generates the caption."""
 
-    cell: CellName = "lstm"
-    context: ContextName = "none"  # how the image reaches it: see captioner.models.context
-    attention_size: Count = 256  # of the space in which attention compares state and places
-    layers: Count = 1  # each beyond the first adds its input to its output
-    embed_size: Count = 512
-    hidden_size: Count = 512
-    dropout: Share = 0.5
-    image_dropout: Share = 0.0  # of the encoder's features, before the decoder sees them
-    tie_embedding: bool = (
-        False  # one matrix for reading and saying words; needs embed_size = hidden_size
-    )
+    cell: Annotated[CellName, Field(description="The recurrent cell.")] = "lstm"
+    context: Annotated[
+        ContextName, Field(description="How the image reaches the decoder: see models/context.py.")
+    ] = "none"
+    attention_size: Annotated[Count, Field(description="Hidden size of the attention.")] = 256
+    layers: Annotated[Count, Field(description="Recurrent layers, joined by residuals.")] = 1
+    embed_size: Annotated[Count, Field(description="Size of the word embedding.")] = 512
+    hidden_size: Annotated[Count, Field(description="Size of the hidden state.")] = 512
+    dropout: Annotated[Share, Field(description="Dropout rate in the decoder.")] = 0.5
+    image_dropout: Annotated[Share, Field(description="Dropout rate of the image features.")] = 0.0
+    tie_embedding: Annotated[bool, Field(description="Share weights with the output.")] = False
 
 
 class DecodingConfig(Section):
-    """How captions are found; kept in the model folder as its defaults."""
+    """How captions are searched for. A model folder stores these settings as its defaults."""
 
-    method: Literal["beam", "sample"] = "beam"
-    captions: Count = 1  # of each image at most: the best first, or in the order drawn
-    max_length: Count = 20  # words
-    min_length: Whole = 0
-    min_confidence: Fraction = 0.0  # stay silent below it
-    # beam search
-    beam: Count = 3  # 1: greedy; widened where `captions`, `groups` or `require` ask for more
-    length_norm: Literal["none", "average", "wu"] = (
-        "wu"  # rank by probability, by its mean per word, or between the two
-    )
-    length_alpha: Annotated[float, Field(ge=0, le=2)] = (
-        0.9  # of wu: 0 is none, larger favours longer captions
-    )
-    groups: Annotated[int, Field(gt=0, le=100)] = (
-        1  # diverse beam search: each avoids the words of those before
-    )
-    diversity: Annotated[float, Field(ge=0, le=100)] = 0.5  # by so much log-probability
-    # sampling
-    temperature: Annotated[float, Field(ge=0.01, le=100)] = 1.0  # below 1 sharper, above 1 flatter
-    top_k: Count | None = None  # draw from so many of the likeliest words
-    top_p: Annotated[float, Field(gt=0, le=1)] = (
-        1.0  # draw from the fewest words that together have this probability
-    )
-    seed: int = 0
-    # rules, obeyed by beam search and sampling alike
-    prefix: str = ""  # captions start with this
-    require: tuple[str, ...] = ()  # words that every caption holds
-    forbid: tuple[str, ...] = ()  # words that none holds
-    no_repeat_ngram: Count | None = None  # no run of so many words twice
-    no_double_words: bool = False  # no word twice in a row
+    method: Annotated[
+        Literal["beam", "sample"], Field(description="Sample captions instead of beam search.")
+    ] = "beam"
+    captions: Annotated[int, Field(ge=1, le=100, description="Maximum captions per image.")] = 1
+    max_length: Annotated[Count, Field(description="Maximum words of a caption.")] = 20
+    min_length: Annotated[CountOrZero, Field(description="Minimum words of a caption.")] = 0
+    min_confidence: Annotated[Fraction, Field(description="Omit less confident captions.")] = 0.0
+    # Beam search. It is widened where `captions`, `groups` or `require` need more beams.
+    beam: Annotated[int, Field(ge=1, le=100, description="Number of beams; 1 is greedy.")] = 3
+    length_norm: Annotated[
+        Literal["none", "average", "wu"], Field(description="Length normalization of scores.")
+    ] = "wu"
+    length_alpha: Annotated[
+        float, Field(ge=0, le=2, description="Exponent of wu: larger favors longer captions.")
+    ] = 0.9
+    groups: Annotated[
+        int, Field(ge=1, le=100, description="Diverse beam search: number of groups.")
+    ] = 1
+    diversity: Annotated[
+        float, Field(ge=0, le=100, description="Penalty on words that other groups use.")
+    ] = 0.5
+    # Sampling.
+    temperature: Annotated[
+        float, Field(ge=0.01, le=100, description="Sampling: below 1 sharper, above 1 flatter.")
+    ] = 1.0
+    top_k: Annotated[Count | None, Field(description="Sampling: only the k likeliest.")] = None
+    top_p: Annotated[
+        float, Field(gt=0, le=1, description="Sampling: only the likeliest with this probability.")
+    ] = 1.0
+    seed: Annotated[int, Field(description="Sampling: the same seed gives the same captions.")] = 0
+    # Constraints, for beam search and sampling.
+    prefix: Annotated[str, Field(description="Start captions with this text.")] = ""
+    require: Annotated[tuple[str, ...], Field(description="Require this word.")] = ()
+    forbid: Annotated[tuple[str, ...], Field(description="Forbid this word.")] = ()
+    no_repeat_ngram: Annotated[
+        Count | None, Field(description="Use no N words in a row twice.")
+    ] = None
+    no_double_words: Annotated[bool, Field(description="Use no word twice in a row.")] = False
 
     @field_validator("require", "forbid", mode="before")
     @classmethod
-    def _one_word_is_a_list(cls, value: object) -> object:
+    def _word_to_tuple(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _fits_together(self) -> DecodingConfig:
+    def _check_consistency(self) -> DecodingConfig:
         if self.min_length > self.max_length:
             raise ValueError(
                 f"min_length ({self.min_length}) is above max_length ({self.max_length})"
@@ -123,90 +132,91 @@ class DecodingConfig(Section):
         return self
 
 
-class ConfidenceConfig(Section):
-    """What `captioner calibrate` found out: a word of probability p is right with confidence p ** (1 / temperature)."""
+class InferenceConfig(Section):
+    """How a trained model is run; not stored with the model."""
 
-    temperature: Rate
-    error: Fraction  # expected calibration error of captions, on images that the temperature was not fitted on
-    images: Count
+    batch_size: Annotated[Count, Field(description="Images per batch.")] = 16
+    device: Annotated[DeviceName, Field(description="auto: the first of cuda, mps, cpu.")] = "auto"
+    precision: Annotated[
+        PrecisionName, Field(description="auto: bfloat16 where the hardware is faster with it.")
+    ] = "auto"
+
+
+INFERENCE = InferenceConfig()
+"""The defaults of `Captioner` and of the command line."""
+
+
+class ConfidenceConfig(Section):
+    """The result of calibration: a word's confidence is its probability ** (1 / temperature)."""
+
+    temperature: Annotated[Positive, Field(description="Fitted on captions of new images.")]
+    error: Annotated[Fraction, Field(description="Expected calibration error on other images.")]
+    images: Annotated[Count, Field(description="Number of images.")]
 
 
 class SourceConfig(Section):
-    """One split: an annotation file of any format that is read, and where its images are."""
+    """One split: an annotation file of any supported format, and its images."""
 
-    annotations: Path
-    images: Path | None = None  # found beside the annotations where they lie as usual
-    split: str | None = (
-        None  # Karpathy: train, val, test · token and CSV files: a file that lists image names
-    )
-    restval: bool = False  # Karpathy: let `restval` join `train`
+    annotations: Annotated[Path, Field(description="COCO, Karpathy, Flickr8k, JSONL or CSV file.")]
+    images: Annotated[Path | None, Field(description="Their folder, if not the usual.")] = None
+    split: Annotated[
+        str | None, Field(description="Karpathy: train, val, test; else a file of image names.")
+    ] = None
+    restval: Annotated[bool, Field(description="Karpathy: add `restval` to `train`.")] = False
 
 
 class ShapesConfig(Section):
-    """A small data set that the project draws itself, where it is not there yet."""
+    """A small data set of drawings that the project generates itself."""
 
-    folder: Path
-    train: Count = 1000
-    dev: Count = 200
+    folder: Annotated[Path, Field(description="Where the drawings are, or will be, stored.")]
+    train: Annotated[Count, Field(description="Images to train on.")] = 1000
+    dev: Annotated[Count, Field(description="Images to validate on.")] = 200
 
 
 class DataConfig(Section):
-    """Photographs and what people said of them."""
+    """Images with reference captions."""
 
-    train: SourceConfig | None = None
-    dev: SourceConfig | None = None  # without one, a share of train is held out
-    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    shapes: ShapesConfig | None = None  # instead of train and dev
-    min_count: Count = 5  # a word seen less often is <unk>
-    max_length: Count = 30  # words; longer captions are cut for training
-    captions_per_image: Count | Literal["all"] = (
-        5  # in an epoch, drawn anew for each where there are more
+    train: Annotated[SourceConfig | None, Field(description="The training split.")] = None
+    dev: Annotated[SourceConfig | None, Field(description="The validation split.")] = None
+    holdout: Annotated[float, Field(gt=0, lt=1, description="Share of train held out as dev.")] = (
+        0.1
     )
-    on_bad_image: Literal["error", "skip"] = (
-        "error"  # skip: train without the images that cannot be read
-    )
-    bad_images: Share = 0.01  # the largest share of a split that may be skipped
-
-    def sources(self) -> dict[str, SourceConfig]:
-        """Return where `train` is, and `dev` unless it is held out from train.
-
-        Raises:
-            UsageError: train is not given.
-        """
-        if self.shapes:
-            folder = self.shapes.folder
-            return {
-                split: SourceConfig(
-                    annotations=folder / f"captions_{split}.json", images=folder / split
-                )
-                for split in ("train", "dev")
-            }
-        if self.train is None:
-            raise UsageError(
-                "data.train is missing: name its annotations, as in data.train.annotations=captions.jsonl"
-            )
-        return {"train": self.train, **({"dev": self.dev} if self.dev else {})}
+    shapes: Annotated[ShapesConfig | None, Field(description="Instead of train and dev.")] = None
+    hint: Annotated[str, Field(description="How to get the data, shown if it is missing.")] = ""
+    min_count: Annotated[Count, Field(description="Rarer words become <unk>.")] = 5
+    max_length: Annotated[Count, Field(description="Cut longer captions to this many words.")] = 30
+    captions_per_image: Annotated[
+        Count | Literal["all"], Field(description="Per epoch; drawn at random if there are more.")
+    ] = 5
+    on_bad_image: Annotated[
+        Literal["error", "skip"], Field(description="skip: train without unreadable images.")
+    ] = "error"
+    bad_images: Annotated[Share, Field(description="Largest share of a split to skip.")] = 0.01
 
 
 class ScheduledSamplingConfig(Section):
-    """How often the decoder reads its own word instead of the true one."""
+    """How often the decoder reads its own word instead of the true one; Bengio et al. 2015."""
 
-    schedule: ScheduleName = "linear"  # how that share grows over the phase
-    share: Fraction = 0.25  # of own words at the end of the phase
+    schedule: Annotated[ScheduleName, Field(description="How the share grows.")] = "linear"
+    share: Annotated[Fraction, Field(description="Share at the end of the phase.")] = 0.25
 
 
 class SelfCriticalConfig(Section):
-    """Which captions of its own the model learns from, and how they are rewarded."""
+    """Which captions are rewarded, and for what; Rennie et al. 2017."""
 
-    candidates: Literal["beam", "sample"] = "beam"  # found by beam search, or drawn
-    samples: Count = 5  # captions of each image
-    baseline: Literal["mean", "greedy"] = (
-        "mean"  # what a caption must be better than: the others, or greedy's
-    )
-    reward: dict[RewardName, Annotated[float, Field(ge=0)]] = {"CIDEr": 1.0}  # metric → weight
+    candidates: Annotated[
+        Literal["beam", "sample"], Field(description="Find captions by beam search, or sample.")
+    ] = "beam"
+    samples: Annotated[Count, Field(description="Captions of each image.")] = 5
+    baseline: Annotated[
+        Literal["mean", "greedy"], Field(description="Reward to exceed: others' mean, or greedy.")
+    ] = "mean"
+    reward: Annotated[
+        dict[RewardName, NonNegative], Field(description="Metrics with their weights.")
+    ] = {"CIDEr": 1.0}
 
     @model_validator(mode="after")
-    def _can_be_computed(self) -> SelfCriticalConfig:
+    def _check_computable(self) -> SelfCriticalConfig:
         if self.baseline == "mean" and self.samples < 2:
             raise ValueError("the mean of the other samples needs others: set samples to 2 or more")
         if not any(self.reward.values()):
@@ -215,64 +225,82 @@ class SelfCriticalConfig(Section):
 
 
 class PhaseConfig(Section):
-    """A stretch of training with one objective, one way of treating the trunk, and one learning rate schedule."""
+    """A part of the training with one objective, one set of trained layers and one schedule."""
 
-    objective: ObjectiveName = "teacher_forcing"  # see captioner.training.objectives
+    objective: Annotated[
+        ObjectiveName, Field(description="The loss: see training/objectives.py.")
+    ] = "teacher_forcing"
     scheduled_sampling: ScheduledSamplingConfig = ScheduledSamplingConfig()
     self_critical: SelfCriticalConfig = SelfCriticalConfig()
-    epochs: Count = 10
-    learning_rate: Rate = 1e-3  # at its peak: warm-up, then a cosine to zero
-    warmup: Share = 0.1  # share of the phase's steps
-    finetune_from: str | None = (
-        None  # the first stage of the trunk that learns (stem: all); none: frozen
-    )
-    trunk_learning_rate: Rate = 1e-4
-    augmentation: AugmentationName | None = None
+    epochs: Annotated[Count, Field(description="Epochs of this phase.")] = 10
+    learning_rate: Annotated[
+        Positive, Field(description="Peak learning rate: warm-up, then a cosine to zero.")
+    ] = 1e-3
+    warmup: Annotated[Share, Field(description="Share of steps for warm-up.")] = 0.1
+    finetune_from: Annotated[
+        str | None, Field(description="First trunk stage that is trained; stem: all; none: frozen.")
+    ] = None
+    trunk_learning_rate: Annotated[
+        Positive, Field(description="Peak learning rate of the trunk.")
+    ] = 1e-4
+    augmentation: Annotated[AugmentationName | None, Field(description="Random crops.")] = None
 
 
 class TrainingConfig(Section):
-    """How the model is taught."""
+    """How the model is trained."""
 
-    phases: tuple[PhaseConfig, ...] = (PhaseConfig(),)
-    batch_size: Count = 64  # images, each with its captions, over all ranks
-    accumulate: Count | Literal["auto"] = (
-        1  # parts of a batch, one at a time; auto: as few as find room
+    phases: Annotated[tuple[PhaseConfig, ...], Field(description="The phases, in order.")] = (
+        PhaseConfig(),
     )
-    max_steps: Count | None = None  # stop here, whatever the phases say
-    validate_every: Count | None = None  # steps; none: each epoch
-    checkpoint_every: Count | None = None  # steps; none: at each validation
-    keep_checkpoints: Count = 2
-    early_stopping: Count | None = None  # validations without a better CIDEr-D
-    validation_beam: Count = 1
-    label_smoothing: Share = 0.0
-    word_dropout: Share = 0.0  # share of the words read that become <unk>
-    attention_penalty: Annotated[float, Field(ge=0)] = (
-        1.0  # on places that attention looks at too rarely or too often
-    )
-    ema: Share = 0.0  # decay of the moving average of the weights, which is what is validated and kept; 0: none
-    glove: Path | None = None  # a text file of word vectors that embeddings start from
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    gradient_clip: Rate = 5.0  # largest norm
-    cache_features: bool = True  # where the trunk is frozen and nothing is augmented
-    precision: PrecisionName = "auto"
-    workers: Whole | None = None  # that read images; none: as many as there are cores
-    worker_timeout: Annotated[float, Field(ge=0)] = (
-        45.0  # seconds to wait for a batch of theirs; 0: for ever
-    )
-    seed: int = 0
+    batch_size: Annotated[Count, Field(description="Images per step, over all ranks.")] = 64
+    accumulate: Annotated[
+        Count | Literal["auto"], Field(description="Micro-batches per step; auto: as few as fit.")
+    ] = 1
+    max_steps: Annotated[Count | None, Field(description="Stop after this many steps.")] = None
+    validate_every: Annotated[Count | None, Field(description="In steps; none: each epoch.")] = None
+    checkpoint_every: Annotated[
+        Count | None, Field(description="In steps; none: as validation.")
+    ] = None
+    keep_checkpoints: Annotated[Count, Field(description="Newest checkpoints to keep.")] = 2
+    early_stopping: Annotated[
+        Count | None, Field(description="Validations without a better CIDEr-D before stopping.")
+    ] = None
+    validation_beam: Annotated[Count, Field(description="Beams in validation.")] = 1
+    label_smoothing: Annotated[Share, Field(description="Label smoothing of the loss.")] = 0.0
+    word_dropout: Annotated[Share, Field(description="Share of input words made <unk>.")] = 0.0
+    attention_penalty: Annotated[
+        NonNegative, Field(description="Weight of the doubly stochastic attention loss.")
+    ] = 1.0
+    ema: Annotated[
+        Share, Field(description="Decay of the moving average of the weights; 0: off.")
+    ] = 0.0
+    glove: Annotated[Path | None, Field(description="GloVe vectors to start from.")] = None
+    weight_decay: Annotated[NonNegative, Field(description="Weight decay of AdamW.")] = 1e-4
+    gradient_clip: Annotated[Positive, Field(description="Largest gradient norm.")] = 5.0
+    cache_features: Annotated[
+        bool, Field(description="Keep features of a frozen trunk, unless augmented.")
+    ] = True
+    precision: Annotated[PrecisionName, Field(description="auto: bf16 if it is faster.")] = "auto"
+    workers: Annotated[
+        CountOrZero | None, Field(description="Processes that read images; none: one per core.")
+    ] = None
+    worker_timeout: Annotated[
+        NonNegative, Field(description="Seconds to wait for a worker's batch; 0: no limit.")
+    ] = 45.0
+    seed: Annotated[int, Field(description="Seed of all random numbers.")] = 0
 
     @field_validator("batch_size", mode="before")
     @classmethod
-    def _is_what_is_kept(cls, value: object) -> object:
+    def _refuse_auto(cls, value: object) -> object:
         if value == "auto":
             raise ValueError(
-                "give the number that each step learns from; accumulate=auto finds how many fit at a time"
+                "give the number of images per step; accumulate=auto finds how many fit into memory"
             )
         return value
 
 
 class ModelConfig(Section):
-    """What a model folder needs in order to be built again."""
+    """The settings that a model folder stores."""
 
     encoder: EncoderConfig = EncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
@@ -285,18 +313,14 @@ class Config(ModelConfig):
 
     data: DataConfig
     training: TrainingConfig = TrainingConfig()
-    init: str | None = None  # a model folder to start from, or `bundled`
-    output: Path = Path("runs/captioner")
+    init: Annotated[str | None, Field(description="Model folder to start from.")] = None
+    output: Annotated[Path, Field(description="Folder of the run.")] = Path("runs/captioner")
 
     @property
     def model(self) -> ModelConfig:
-        """The part that is stored with the model, which no longer needs the weights it started from."""
-        trained = {
-            "weights": "none",
-            "batch_norm": "train" if self.encoder.train_batch_norm else "eval",
-        }
-        encoder = self.encoder.model_copy(update=trained)
-        decoding = self.decoding.model_copy(
-            update={"min_confidence": 0.0}
-        )  # until it is calibrated anew
+        """Return what is stored with the model, which does not depend on its initial weights."""
+        batch_norm = "train" if self.encoder.train_batch_norm else "eval"
+        encoder = self.encoder.model_copy(update={"weights": "none", "batch_norm": batch_norm})
+        # A new model has no confidence until it is calibrated.
+        decoding = self.decoding.model_copy(update={"min_confidence": 0.0})
         return ModelConfig(encoder=encoder, decoder=self.decoder, decoding=decoding)

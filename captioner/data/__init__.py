@@ -1,1 +1,1 @@
-"""Annotations and images → batches."""
+"""Data sets: annotations and images, read, checked and collated into batches."""

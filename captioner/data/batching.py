@@ -1,4 +1,4 @@
-"""From examples to batches: who is in which batch, and how captions are padded. Knows no model."""
+"""From examples to padded batches: the data set, the collate function and the batch samplers."""
 
 from __future__ import annotations
 
@@ -19,37 +19,38 @@ from captioner.errors import ImageError
 from captioner.text.vocabulary import PAD
 from captioner.types import Batch
 
-Load = Callable[[int, random.Random], Tensor]
-"""(index of an example, its random numbers) → its image, or its cached features."""
+LoadSource = Callable[[int, random.Random], Tensor]
+"""(index of an example, random number generator) → its image, or its cached features."""
 
-Key = tuple[int, int]
-"""(epoch, index): the epoch travels with the index, so that workers can live longer than an epoch."""
+SampleKey = tuple[int, int]
+"""(epoch, index). Workers live longer than an epoch, so each key carries its epoch."""
 
-Item = tuple[Tensor, list[list[int]], int]
-"""A source, the word numbers of its captions with <bos> and <eos>, and which example of its split it is."""
+Sample = tuple[Tensor, list[list[int]], int]
+"""(source, token ids of its captions with <bos> and <eos>, index of the example in its split)."""
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Read and transform images from their files."""
+    """Reads and transforms the images of a split from their files."""
 
     examples: Sequence[Example]
     transform: Transform
 
     def __call__(self, index: int, rng: random.Random) -> Tensor:
-        """Give the image (3, size, size) as bytes."""
-        image = read_image(self.examples[index].path, at_least=self.transform.at_least)
+        """Return the image (3, size, size) as uint8."""
+        image = read_image(self.examples[index].path, min_side=self.transform.min_side)
         return self.transform(image, rng)
 
 
 @dataclass(frozen=True)
-class CaptionDataset(Dataset[Item | ImageError]):
-    """An image with all of its captions, or with so many, chosen anew in each epoch where there are more.
+class CaptionDataset(Dataset[Sample | ImageError]):
+    """Images with their captions: all of them, or `captions_per_image` drawn anew in each epoch.
 
-    All chance is drawn from (seed, epoch, index), so neither the number of workers nor a resumed run changes it.
+    Each sample has its own random number generator, seeded with (seed, epoch, index). The samples
+    are therefore the same for any number of workers and in a resumed run.
     """
 
-    load: Load
+    load: LoadSource
     captions: Sequence[Sequence[list[int]]]
     captions_per_image: int | Literal["all"]
     seed: int
@@ -57,8 +58,8 @@ class CaptionDataset(Dataset[Item | ImageError]):
     def __len__(self) -> int:
         return len(self.captions)
 
-    def __getitem__(self, key: Key) -> Item | ImageError:
-        """Give an image with its captions, or say why it cannot be read."""
+    def __getitem__(self, key: SampleKey) -> Sample | ImageError:
+        """Return an image with its captions, or the error if the image cannot be read."""
         epoch, index = key
         rng = random.Random(f"{self.seed} {epoch} {index}")
         captions = self.captions[index]
@@ -70,80 +71,83 @@ class CaptionDataset(Dataset[Item | ImageError]):
             return error
 
 
-def collate(items: Sequence[Item]) -> Batch:
-    """Stack the sources, pad their captions, and note which caption belongs to which source, and which image that is.
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack the sources, and pad all their captions to the same length.
 
-    Captions come longest first, whoever owns them: neighbours of one length leave the decoder little padding to read.
+    Captions are sorted by length, longest first, regardless of their image: neighbours then have
+    nearly the same length, and the decoder processes little padding.
     """
-    pairs = [
-        (caption, place) for place, (_, captions, _) in enumerate(items) for caption in captions
-    ]
+    pairs = [(caption, row) for row, (_, captions, _) in enumerate(samples) for caption in captions]
     pairs.sort(key=lambda pair: len(pair[0]), reverse=True)
     captions, source_index = zip(*pairs, strict=True)
-    tokens, mask = pad(captions)
-    sources, _, images = zip(*items, strict=True)
+    tokens, mask = pad(captions)  # (N, T), (N, T)
+    sources, _, example_index = zip(*samples, strict=True)
     return Batch(
-        torch.stack(sources), tokens, mask, torch.tensor(source_index), torch.tensor(images)
+        torch.stack(sources), tokens, mask, torch.tensor(source_index), torch.tensor(example_index)
     )
 
 
 def pad(captions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Give tokens (N, T), each caption filled up to the longest with <pad>, and the mask (N, T) of the real ones."""
-    lengths = torch.tensor([len(caption) for caption in captions])
+    """Return tokens (N, T), padded with <pad> to the longest caption, and the mask (N, T).
+
+    The mask is True on every token but <pad>.
+    """
+    lengths = torch.tensor([len(caption) for caption in captions])  # (N,)
     tokens = torch.full((len(captions), int(lengths.max())), PAD)  # (N, T)
     mask = torch.arange(tokens.shape[1]) < lengths.unsqueeze(1)  # (N, T)
-    tokens[mask] = torch.tensor([word for caption in captions for word in caption])
+    tokens[mask] = torch.tensor([token for caption in captions for token in caption])
     return tokens, mask
 
 
-def spread(count: int, parts: int) -> list[slice]:
-    """Cut `count` things into `parts` runs whose lengths differ by one at most."""
+def split_evenly(count: int, parts: int) -> list[slice]:
+    """Return `parts` consecutive slices of `count` items, with lengths that differ by at most 1."""
     edges = [count * part // parts for part in range(parts + 1)]
     return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
 @dataclass
-class EpochSampler(Sampler[list[Key]]):
-    """Deal the examples into batches: each once in an epoch, in an order that the seed and the epoch give.
+class EpochBatchSampler(Sampler[list[SampleKey]]):
+    """Batch sampler that visits each example once an epoch, in an order set by seed and epoch.
 
-    An epoch's batches differ by one image at most, so there is no small last one, and every rank gets the same number
-    of batches however the numbers fall. A batch is dealt out to `ranks`, and to the `parts` a rank works through it in;
-    what is in it does not depend on either. Set `epoch` and `first` (the batch to begin at) before iterating.
+    The batches of an epoch differ in size by at most one image: there is no small last batch.
+    Each batch is divided among `num_ranks` ranks, and each rank's share into `micro_batches`.
+    Which images are in a batch depends on neither, so every rank takes the same number of steps.
+    Set `epoch` and `first_batch` (the batch to start from) before you iterate.
     """
 
-    examples: int
+    num_examples: int
     batch_size: int
     seed: int
     rank: int = 0
-    ranks: int = 1
-    parts: int = 1
+    num_ranks: int = 1
+    micro_batches: int = 1
     epoch: int = field(default=0, init=False)
-    first: int = field(default=0, init=False)
+    first_batch: int = field(default=0, init=False)
 
     @property
-    def batches(self) -> int:
-        """Batches in an epoch."""
-        return -(-self.examples // self.batch_size)
+    def num_batches(self) -> int:
+        """Return the number of batches in an epoch."""
+        return -(-self.num_examples // self.batch_size)
 
     def __len__(self) -> int:
-        return (self.batches - self.first) * self.parts
+        return (self.num_batches - self.first_batch) * self.micro_batches
 
-    def __iter__(self) -> Iterator[list[Key]]:
-        order = list(range(self.examples))
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        order = list(range(self.num_examples))
         random.Random(f"{self.seed} {self.epoch}").shuffle(order)
-        for batch in spread(len(order), self.batches)[self.first :]:
-            members = order[batch]
-            shares = spread(len(members), self.ranks * self.parts)
-            for share in shares[self.rank * self.parts : (self.rank + 1) * self.parts]:
-                yield [(self.epoch, index) for index in members[share]]
+        for batch in split_evenly(len(order), self.num_batches)[self.first_batch :]:
+            indices = order[batch]
+            shares = split_evenly(len(indices), self.num_ranks * self.micro_batches)
+            for share in shares[self.rank * self.micro_batches :][: self.micro_batches]:
+                yield [(self.epoch, index) for index in indices[share]]
 
 
-Batches = EpochSampler | list[list[Key]]
-"""Which keys go together, in which order."""
+BatchSampler = EpochBatchSampler | list[list[SampleKey]]
+"""The keys of each batch, as the `batch_sampler` of a DataLoader."""
 
 
-def in_order(count: int, batch_size: int) -> list[list[Key]]:
-    """Batches of everything, once, as it comes: for validation and for the feature cache."""
+def sequential_batches(count: int, batch_size: int) -> list[list[SampleKey]]:
+    """Return the batches of one pass in order, for validation and for the feature cache."""
     return [
         [(0, index) for index in range(start, min(start + batch_size, count))]
         for start in range(0, count, batch_size)

@@ -1,7 +1,4 @@
-"""Annotations and the images they speak of → one validated list, whatever the format. Opens no image.
-
-Everything that is wrong is told at once, before anything is started; captions that say nothing are dropped and counted.
-"""
+"""Load the examples of a data set from annotation files of any format. No image is opened."""
 
 from __future__ import annotations
 
@@ -9,33 +6,29 @@ import contextlib
 import os
 import random
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from captioner.data.formats import Annotations, Entry, read_annotations
-from captioner.data.problems import Problems
+from captioner.data.problems import Problems, repeated
 from captioner.errors import UsageError
-
-Thing = TypeVar("Thing")
 
 
 class Example(NamedTuple):
-    """An image and what people said of it."""
+    """An image with its captions."""
 
-    image_id: (
-        int | str
-    )  # COCO's and Karpathy's number; else the file's name as the annotations write it
+    image_id: int | str  # a number in COCO and Karpathy files, else the file name
     path: Path
     captions: tuple[str, ...]
 
 
-class Found(NamedTuple):
-    """What a split holds, whether or not anything may be started with it."""
+class LoadedExamples(NamedTuple):
+    """The examples of a split, and which of their images are missing."""
 
     examples: list[Example]
-    missing: set[Path]  # images of theirs that are not there
+    missing: set[Path]
 
 
 def load_examples(
@@ -45,133 +38,131 @@ def load_examples(
     *,
     restval: bool = False,
 ) -> list[Example]:
-    """Read one split of a data set: COCO, Karpathy's, Flickr8k's and 30k's, CSV, JSON lines, or a folder with them.
+    """Load one split. Empty captions are left out; their number is logged.
 
     Args:
-        annotations: the file, or a folder that holds captions.jsonl, captions.csv or captions.txt.
-        images: the folder that image names start from; without it, the usual places are tried.
-        split: Karpathy's train, val or test; elsewhere than in COCO a file that lists image names.
-        restval: let Karpathy's `restval` join `train`.
+        annotations: the file (COCO, Karpathy, JSON lines, CSV or Flickr token file), or a folder
+            with captions.jsonl, captions.csv or captions.txt.
+        images: the folder of the images. By default, the usual places are searched.
+        split: train, val or test of a Karpathy file; for JSON lines, CSV and token files, a file
+            that lists image names.
+        restval: whether `restval` of a Karpathy file joins `train`.
 
     Raises:
-        UsageError: everything that is wrong, each kind with its count: repeated and unknown ids, missing images,
-            names that lead out of the folder, wrong types; or why the file cannot be read at all.
+        UsageError: the file cannot be read, or has errors. The message lists all kinds with counts:
+            repeated and unknown ids, missing images, names outside the folder, wrong types.
     """
     problems = Problems(annotations)
-    found = read_examples(annotations, images, split, restval=restval, problems=problems)
-    problems.refuse()
-    return found.examples
+    loaded = load_with_problems(annotations, images, split, restval=restval, problems=problems)
+    problems.raise_errors()
+    return loaded.examples
 
 
-def read_examples(
+def load_with_problems(
     annotations: Path, images: Path | None, split: str | None, *, restval: bool, problems: Problems
-) -> Found:
-    """Read a split as `load_examples` does, but note in `problems` what is wrong with it, and go on.
+) -> LoadedExamples:
+    """Load a split as `load_examples` does, but record its errors in `problems` and continue.
 
-    Images that lead out of their folder are no examples: nobody should open them.
+    Images outside the image folder are left out, so that no caller opens them.
 
     Raises:
-        UsageError: it cannot be read at all, or says nothing of any image.
+        UsageError: the file cannot be read, or holds no image with a caption.
     """
     if images is not None and not os.path.isdir(images):
         raise UsageError(f"{images}: no such folder of images")
-    found = _read(annotations, split, restval, problems)
-    root = images or _usual_folder(found)
-    leading_out = {entry.file for entry in found.entries if _leads_out(entry.file)}
-    problems.add("image names that lead out of their folder", map(repr, leading_out))
-    inside = [entry for entry in found.entries if entry.file not in leading_out]
-    missing = _missing(root, (entry.file for entry in inside))
-    problems.add(f"images missing in {root}, where their names begin", map(repr, missing))
+    content = _read(annotations, split, restval, problems)
+    root = images or _find_image_folder(content)
+    outside = {entry.file for entry in content.entries if _is_outside(entry.file)}
+    problems.add_error("image names that lead out of their folder", map(repr, outside))
+    inside = [entry for entry in content.entries if entry.file not in outside]
+    missing = _find_missing(root, (entry.file for entry in inside))
+    problems.add_error(f"images missing in {root}", map(repr, missing))
     examples = [
-        Example(entry.image_id, root / entry.file, _said(entry.captions)) for entry in inside
+        Example(entry.image_id, root / entry.file, _nonempty(entry.captions)) for entry in inside
     ]
-    return Found(examples, {root / file for file in missing})
+    return LoadedExamples(examples, {root / file for file in missing})
 
 
 def load_references(annotations: Path, split: str | None = None) -> dict[int | str, list[str]]:
-    """Read what people said of each image, by image id: all that an evaluation needs. The images need not be there.
+    """Load the captions of each image id, for evaluation. The images need not exist.
 
     Raises:
-        UsageError: as `load_examples`, less what concerns image files.
+        UsageError: as in `load_examples`, except for missing images and names outside the folder.
     """
     problems = Problems(annotations)
-    found = _read(annotations, split, False, problems)
-    problems.refuse()
-    return {entry.image_id: list(_said(entry.captions)) for entry in found.entries}
+    content = _read(annotations, split, False, problems)
+    problems.raise_errors()
+    return {entry.image_id: list(_nonempty(entry.captions)) for entry in content.entries}
 
 
-def hold_out(examples: Sequence[Thing], share: float) -> tuple[list[Thing], list[Thing]]:
-    """Set a share of a data set aside as dev, at least one: the same whoever asks. Gives train and dev."""
+Item = TypeVar("Item")
+
+
+def train_dev_split(examples: Sequence[Item], dev_share: float) -> tuple[list[Item], list[Item]]:
+    """Split examples at random into train and dev, with at least one in dev. The seed is fixed."""
     shuffled = list(examples)
     random.Random(0).shuffle(shuffled)
-    held_out = max(1, round(share * len(shuffled)))
-    return shuffled[held_out:], shuffled[:held_out]
+    dev_size = max(1, round(dev_share * len(shuffled)))
+    return shuffled[dev_size:], shuffled[:dev_size]
 
 
 def _read(annotations: Path, split: str | None, restval: bool, problems: Problems) -> Annotations:
-    """Read the entries that say something, and note image ids that are there twice and captions that are empty."""
+    """Read the entries that have a caption; record repeated image ids and empty captions."""
     entries, folders = read_annotations(annotations, split, restval, problems)
-    counts = Counter(entry.image_id for entry in entries)
-    problems.add(
-        "image ids given more than once",
-        (repr(image_id) for image_id in counts if counts[image_id] > 1),
+    problems.add_error("image ids given more than once", repeated(it.image_id for it in entries))
+    problems.add_warning(
+        "empty captions, left out", chain.from_iterable(map(_empty_captions, entries))
     )
-    problems.tolerate(
-        "empty captions, left out", (place for entry in entries for place in _empty(entry))
-    )
-    silent = (repr(entry.image_id) for entry in entries if not _said(entry.captions))
-    problems.tolerate("images without a caption, left out", silent)
-    speaking = [entry for entry in entries if _said(entry.captions)]
-    if not speaking and not problems.grave:
+    uncaptioned = (repr(entry.image_id) for entry in entries if not _nonempty(entry.captions))
+    problems.add_warning("images without a caption, left out", uncaptioned)
+    captioned = [entry for entry in entries if _nonempty(entry.captions)]
+    if not captioned and not problems.errors:
         raise UsageError(f"{annotations}: holds no image with a caption")
-    return Annotations(speaking, folders)
+    return Annotations(captioned, folders)
 
 
-def _empty(entry: Entry) -> list[str]:
-    captions = enumerate(entry.captions, 1)
+def _empty_captions(entry: Entry) -> list[str]:
+    """Return the image id and the number of each empty caption."""
     return [
         f"{entry.image_id!r} #{number}"
-        for number, caption in captions
+        for number, caption in enumerate(entry.captions, 1)
         if not caption or caption.isspace()
     ]
 
 
-def _said(captions: Iterable[str | None]) -> tuple[str, ...]:
+def _nonempty(captions: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(caption.strip() for caption in captions if caption and not caption.isspace())
 
 
-def _usual_folder(found: Annotations) -> Path:
-    """Give the first usual folder that holds one of the first images; else the first that exists."""
-    first = [entry.file for entry in found.entries[:20] if not _leads_out(entry.file)]
-    holding = (
-        folder for folder in found.folders if any(os.path.isfile(folder / file) for file in first)
-    )
-    existing = (folder for folder in found.folders if os.path.isdir(folder))
-    return next(holding, None) or next(existing)
+def _find_image_folder(content: Annotations) -> Path:
+    """Return the first usual folder with one of the first images, else the first that exists."""
+    files = [entry.file for entry in content.entries[:20] if not _is_outside(entry.file)]
+    for folder in content.folders:
+        if any(os.path.isfile(folder / file) for file in files):
+            return folder
+    return next(folder for folder in content.folders if os.path.isdir(folder))
 
 
-def _leads_out(file: str) -> bool:
-    return (
-        file.startswith(("/", "\\"))
-        or bool(os.path.splitdrive(file)[0])
-        or ".." in re.split(r"[/\\]", file)
-    )
+def _is_outside(file: str) -> bool:
+    """Return whether a relative file name leads out of its folder."""
+    is_absolute = file.startswith(("/", "\\")) or bool(os.path.splitdrive(file)[0])
+    return is_absolute or ".." in re.split(r"[/\\]", file)
 
 
-def _missing(root: Path, files: Iterable[str]) -> list[str]:
-    """Give the files that are not there. Each folder is listed once: asking file by file is slow on a network disk."""
+def _find_missing(root: Path, files: Iterable[str]) -> list[str]:
+    """Return the files that do not exist.
+
+    Each folder is listed once, since a call for each file is slow on a network disk.
+    """
     listings: dict[str, set[str]] = {}
     missing = []
     for file in files:
         folder, name = os.path.split(file)
         if folder not in listings:
             listings[folder] = set()
-            with contextlib.suppress(
-                OSError, ValueError
-            ):  # what cannot be listed is asked for file by file
+            with contextlib.suppress(OSError, ValueError):  # then each file is checked on its own
                 listings[folder].update(os.listdir(root / folder))
-        if name not in listings[folder] and not os.path.isfile(
-            root / file
-        ):  # some disks ignore case
+        # A listing may write a name in another case, if the file system ignores case.
+        if name not in listings[folder] and not os.path.isfile(root / file):
             missing.append(file)
     return missing

@@ -1,4 +1,4 @@
-"""Encoder features kept on disk: with a frozen trunk, every epoch after the first skips the CNN."""
+"""Encoder features on disk: with a frozen trunk, every epoch after the first skips the CNN."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,101 +21,117 @@ from captioner.data.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.storage import check_space, free_space
 
+_HOST = f".{platform.node()}-"
+
 
 def features_key(encoder: str, examples: Sequence[Example]) -> str:
-    """A hash of what the features depend on: `encoder` (its own hash) and each image's id, size and time of change."""
+    """Return a hash of everything that the features depend on.
+
+    Args:
+        encoder: hash of the encoder and its transform.
+        examples: their image ids and the sizes and modification times of the files are hashed.
+    """
     digest = hashlib.sha256(encoder.encode())
     for example in examples:
-        about = example.path.stat()
-        digest.update(f"{example.image_id!r} {about.st_size} {about.st_mtime_ns}\n".encode())
+        status = example.path.stat()
+        digest.update(f"{example.image_id!r} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """Features of one split, in the order of its examples: (images, P, C) in half precision, mapped from the file."""
+    """Features of a split in the order of its examples, (images, P, C) float16, memory-mapped."""
 
     path: Path
 
     def __call__(self, index: int, rng: random.Random) -> Tensor:
-        """Give the features (P, C) of one image."""
-        return torch.from_numpy(np.array(self._array[index]))
+        """Return the features (P, C) of one image."""
+        return torch.from_numpy(np.array(self._features[index]))
 
-    @property
-    def _array(self) -> np.ndarray:
-        if self.path not in _opened:
-            _opened[self.path] = np.load(self.path, mmap_mode="r")
-        return _opened[self.path]
+    @cached_property
+    def _features(self) -> np.ndarray:
+        return np.load(self.path, mmap_mode="r")  # type: ignore[no-any-return]
 
-
-_MINE = f".{platform.node()}-"
-
-_opened: dict[Path, np.ndarray] = {}  # each process maps a file once
+    def __reduce__(self) -> tuple[type[FeatureSource], tuple[Path]]:
+        """Pickle the path alone: each worker maps the file itself."""
+        return FeatureSource, (self.path,)
 
 
 def cached_features(
     folder: Path, key: str, examples: Sequence[Example], compute: Callable[[], Iterable[Tensor]]
 ) -> FeatureSource:
-    """Open the features kept under `key`, or compute them, batch after batch (B, P, C), and keep them.
+    """Open the features in `folder / key`; if they do not exist, compute and write them first.
 
-    The file appears under its name only when it is whole. What killed runs have left unfinished is removed.
+    The folder gets its name when it is complete. Incomplete ones of killed runs are removed.
+
+    Args:
+        folder: the folder of all cached features.
+        key: name that identifies encoder and examples, from `features_key`.
+        examples: the examples of the split.
+        compute: returns the features of the examples in batches (B, P, C).
 
     Raises:
         CaptionerError: the disk is full or read-only.
     """
-    place = folder / key
-    if not (place / "features.npy").exists():
-        unfinished = folder / f"{key}{_MINE}{os.getpid()}.tmp"
+    complete = folder / key
+    if not (complete / "features.npy").exists():
+        unfinished = folder / f"{key}{_HOST}{os.getpid()}.tmp"
         try:
-            _sweep(folder)
+            _remove_abandoned(folder)
             unfinished.mkdir(parents=True, exist_ok=True)
             ids = [example.image_id for example in examples]
             (unfinished / "ids.json").write_text(json.dumps(ids), encoding="utf-8")
             _write(unfinished / "features.npy", len(examples), compute())
-            shutil.rmtree(place, ignore_errors=True)
-            unfinished.rename(place)
+            shutil.rmtree(complete, ignore_errors=True)
+            unfinished.rename(complete)
         except OSError as error:
             raise CaptionerError(
-                f"features cannot be kept in {folder} ({error.strerror}; {free_space(folder)} MiB free): "
-                "free some space, choose another --output, or set training.cache_features=false"
+                f"features cannot be written to {folder} ({error.strerror}; "
+                f"{free_space(folder)} MiB free): free some space, choose another output folder, "
+                "or set training.cache_features=false"
             ) from None
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-    return FeatureSource(place / "features.npy")
+    return FeatureSource(complete / "features.npy")
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what processes of this machine have left unfinished that no longer run."""
-    for unfinished in folder.glob(f"*{_MINE}*.tmp"):
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the unfinished folders of processes of this host that are no longer running."""
+    for unfinished in folder.glob(f"*{_HOST}*.tmp"):
         try:
-            os.kill(int(unfinished.stem.rpartition("-")[2]), 0)  # asks only whether it is there
+            os.kill(int(unfinished.stem.rpartition("-")[2]), 0)  # signal 0 only tests for existence
         except ProcessLookupError:
             shutil.rmtree(unfinished, ignore_errors=True)
-        except OSError:  # another user's
+        except OSError:  # the process of another user is running
             continue
 
 
 def _write(path: Path, count: int, batches: Iterable[Tensor]) -> None:
-    """Write batch after batch: in a file mapped into memory, a full disk would end the process without a word."""
-    done = 0
+    """Write batches of features one after the other to an .npy file for `count` images.
+
+    Ordinary writes raise OSError on a full disk, where writes to a memory map kill the process.
+    """
+    written = 0
     with path.open("wb") as file:
         for batch in batches:
-            array = batch.half().cpu().numpy()
-            if not done:
-                whole = {
-                    "descr": array.dtype.str,
-                    "fortran_order": False,
-                    "shape": (count, *array.shape[1:]),
-                }
-                np.lib.format.write_array_header_1_0(file, whole)
+            array = batch.half().cpu().numpy()  # (B, P, C)
+            if not written:
+                np.lib.format.write_array_header_1_0(
+                    file,
+                    {
+                        "descr": array.dtype.str,
+                        "fortran_order": False,
+                        "shape": (count, *array.shape[1:]),
+                    },
+                )
                 check_space(
                     path.parent,
                     count * array[0].nbytes,
                     what="features",
-                    way_out="set training.cache_features=false",
+                    hint="set training.cache_features=false",
                 )
             file.write(np.ascontiguousarray(array).data)
-            done += len(array)
+            written += len(array)
         file.flush()
         os.fsync(file.fileno())
-    assert done == count
+    assert written == count

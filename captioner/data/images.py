@@ -1,4 +1,4 @@
-"""Any image file → an upright RGB picture, safely; and which files an argument means. Knows Pillow, no tensors."""
+"""Read any image file safely as an upright RGB image, and find the image files in folders."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import errno
 import glob
 import io
 import os
-import re
 import stat
-import threading
-import warnings
+import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,22 +15,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar, cast
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from captioner.errors import ImageError, UsageError
 
 MAX_PIXELS = 50_000_000
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM")
-"""Pillow's names of what is read. Others start programs (EPS), hide their size (ICO) or have no signature (TGA)."""
+"""Formats that are read. Others start programs (EPS), hide their size (ICO) or lack a signature."""
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
     *(".avif", ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
-"""What `find_images` takes for an image in a folder."""
+"""File name suffixes that `find_images` looks for in folders."""
 
-LOOKS = (
+OTHER_FILE_TYPES = (
     (b"<!doctype html", "an HTML page"),
     (b"<html", "an HTML page"),
     (b"<svg", "an SVG drawing"),
@@ -41,10 +39,10 @@ LOOKS = (
     (b"version https://git-lfs", "a Git LFS pointer: fetch the file itself with `git lfs pull`"),
     (b"ftyphei", "a HEIC photo: convert it to JPEG"),
 )
-SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*")
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*")  # of images
 
 ORIENTATION = 0x0112  # the EXIF tag
-UPRIGHT = {
+TRANSPOSE_OF_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -54,68 +52,66 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-ImageLike = str | Path | bytes | Image.Image
-
-_opening = threading.Lock()
+ReadableImage = str | Path | bytes | Image.Image
+"""A file, the bytes of a file, or a Pillow image."""
 
 
 class _UnreadableError(Exception):
-    """Its text is the reason, ready to be shown."""
+    """Its message is the reason that the user reads."""
 
 
 def read_image(
-    source: ImageLike, *, at_least: int | None = None, max_pixels: int = MAX_PIXELS
+    source: ReadableImage, *, min_side: int | None = None, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Read any image as a new 8-bit RGB picture, upright, on white where it is transparent; the first of its frames.
+    """Read the first frame of an image as a new upright 8-bit RGB image, with white transparency.
 
-    `at_least` is the shortest side (pixels) that the caller needs: a larger JPEG is then decoded at 1/2, 1/4 or 1/8 of
-    its size, never smaller than that, which is several times faster for photos straight from a camera.
+    Args:
+        source: the image.
+        min_side: shortest side in pixels that the caller needs. A larger JPEG is then decoded at
+            1/2, 1/4 or 1/8 of its size, but never smaller than this: several times faster for
+            photos from a camera.
+        max_pixels: larger images are rejected before they are decoded.
 
     Raises:
-        ImageError: whatever is wrong with it. One of more than `max_pixels` is refused before it is decoded.
+        ImageError: the image cannot be read.
     """
-    name = (
-        "image"
-        if isinstance(source, Image.Image)
-        else "image (bytes)"
-        if isinstance(source, bytes)
-        else str(source)
-    )
-    with _errors_named(name):
+    with _image_errors("image (bytes)" if isinstance(source, bytes) else source):
         if isinstance(source, Image.Image):
             _check_size(source, max_pixels)
-            return _upright(source)
+            return _to_upright_rgb(source)
         with io.BytesIO(source) if isinstance(source, bytes) else _open_file(Path(source)) as file:
-            picture = _identify(file, max_pixels)
-            if at_least is not None:
-                picture.draft(None, (at_least, at_least))
-            return _upright(picture)
+            image = _open_image(file, max_pixels)
+            if min_side is not None:
+                image.draft(None, (min_side, min_side))
+            return _to_upright_rgb(image)
 
 
 class Header(NamedTuple):
-    """What an image file says of itself before its pixels."""
+    """The header of an image file."""
 
-    width: int  # in pixels, as stored: not yet turned upright
+    width: int  # in pixels, as stored: the EXIF orientation is not applied
     height: int
-    mode: str  # Pillow's name of the kind of pixel: RGB, L, CMYK, ...
+    mode: str  # Pillow's name of the pixel format: RGB, L, CMYK, ...
 
 
 def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
-    """Read an image's size and mode, and decode nothing.
+    """Read the size and mode of an image without decoding it.
 
     Raises:
-        ImageError: as `read_image`, as far as the header shows it.
+        ImageError: the header cannot be read, or the image has more than `max_pixels`.
     """
-    with _errors_named(str(path)), _open_file(path) as file:
-        picture = _identify(file, max_pixels)
-        return Header(*picture.size, picture.mode)
+    with _image_errors(path), _open_file(path) as file:
+        image = _open_image(file, max_pixels)
+        return Header(*image.size, image.mode)
 
 
 @contextmanager
-def _errors_named(name: str) -> Iterator[None]:
+def _image_errors(source: str | Path | Image.Image) -> Iterator[None]:
+    """Turn every exception into an `ImageError` that names the source."""
     try:
         yield
-    except Exception as error:  # on hostile bytes Pillow throws whatever its parsers stumble over
+    except Exception as error:  # Pillow raises many types of exceptions on damaged files
+        name = "image" if isinstance(source, Image.Image) else str(source)
         raise ImageError(name, _reason(error)) from error
 
 
@@ -124,46 +120,46 @@ def _open_file(path: Path) -> BinaryIO:
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "is a folder")
     if not stat.S_ISREG(status.st_mode):
-        raise _UnreadableError("not a regular file")  # opening a pipe would wait for ever
+        raise _UnreadableError("not a regular file")  # opening a pipe would block
     return path.open("rb")
 
 
-def _identify(file: BinaryIO, max_pixels: int) -> Image.Image:
-    """Read the header, and refuse by its size. Pillow has limits as well: it warns from 89 Mpx, and throws from 179."""
+def _open_image(file: BinaryIO, max_pixels: int) -> Image.Image:
+    """Read the header of an image and check the size that it gives.
+
+    This calls Pillow's format plugins as `Image.open` does, but without its size check, which
+    warns through the warning filters of the whole process; changing those is not thread-safe.
+    """
     head = file.read(512)
     if not head:
         raise _UnreadableError("is empty (0 bytes)")
     Image.init()
-    formats = [name for name in FORMATS if name in Image.OPEN]
-    try:
-        with (
-            _opening,
-            warnings.catch_warnings(),
-        ):  # the filters belong to the whole process: one thread at a time
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(file, formats=formats)
-    except Image.DecompressionBombError as error:
-        pixels = int(re.findall(r"\d+", str(error))[0])
-        raise _UnreadableError(
-            f"too large: {pixels:,} pixels, the limit is {max_pixels:,}"
-        ) from error
-    except UnidentifiedImageError:
-        raise _UnreadableError(_what_else(head, formats)) from None
-    _check_size(picture, max_pixels)
-    return picture
+    available = [name for name in FORMATS if name in Image.OPEN]
+    for name in available:
+        plugin, accepts = Image.OPEN[name]
+        try:
+            accepted = accepts is None or accepts(head[:16])
+            if accepted and not isinstance(accepted, str):  # a string: no decoder is installed
+                file.seek(0)
+                image = plugin(file, "")
+                _check_size(image, max_pixels)
+                return image
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue  # the file has another format, or is damaged
+    raise _UnreadableError(_describe_unidentified(head, available))
 
 
-def _what_else(head: bytes, formats: list[str]) -> str:
+def _describe_unidentified(head: bytes, available: list[str]) -> str:
     if head.startswith(SIGNATURES) or head[8:12] == b"WEBP":
-        return "truncated or corrupt: it begins like an image, but cannot be read as one"
-    for mark, look in LOOKS:
+        return "truncated or corrupt: it starts like an image, but cannot be read as one"
+    for mark, file_type in OTHER_FILE_TYPES:
         if mark in head.lower():
-            return f"not an image (looks like {look})"
-    return f"not an image in a format that is read here ({', '.join(formats)})"
+            return f"not an image (looks like {file_type})"
+    return f"not an image in a supported format ({', '.join(available)})"
 
 
-def _check_size(picture: Image.Image, max_pixels: int) -> None:
-    width, height = picture.size
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
     if not width * height:
         raise _UnreadableError(f"has no pixels ({width} x {height})")
     if width * height > max_pixels:
@@ -172,51 +168,51 @@ def _check_size(picture: Image.Image, max_pixels: int) -> None:
         )
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    picture.load()
-    turn = _turn(picture)
-    if picture.mode == "F" or picture.mode.startswith("I"):
-        picture = _eight_bits(picture)
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        rgb = Image.new("RGB", picture.size, "white")
-        rgb.paste(picture, mask=picture)
+def _to_upright_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    transpose = _read_transpose(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = _to_8_bits(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        rgb = Image.new("RGB", image.size, "white")
+        rgb.paste(image, mask=image)
     else:
-        rgb = picture.convert("RGB")
-    rgb.info.clear()  # or somebody else would turn it once more
-    return rgb if turn is None else rgb.transpose(turn)
+        rgb = image.convert("RGB")
+    rgb.info.clear()  # it holds the EXIF orientation, which must not be applied twice
+    return rgb if transpose is None else rgb.transpose(transpose)
 
 
-def _turn(picture: Image.Image) -> Image.Transpose | None:
+def _read_transpose(image: Image.Image) -> Image.Transpose | None:
     try:
-        return UPRIGHT.get(picture.getexif().get(ORIENTATION, 1))
-    except Exception:  # a broken EXIF block spoils no picture
+        return TRANSPOSE_OF_ORIENTATION.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # the image itself is fine if its EXIF block is damaged
         return None
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Scale 16-bit, 32-bit and floating-point grey to 0..255, from the range that its values are most likely meant in.
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit, 32-bit and floating-point grey to 0..255, from the range most likely meant.
 
-    16-bit: all of its range. Others: 0..1 (float), 0..255 or 0..65535 (integer), where they fit; else what they span.
+    16-bit: 0..65535. Others: 0..1 (float), 0..255 or 0..65535 (integer), if all values are in that
+    range; otherwise from the smallest to the largest value.
     """
-    values = picture.convert("F")
+    values = image.convert("F")
     low, high = cast(tuple[float, float], values.getextrema())  # one band
-    if picture.mode.startswith("I;16") or (
-        picture.mode == "I" and low >= 0 and 255 < high <= 65535
-    ):
+    fits_16_bits = image.mode == "I" and low >= 0 and 255 < high <= 65535
+    if fits_16_bits or image.mode.startswith("I;16"):
         low, high = 0.0, 65535.0
     elif low >= 0 and high <= 255:
-        low, high = 0.0, 1.0 if picture.mode == "F" and high <= 1 else 255.0
+        low, high = 0.0, 1.0 if image.mode == "F" and high <= 1 else 255.0
     if not high - low < float("inf"):
         raise _UnreadableError("holds values that are not finite numbers")
     scale = 255 / ((high - low) or 1)
     grey = values.point(lambda value: value * scale + (0.5 - low * scale)).convert("L")
-    grey.info.pop("transparency", None)  # it names a value of the old range
+    grey.info.pop("transparency", None)  # a value of the original range
     return grey
 
 
 def _reason(error: Exception) -> str:
-    """Say in a few words, on one line, why an image cannot be read."""
+    """Return why an image cannot be read, in a few words on one line."""
     message = " ".join(str(error).split())
     match error:
         case _UnreadableError():
@@ -228,38 +224,37 @@ def _reason(error: Exception) -> str:
         case PermissionError():
             return "permission denied"
         case MemoryError():
-            return "needs more memory than there is"
+            return "not enough memory"
         case Image.DecompressionBombError():
             return f"too large: {message}"
         case OSError(strerror=str(strerror)):
             return strerror.lower()
     if isinstance(error, EOFError) or "truncated" in message.lower():
         return "truncated: the file ends too early"
-    return f"corrupt, or of a kind that cannot be read ({message or type(error).__name__})"
+    return f"corrupt, or in a variant that is not supported ({message or type(error).__name__})"
 
 
 def find_images(paths: Iterable[str]) -> list[Path]:
-    """Expand files, folders (with all below, sorted, nothing hidden) and globs into image files, each once.
+    """Expand files, folders and globs into image files, without repetitions.
 
-    A file that is named is kept whatever its suffix; folders and globs give files with an image's suffix.
+    Folders are searched recursively, in sorted order, without hidden files. A file that is named is
+    kept whatever its suffix is; folders and globs yield files with a suffix of an image.
 
     Raises:
-        UsageError: something does not exist, cannot be listed, or holds no image.
+        UsageError: a path does not exist, cannot be listed, or contains no image.
     """
-    found: dict[str, Path] = {}
+    images: dict[str, Path] = {}
     for path in paths:
         for image in _expand(path):
-            found.setdefault(os.path.abspath(image), image)
-    return list(found.values())
+            images.setdefault(os.path.abspath(image), image)
+    return list(images.values())
 
 
 def _expand(path: str) -> list[Path]:
     if os.path.isdir(path):
         images = sorted(_walk(path))
         if not images:
-            raise UsageError(
-                f"{path}: no image in this folder, or below it (names that end in .jpg, .png, .webp, ...)"
-            )
+            raise UsageError(f"{path}: no images (*.jpg, *.png, ...) in this folder or below it")
         return images
     if os.path.exists(path):
         return [Path(path)]
@@ -267,41 +262,39 @@ def _expand(path: str) -> list[Path]:
     images = [match for match in matches if match.suffix.lower() in SUFFIXES and match.is_file()]
     if not images:
         raise UsageError(
-            f"{path}: no image matches"
-            if glob.has_magic(path)
-            else f"{path}: no such file or folder"
+            f"{path}: {'no image matches' if glob.has_magic(path) else 'no such file or folder'}"
         )
     return images
 
 
 def _walk(folder: str) -> Iterator[Path]:
-    def refuse(error: OSError) -> None:
+    def raise_usage_error(error: OSError) -> None:
         raise UsageError(
             f"{error.filename}: {(error.strerror or 'cannot be listed').lower()}"
         ) from error
 
-    for parent, folders, files in os.walk(folder, onerror=refuse):
+    for parent, folders, files in os.walk(folder, onerror=raise_usage_error):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
                 yield Path(parent, name)
 
 
-Thing = TypeVar("Thing")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-AHEAD = 64
+MAX_PENDING = 64
 
 
 def map_ahead(
-    function: Callable[[Thing], Result], things: Iterable[Thing], *, threads: int
+    function: Callable[[Item], Result], items: Iterable[Item], *, threads: int
 ) -> Iterator[Result]:
-    """As `map`, in order, but in threads and ahead of use: up to 64 results wait, however many things there are."""
+    """Map in threads, ahead of use: like `map`, in order, with up to 64 results pending."""
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Result]] = deque()
-        for thing in things:
-            waiting.append(pool.submit(function, thing))
-            if len(waiting) == AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        pending: deque[Future[Result]] = deque()
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) == MAX_PENDING:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

@@ -1,4 +1,4 @@
-"""Batches read ahead of their use in worker processes; one that dies or hangs is told with the file it was reading."""
+"""Read batches ahead of their use: in worker processes for training, in threads for inference."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
+from typing import cast
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from captioner.data.batching import Batches, CaptionDataset, Item, Key, collate
-from captioner.data.images import read_image
+from captioner.data.batching import BatchSampler, CaptionDataset, Sample, SampleKey, collate
+from captioner.data.images import ReadableImage, read_image
 from captioner.data.transforms import Transform
 from captioner.errors import CaptionerError, ImageError
 from captioner.types import Batch
@@ -27,47 +27,50 @@ from captioner.types import Batch
 _IDLE = -1
 
 
-def image_workers() -> int:
-    """Return the default number of processes or threads that read images: the cores this process may use."""
+def default_num_workers() -> int:
+    """Return how many workers read images by default: the number of cores for this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Loader:
-    """Read batches ahead of their use, in worker processes.
+    """A DataLoader that names the image file if an image cannot be read or a worker fails.
 
-    They have `timeout` seconds to come up with one that is waited for (0: for ever); `name` says what an example's file
-    is called.
+    Args:
+        dataset: the images and their captions.
+        batch_sampler: the keys of each batch.
+        workers: number of worker processes; 0 reads in this process.
+        timeout: seconds to wait for a batch from a worker; 0 waits without limit.
+        file_name: returns the file name of an example, given its index, for errors.
+        pin_memory: as in torch's DataLoader.
 
-    Iterating raises ImageError, naming the file, when the next batch holds an image that cannot be read (it travels
-    home as a value: an exception that a worker raises arrives as the text of a traceback), and CaptionerError when a
-    worker has died or gives no answer.
+    Iterating raises:
+        ImageError: an image of the next batch cannot be read.
+        CaptionerError: a worker has died or has reached the timeout.
     """
 
     def __init__(
         self,
         dataset: CaptionDataset,
-        batches: Batches,
+        batch_sampler: BatchSampler,
         *,
         workers: int,
         timeout: float = 0,
-        name: Callable[[int], str] = str,
+        file_name: Callable[[int], str] = str,
         pin_memory: bool = False,
     ) -> None:
-        self._name = name
-        self._reading = torch.full(
-            (workers, 2), _IDLE
-        )  # of each worker: its process, and what it reads
-        self._reading.share_memory_()  # type: ignore[no-untyped-call]
+        self._file_name = file_name
+        self._current = torch.full((workers, 2), _IDLE)  # process id and index that it is reading
+        self._current.share_memory_()  # type: ignore[no-untyped-call]
         self._loader: DataLoader[Batch | ImageError] = DataLoader(
-            _Watched(dataset, self._reading),  # type: ignore[arg-type]  # collate turns items into a Batch
-            batch_sampler=batches,
-            collate_fn=_collate_or_complain,
+            _TrackedDataset(dataset, self._current),  # type: ignore[arg-type]  # samples, not batches
+            batch_sampler=batch_sampler,
+            collate_fn=_collate_or_error,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
             timeout=timeout if workers else 0,
-            worker_init_fn=_leave_the_terminal,
-            generator=torch.Generator(),  # or the loader would draw from the one that dropout uses
+            worker_init_fn=_start_process_group,
+            generator=torch.Generator(),  # the default generator is for dropout only
         )
 
     def __len__(self) -> int:
@@ -75,7 +78,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         try:
-            with _deaths_noticed_when_waiting():
+            with _keep_sigchld_handler():
                 batches = iter(self._loader)
             for batch in batches:
                 if isinstance(batch, ImageError):
@@ -84,80 +87,81 @@ class Loader:
         except RuntimeError as error:
             if not str(error).startswith("DataLoader "):
                 raise
-            raise self._explain(hangs="timed out" in str(error)) from error
+            raise self._worker_error(timed_out="timed out" in str(error)) from error
 
-    def _explain(self, *, hangs: bool) -> CaptionerError:
+    def _worker_error(self, *, timed_out: bool) -> CaptionerError:
         alive = {child.pid for child in multiprocessing.active_children()}
-        busy = [(process, index) for process, index in self._reading.tolist() if index != _IDLE]
-        guilty = [self._name(index) for process, index in busy if hangs or process not in alive]
-        files = f" while reading {', '.join(guilty)}" if guilty else ""
-        what = "has given no answer" if hangs else "has died"
+        busy = [(process, index) for process, index in self._current.tolist() if index != _IDLE]
+        failed = [index for process, index in busy if timed_out or process not in alive]
+        files = f" while reading {', '.join(map(self._file_name, failed))}" if failed else ""
         return CaptionerError(
-            f"a process that reads images {what}{files}: look at the file and its disk, lower training.workers if "
-            "memory is short, or raise training.worker_timeout if the disk is slow"
+            f"a worker process {'timed out' if timed_out else 'died'}{files}: check the file and "
+            "its disk, lower training.workers if memory is short, or raise "
+            "training.worker_timeout if the disk is slow"
         )
 
 
-class _Watched(Dataset[Item | ImageError]):
-    """A data set that notes where the main process can see it what each worker is reading."""
+class _TrackedDataset(Dataset[Sample | ImageError]):
+    """A data set that records in shared memory which example each worker is reading."""
 
-    def __init__(self, dataset: CaptionDataset, reading: Tensor) -> None:
-        self.dataset, self.reading = dataset, reading
+    def __init__(self, dataset: CaptionDataset, current: Tensor) -> None:
+        self.dataset, self.current = dataset, current
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: Key) -> Item | ImageError:
+    def __getitem__(self, key: SampleKey) -> Sample | ImageError:
         worker = get_worker_info()
         if worker is None:
             return self.dataset[key]
-        reading = self.reading.numpy()  # the same memory, written ten times as fast
-        reading[worker.id] = os.getpid(), key[1]
-        item = self.dataset[key]
-        reading[worker.id, 1] = _IDLE
-        return item
+        current = self.current.numpy()  # the same memory; writing through numpy is much faster
+        current[worker.id] = os.getpid(), key[1]
+        sample = self.dataset[key]
+        current[worker.id, 1] = _IDLE
+        return sample
 
 
-def _leave_the_terminal(worker: int) -> None:
-    """Form a process group: Ctrl-C is for the main process, which still needs its workers to reach a step's end."""
+def _start_process_group(worker: int) -> None:
+    """Protect a worker from Ctrl-C: the main process needs it until the end of the step."""
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
 
 
 @contextmanager
-def _deaths_noticed_when_waiting() -> Iterator[None]:
-    """Undo torch's handler of a worker's death, which raises wherever the program is, in the midst of saving too."""
+def _keep_sigchld_handler() -> Iterator[None]:
+    """Undo the signal handler that torch installs when its workers start.
+
+    It raises an error at any point of the program, even while a checkpoint is saved. Without it,
+    the death of a worker is an error only when a batch is requested.
+    """
     if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGCHLD)
+    handler = signal.getsignal(signal.SIGCHLD)
     yield
-    signal.signal(signal.SIGCHLD, before)
+    signal.signal(signal.SIGCHLD, handler)
 
 
-def _collate_or_complain(items: Sequence[Item | ImageError]) -> Batch | ImageError:
-    good = []
-    for item in items:
-        if isinstance(item, ImageError):
-            return item
-        good.append(item)
-    return collate(good)
+def _collate_or_error(samples: Sequence[Sample | ImageError]) -> Batch | ImageError:
+    """Return the batch, or the first error as a value: torch turns a raised one into plain text."""
+    errors = [sample for sample in samples if isinstance(sample, ImageError)]
+    return errors[0] if errors else collate(cast(Sequence[Sample], samples))
 
 
-ImageLike = str | Path | bytes | Image.Image | Tensor
-"""A file, its bytes, a Pillow image, or a tensor (3, height, width): uint8, or floats from 0 to 1."""
+ImageLike = ReadableImage | Tensor
+"""A file, its bytes, a Pillow image, or a tensor (3, height, width): uint8, or float in 0..1."""
 
 
-def read_ahead(
+def prefetch_images(
     images: Iterator[ImageLike], transform: Transform, *, size: int
 ) -> Iterator[list[Tensor | ImageError]]:
-    """Read and transform `size` images at a time in threads (Pillow works beside Python), one batch ahead."""
+    """Read and transform images in threads, `size` at a time, one batch ahead."""
 
     def read(image: ImageLike) -> Tensor | ImageError:
         try:
-            given = _to_pillow(image) if isinstance(image, Tensor) else image
-            upright = read_image(given, at_least=transform.at_least)
-            return transform(upright, random.Random(0))  # no preset for captioning draws from it
+            source = _to_pillow(image) if isinstance(image, Tensor) else image
+            # Transforms for inference draw nothing from the generator.
+            return transform(read_image(source, min_side=transform.min_side), random.Random(0))
         except ImageError as error:
             return error
 
@@ -165,7 +169,7 @@ def read_ahead(
         pending = [pool.submit(read, image) for image in itertools.islice(images, size)]
         while pending:
             following = [pool.submit(read, image) for image in itertools.islice(images, size)]
-            yield [task.result() for task in pending]
+            yield [future.result() for future in pending]
             pending = following
 
 

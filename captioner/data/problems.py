@@ -1,4 +1,4 @@
-"""Gathering what is wrong with a data set, kind by kind, so that all of it can be told at once. Reads nothing."""
+"""Collect the problems of a data set by kind; read text and JSON, and check the records in it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import codecs
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,144 +15,172 @@ from typing import Any
 
 from captioner.errors import UsageError
 
-SHOWN = 20  # things named of each kind of problem
+MAX_EXAMPLES = 20  # of each kind of problem, in messages and reports
 
 logger = logging.getLogger("captioner")
 
 
 @dataclass
 class Problem:
-    """One kind of thing that is wrong, and every thing it concerns, once."""
+    """One kind of problem with all of its cases, each once."""
 
     kind: str
-    grave: bool  # nothing is started with it; else it is left out or cut, as the kind says
-    things: dict[str, None] = field(default_factory=dict)  # a set that keeps its order
+    is_error: bool  # training refuses to start; a warning says in its `kind` what happens instead
+    cases: dict[str, None] = field(default_factory=dict)  # used as an ordered set
 
     @property
     def examples(self) -> list[str]:
-        """The first twenty."""
-        return list(islice(self.things, SHOWN))
+        """Return the first `MAX_EXAMPLES` cases."""
+        return list(islice(self.cases, MAX_EXAMPLES))
 
     def __str__(self) -> str:
-        more = f" and {len(self.things) - SHOWN:,} more" if len(self.things) > SHOWN else ""
-        return f"{self.kind} ({len(self.things):,}): {', '.join(self.examples)}{more}"
+        hidden = len(self.cases) - MAX_EXAMPLES
+        more = f" and {hidden:,} more" if hidden > 0 else ""
+        return f"{self.kind} ({len(self.cases):,}): {', '.join(self.examples)}{more}"
 
 
 class Problems:
-    """Gathers what is wrong with one file, so that it can be mended in one go. Iterating gives each kind of problem."""
+    """The problems of one source, such as a file, collected so that the user can fix all at once.
+
+    Iterating yields one `Problem` for each kind.
+    """
 
     def __init__(self, source: object) -> None:
         self.source = source
-        self._found: dict[str, Problem] = {}
+        self._by_kind: dict[str, Problem] = {}
 
     def __iter__(self) -> Iterator[Problem]:
-        return iter(self._found.values())
+        return iter(self._by_kind.values())
 
     @property
-    def grave(self) -> list[Problem]:
-        """Those that nothing may be started with."""
-        return [problem for problem in self if problem.grave]
+    def errors(self) -> list[Problem]:
+        """Return the problems that training refuses to start with."""
+        return [problem for problem in self if problem.is_error]
 
-    def add(self, kind: str, things: Iterable[object]) -> None:
-        """Note things that share a kind of problem; none is no problem."""
-        self._note(kind, things, grave=True)
+    def add_error(self, kind: str, cases: Iterable[object]) -> None:
+        """Record cases that training refuses to start with. Without cases, nothing is recorded."""
+        self._add(kind, cases, is_error=True)
 
-    def tolerate(self, kind: str, things: Iterable[object]) -> None:
-        """Note things that are left out or cut, as `kind` says, without stopping anything."""
-        self._note(kind, things, grave=False)
+    def add_warning(self, kind: str, cases: Iterable[object]) -> None:
+        """Record cases that do not stop training; `kind` says whether they are dropped or kept."""
+        self._add(kind, cases, is_error=False)
 
-    def _note(self, kind: str, things: Iterable[object], *, grave: bool) -> None:
-        noted = dict.fromkeys(map(str, things))
-        if noted:
-            self._found.setdefault(kind, Problem(kind, grave)).things.update(noted)
+    def _add(self, kind: str, cases: Iterable[object], *, is_error: bool) -> None:
+        new = dict.fromkeys(map(str, cases))
+        if new:
+            self._by_kind.setdefault(kind, Problem(kind, is_error)).cases.update(new)
 
-    def refuse(self) -> None:
-        """Raise, if anything is grave, one `UsageError` that counts each kind and names the first things of it.
+    def raise_errors(self) -> None:
+        """Log the warnings, and raise the errors as one `UsageError` with counts and examples.
 
-        A single kind takes a single line. What is tolerated goes to the log.
+        The message has one line for a single kind of error, else one line for each kind.
         """
         for problem in self:
-            if not problem.grave:
-                logger.warning("%s: %s: %s", self.source, problem.kind, f"{len(problem.things):,}")
-        if grave := self.grave:
-            total = sum(len(problem.things) for problem in grave)
-            lines = [
-                f"{self.source}: {total:,} problems, so nothing was started:",
-                *(f"  {it}" for it in grave),
-            ]
-            raise UsageError(f"{self.source}: {grave[0]}" if len(grave) == 1 else "\n".join(lines))
+            if not problem.is_error:
+                logger.warning("%s: %s: %s", self.source, problem.kind, f"{len(problem.cases):,}")
+        errors = self.errors
+        if len(errors) == 1:
+            raise UsageError(f"{self.source}: {errors[0]}")
+        if errors:
+            total = sum(len(problem.cases) for problem in errors)
+            lines = [f"{total:,} problems, so nothing was started:", *map(str, errors)]
+            raise UsageError(f"{self.source}: " + "\n  ".join(lines))
 
 
-NOT_TEXT = re.compile("[\udc80-\udcff]")  # what bytes that are not UTF-8 are read as
-UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+def repeated(values: Iterable[object]) -> list[str]:
+    """Return the values that occur more than once, as cases."""
+    return [repr(value) for value, count in Counter(values).items() if count > 1]
 
 
-class BrokenJSONError(ValueError):
-    """Its text is the place and the reason: `line 2, column 12: Expecting value`."""
+NOT_UTF_8 = re.compile("[\udc80-\udcff]")  # how Python's "surrogateescape" decodes such bytes
+UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-def read_text(path: Path) -> str:
-    """Read UTF-8, with a byte order mark or without.
+def read_text(path: Path, problems: Problems | None = None) -> str:
+    """Read a UTF-8 file, with or without a byte order mark.
 
-    Raises:
-        UsageError: it cannot be read, is something other than UTF-8, or is empty.
-    """
-    problems = Problems(path)
-    text = read_bytes_as_text(path, problems)
-    problems.refuse()
-    return text
-
-
-def read_bytes_as_text(path: Path, problems: Problems) -> str:
-    """Read what should be UTF-8, noting each line with other bytes, which become lone surrogates.
+    Given `problems`, lines with other bytes are recorded there, and those bytes become surrogates.
 
     Raises:
-        UsageError: it cannot be read, is UTF-16, or is empty.
+        UsageError: the file cannot be read, is UTF-16 or empty, or, without `problems`, not UTF-8.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
-    if data.startswith(UTF_16):
+    if data.startswith(UTF_16_MARKS):
         raise UsageError(
             f"{path}: is UTF-16, not UTF-8 (byte 0 is 0x{data[0]:02x}): save it as UTF-8"
         )
     text = data.decode("utf-8-sig", "surrogateescape")
     if not text.strip():
         raise UsageError(f"{path}: is empty")
-    if NOT_TEXT.search(text):
-        problems.add("lines to be saved as UTF-8, which they are not", _places(text))
+    if NOT_UTF_8.search(text):
+        found = Problems(path) if problems is None else problems
+        found.add_error("lines not in UTF-8, to be saved as UTF-8", _invalid_bytes(text))
+        if problems is None:
+            found.raise_errors()
     return text
 
 
-def _places(text: str) -> Iterator[str]:
-    """Name the first byte of each line that is not UTF-8."""
+def _invalid_bytes(text: str) -> Iterator[str]:
+    """Describe the first byte of each line that is not UTF-8."""
     for number, line in enumerate(text.split("\n"), 1):
-        if found := NOT_TEXT.search(line):
-            yield f"line {number}, column {found.start() + 1} is 0x{ord(found[0]) - 0xDC00:02x}"
+        if match := NOT_UTF_8.search(line):
+            yield f"line {number}, column {match.start() + 1} is 0x{ord(match[0]) - 0xDC00:02x}"
+
+
+class BrokenJSONError(ValueError):
+    """Invalid JSON. The message is position and reason: `line 2, column 12: Expecting value`."""
 
 
 def parse_json(text: str, first_line: int = 1) -> Any:
-    """Parse strict JSON: without NaN and Infinity, which Python lets pass. The text begins in `first_line` of its file.
+    """Parse strict JSON, without the NaN and Infinity that Python accepts.
+
+    Args:
+        text: the JSON.
+        first_line: line number of its first line in its file, for the error message.
 
     Raises:
-        BrokenJSONError: says where, and how.
+        BrokenJSONError: the text is not JSON.
     """
-    constants: list[str] = []
+    constants: list[str] = []  # NaN and Infinity
     try:
         data = json.loads(text, parse_constant=constants.append)
-        if constants:  # Python does not say where; a reading that stumbles over them does
-            json.loads(re.sub("NaN|-?Infinity", lambda word: "?" * len(word[0]), text))
+        if constants:  # Python does not report their position, so parse again and fail there
+            json.loads(re.sub("NaN|-?Infinity", lambda match: "?" * len(match[0]), text))
         return data
     except json.JSONDecodeError as error:
         reason = f"{constants[0]} is not JSON" if constants else error.msg
-        raise BrokenJSONError(
-            f"line {first_line + error.lineno - 1}, column {error.colno}: {reason}"
-        ) from error
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # a number of thousands of digits, thousands of brackets
-        raise BrokenJSONError(
-            f"line {first_line}: cannot be read from there on: {error}"
-        ) from error
+        line = first_line + error.lineno - 1
+        raise BrokenJSONError(f"line {line}, column {error.colno}: {reason}") from error
+    except (ValueError, RecursionError) as error:  # thousands of digits, or of nested brackets
+        raise BrokenJSONError(f"line {first_line}: cannot be parsed: {error}") from error
+
+
+Fields = dict[str, tuple[type, ...]]
+"""The fields that a record must have, with the types that each may have."""
+
+
+def valid_records(records: list[Any], name: str, fields: Fields, problems: Problems) -> list[Any]:
+    """Return the records that have all `fields`; the others are recorded as errors."""
+    return [
+        record
+        for index, record in enumerate(records)
+        if is_valid(record, f"{name}[{index}]", fields, problems)
+    ]
+
+
+def is_valid(record: Any, name: str, fields: Fields, problems: Problems) -> bool:
+    """Check that a record has all `fields`, and record those that are missing or of another type.
+
+    Types must match exactly: True is no int here.
+    """
+    if not isinstance(record, dict):
+        problems.add_error("not a JSON object", [f"{name} is {record!r:.50}"])
+        return False
+    wrong = [key for key, types in fields.items() if type(record.get(key, ...)) not in types]
+    for key in wrong:
+        actual = f"is {record[key]!r:.50}" if key in record else "is missing"
+        problems.add_error(f"wrong `{key}`", [f"{name}.{key} {actual}"])
+    return not wrong

@@ -1,8 +1,8 @@
-"""A small COCO-style data set that the project draws itself, so that the whole pipeline runs with no download.
+"""A small COCO-style data set of drawn shapes, to run the whole pipeline without a download.
 
-Each image shows one coloured shape, its size and its place, or two shapes and how they stand; five captions say it.
-A dev scene is never drawn in train: only a model that puts words together afresh can caption it.
-Knows Pillow and COCO's annotation format, and nothing of models.
+Half of the images show one coloured shape in some size and place, the others two shapes, one above
+or left of the other. Each has five captions. No dev scene occurs in train, so a model must combine
+words anew.
 """
 
 from __future__ import annotations
@@ -33,11 +33,8 @@ COLOURS = {
     "blue": (38, 92, 206),
     "purple": (132, 52, 176),
 }
-RADII = {
-    "small": 0.14,
-    "large": 0.22,
-    "": 0.2,
-}  # in sides of the image; the size of two together is not told
+# As fractions of the image's side; captions do not name the size of two shapes.
+RADII = {"small": 0.14, "large": 0.22, "": 0.2}
 KINDS = ("circle", "ring", "triangle", "cross")
 CENTRES: dict[str, tuple[Point, ...]] = {
     "top left corner": ((0.28, 0.28),),
@@ -48,10 +45,8 @@ CENTRES: dict[str, tuple[Point, ...]] = {
     "above": ((0.5, 0.25), (0.5, 0.75)),
     "left": ((0.25, 0.5), (0.75, 0.5)),
 }
-JITTER: dict[str, Point] = {
-    "above": (0.08, 0.03),
-    "left": (0.03, 0.08),
-}  # how far a centre may move; others: 0.03
+# How far a centre may move in x and y; 0.03 for the other scenes.
+JITTER: dict[str, Point] = {"above": (0.08, 0.03), "left": (0.03, 0.08)}
 PHRASINGS = {
     "place": (
         "a {a} in the {place}",
@@ -77,16 +72,15 @@ PHRASINGS = {
 }
 
 SUPERSAMPLING = 4
-HELD_OUT = 6  # one scene in so many is kept for dev
-SINGLES = 2  # one image in so many shows a single shape
+DEV_EVERY = 6  # every sixth scene is for dev
 SPLITS = ("train", "dev")
-STAMP = "shapes.json"  # says with which arguments the folder was drawn, and whether to the end
-EXPECTED = (STAMP, "train", "dev", "captions_train.json", "captions_dev.json")  # and the images
+STAMP = "shapes.json"  # the arguments that the folder was drawn with, and whether it is complete
+FIXED_NAMES = (STAMP, "train", "dev", "captions_train.json", "captions_dev.json")
 OURS = re.compile(r"(shapes|captions_train|captions_dev)\.json(\.part)?|(train|dev)(/\d{6}\.png)?")
 
 
 class Shape(NamedTuple):
-    """One thing to draw, in the words of its captions."""
+    """A shape in the words of its captions."""
 
     size: str  # a key of RADII
     colour: str
@@ -97,13 +91,13 @@ class Shape(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """What an image shows: one shape in a place, or two of which the first is above or left of the second."""
+    """One shape in a place, or two shapes, the first above or left of the second."""
 
     where: str  # a key of CENTRES
     shapes: tuple[Shape, ...]
 
     def captions(self) -> list[str]:
-        """Say the scene in five ways, of 7 to 12 words each."""
+        """Return five captions of 7 to 12 words."""
         names = dict(zip("ab", map(str, self.shapes), strict=False))
         templates = PHRASINGS.get(self.where, PHRASINGS["place"])
         return [template.format(place=self.where, **names) for template in templates]
@@ -112,30 +106,39 @@ class Scene(NamedTuple):
 def draw_shapes(
     folder: Path, *, train: int = 1000, dev: int = 200, size: int = 64, seed: int = 0
 ) -> None:
-    """Make the data set in `folder`, or leave it if it is already there: a newcomer's first training set.
+    """Draw the data set into `folder`, unless it is already there.
 
-    Writes `train/` and `dev/` with PNG images of `size` x `size` pixels, and `captions_train.json` and
-    `captions_dev.json` as COCO has them. The same arguments give the same files; a half-drawn set, or one drawn with
-    other arguments, is drawn again. From about 50 train images on, train says every word that dev says.
+    Writes PNG images to `train/` and `dev/`, and the COCO files `captions_train.json` and
+    `captions_dev.json`. The same arguments always give the same files. A set that is incomplete, or
+    was drawn with other arguments, is drawn again. With 50 or more train images, train has all
+    words of dev.
 
-    Raises UsageError for impossible numbers, and for a folder with anything in it that was not drawn here.
+    Args:
+        folder: where to write.
+        train: number of train images.
+        dev: number of dev images.
+        size: width and height of the images in pixels, 32 to 1024.
+        seed: seed of all random choices.
+
+    Raises:
+        UsageError: a number is out of range, or `folder` holds other files.
+        CaptionerError: the files cannot be written.
     """
     if train < 1 or dev < 1 or not 32 <= size <= 1024:
         raise UsageError(
-            f"shapes: train={train}, dev={dev}, size={size}: give train and dev >= 1, size 32 to 1024"
+            f"train={train}, dev={dev} or size={size} is out of range: "
+            "use train and dev of at least 1, and size from 32 to 1024"
         )
     stamp = {"version": 2, "train": train, "dev": dev, "size": size, "seed": seed}
     try:
-        held = _held(folder)
-        if _finished(folder, stamp, held):
+        existing = _list_files(folder)
+        if _is_complete(folder, stamp, existing):
             return
         folder.mkdir(parents=True, exist_ok=True)
-        _write_json(
-            folder / STAMP, {**stamp, "finished": False}
-        )  # from here on the folder is known to be ours
+        _write_json(folder / STAMP, {**stamp, "finished": False})  # marks the folder as drawn here
         splits = dict(zip(SPLITS, _scenes(train, dev, random.Random(seed)), strict=True))
         for split, scenes in splits.items():
-            if split in held:
+            if split in existing:
                 shutil.rmtree(folder / split)
             _write_split(
                 folder,
@@ -147,36 +150,35 @@ def draw_shapes(
             )
         _write_json(folder / STAMP, {**stamp, "finished": True})
     except OSError as error:
-        reason = error.strerror or error
         raise CaptionerError(
-            f"{folder}: cannot draw the shapes there: {reason}; free space or give another folder"
+            f"{folder}: cannot write the shapes: {error.strerror or error}; "
+            "free space or choose another folder"
         ) from error
 
 
-def _held(folder: Path) -> set[str]:
-    """List what the folder holds, refusing one with anything in it that was not drawn here."""
+def _list_files(folder: Path) -> set[str]:
+    """Return the relative names of all files and folders.
+
+    Raises:
+        UsageError: the folder is a file, or holds files that were not drawn here.
+    """
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: is a file; give a folder to draw the shapes in")
-    inside = [folder, *(folder / split for split in SPLITS)]
-    held = {
-        path.relative_to(folder).as_posix()
-        for place in inside
-        if place.is_dir()
-        for path in place.iterdir()
-    }
-    unknown = {name for name in held if not OURS.fullmatch(name)}
-    if not held & {STAMP, STAMP + ".part"}:
-        unknown = held
+        raise UsageError(f"{folder}: is a file: choose a folder to draw the shapes in")
+    folders = [path for path in (folder, *(folder / split for split in SPLITS)) if path.is_dir()]
+    names = {path.relative_to(folder).as_posix() for inner in folders for path in inner.iterdir()}
+    is_ours = bool(names & {STAMP, STAMP + ".part"})
+    unknown = {name for name in names if not is_ours or not OURS.fullmatch(name)}
     if unknown:
         raise UsageError(
-            f"{folder}: holds {min(unknown)!r}, which was not drawn here; give a new or an empty folder"
+            f"{folder}: holds {min(unknown)!r}, which was not drawn here: "
+            "choose a new or an empty folder"
         )
-    return held
+    return names
 
 
-def _finished(folder: Path, stamp: dict[str, int], held: set[str]) -> bool:
-    """Tell whether the folder holds just this data set, complete."""
-    if STAMP not in held or len(held) != len(EXPECTED) + stamp["train"] + stamp["dev"]:
+def _is_complete(folder: Path, stamp: dict[str, int], existing: set[str]) -> bool:
+    """Return whether the folder holds exactly this data set."""
+    if STAMP not in existing or len(existing) != len(FIXED_NAMES) + stamp["train"] + stamp["dev"]:
         return False
     try:
         return bool(json.loads((folder / STAMP).read_text("utf-8")) == {**stamp, "finished": True})
@@ -185,7 +187,7 @@ def _finished(folder: Path, stamp: dict[str, int], held: set[str]) -> bool:
 
 
 def _scenes(train: int, dev: int, rng: random.Random) -> Iterator[list[Scene]]:
-    """Choose the scenes of train, then those of dev: none is in both."""
+    """Yield the scenes of train, then those of dev. No scene is in both."""
     sized = [Shape(*words) for words in product(("small", "large"), COLOURS, KINDS)]
     plain = [Shape("", *words) for words in product(COLOURS, KINDS)]
     singles = [
@@ -196,26 +198,26 @@ def _scenes(train: int, dev: int, rng: random.Random) -> Iterator[list[Scene]]:
     ]
     rng.shuffle(singles)
     rng.shuffle(pairs)
-    for count, held_out in ((train, False), (dev, True)):
+    for count, is_dev in ((train, False), (dev, True)):
         chosen: list[Scene] = []
-        for pool, share in ((singles, count // SINGLES), (pairs, count - count // SINGLES)):
-            own = [
-                scene for number, scene in enumerate(pool) if (number % HELD_OUT == 0) == held_out
+        for pool, number in ((singles, count // 2), (pairs, count - count // 2)):
+            of_split = [
+                scene for index, scene in enumerate(pool) if (index % DEV_EVERY == 0) == is_dev
             ]
-            chosen += islice(cycle(_new_words_first(own)), share)
+            chosen += islice(cycle(_new_words_first(of_split)), number)
         rng.shuffle(chosen)
         yield chosen
 
 
 def _new_words_first(scenes: list[Scene]) -> list[Scene]:
-    """Move the scenes that say a word for the first time to the front, so that a few of them say every word."""
-    said: set[str] = set()
+    """Move scenes whose captions have a new word to the front, so that a few scenes have all."""
+    seen: set[str] = set()
     new: list[Scene] = []
     rest: list[Scene] = []
     for scene in scenes:
         words = set(" ".join(scene.captions()).split())
-        (rest if words <= said else new).append(scene)
-        said |= words
+        (rest if words <= seen else new).append(scene)
+        seen |= words
     return new + rest
 
 
@@ -242,19 +244,19 @@ def _write_split(
 
 
 def _draw(scene: Scene, size: int, rng: random.Random) -> Image.Image:
-    """Paint the scene with jitter, large, and shrink it: that makes the edges smooth."""
+    """Draw the scene with jitter at four times its size, then reduce it to smooth the edges."""
     side = size * SUPERSAMPLING
-    tone = [rng.randint(205, 240) for _ in range(3)]
+    background = [rng.randint(205, 240) for _ in range(3)]  # RGB
     clouds = Image.frombytes("L", (4, 4), rng.randbytes(16)).resize(
         (side, side), Image.Resampling.BICUBIC
     )
-    light, dark = (tuple(value + change for value in tone) for change in (12, -12))
+    light, dark = (tuple(value + change for value in background) for change in (12, -12))
     image = ImageOps.colorize(clouds, black=dark, white=light)
     canvas = ImageDraw.Draw(image)
     for shape, centre in zip(scene.shapes, CENTRES[scene.where], strict=True):
         jitter = JITTER.get(scene.where, (0.03, 0.03))
         x, y = (
-            side * (at + rng.uniform(-far, far)) for at, far in zip(centre, jitter, strict=True)
+            side * (at + rng.uniform(-most, most)) for at, most in zip(centre, jitter, strict=True)
         )
         radius = side * RADII[shape.size] * rng.uniform(0.92, 1.08)
         shade = rng.uniform(0.88, 1.08)
@@ -266,7 +268,7 @@ def _draw(scene: Scene, size: int, rng: random.Random) -> Image.Image:
 def _paint(
     canvas: ImageDraw.ImageDraw, kind: str, centre: Point, radius: float, tilt: float, fill: Colour
 ) -> None:
-    """Draw one shape; those with corners reach a little further than the round ones, so that all look alike in size."""
+    """Draw one shape. Shapes with corners have a larger radius, so that all seem equally large."""
     x, y = centre
     box = (x - radius, y - radius, x + radius, y + radius)
     match kind:
@@ -276,22 +278,22 @@ def _paint(
             canvas.ellipse(box, outline=fill, width=round(0.35 * radius))
         case "triangle":
             canvas.polygon(
-                [_at(centre, 1.15 * radius, tilt + corner / 3) for corner in range(3)], fill=fill
+                [_polar(centre, 1.15 * radius, tilt + n / 3) for n in range(3)], fill=fill
             )
         case "cross":
             for turn in (0, 1 / 4):
-                ends = [_at(centre, 1.1 * radius, tilt + turn + half) for half in (0, 1 / 2)]
+                ends = [_polar(centre, 1.1 * radius, tilt + turn + half) for half in (0, 1 / 2)]
                 canvas.line(ends, fill=fill, width=round(0.5 * radius))
 
 
-def _at(centre: Point, reach: float, turn: float) -> Point:
-    """Find the point that lies `reach` from the centre, `turn` of a full turn clockwise from the top."""
+def _polar(centre: Point, radius: float, turn: float) -> Point:
+    """Return the point at `radius` from the centre, `turn` full turns clockwise from the top."""
     angle = 2 * math.pi * turn
-    return centre[0] + reach * math.sin(angle), centre[1] - reach * math.cos(angle)
+    return centre[0] + radius * math.sin(angle), centre[1] - radius * math.cos(angle)
 
 
 def _write_json(path: Path, content: object) -> None:
-    """Write beside and rename, so that a file is there whole or not at all."""
+    """Write a temporary file and rename it, so that the file is complete or absent."""
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(content), "utf-8")
     os.replace(part, path)

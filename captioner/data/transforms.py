@@ -1,7 +1,7 @@
-"""An upright RGB picture → a square of bytes for the CNN, by named presets. Normalising is the encoder's work.
+"""Transforms from an RGB image to a square uint8 tensor; the encoder normalises its values.
 
-Cropping and resizing are one call of Pillow's antialiased bilinear filter, the one that torchvision's weights were
-trained with. All chance comes from the random numbers that are handed in.
+Each transform crops and resizes in one call of Pillow's antialiased bilinear filter, which the
+pretrained weights of torchvision were trained with. Random numbers come from the given generator.
 """
 
 from __future__ import annotations
@@ -18,80 +18,80 @@ from torch import Tensor
 from captioner.config.schema import AugmentationName, TransformName
 
 Box = tuple[float, float, float, float]
-"""Left, top, right, bottom, in pixels of the source; fractions of a pixel count."""
+"""Left, top, right, bottom, in pixels of the source image, not rounded."""
 
 
 class Transform(Protocol):
-    """Turns a picture of any size into what the encoder takes."""
+    """Turns an RGB image of any size into the input of the encoder."""
 
     @property
-    def at_least(self) -> int:
-        """Pixels on the short side from which the result is no blurrier than from the full size."""
+    def min_side(self) -> int:
+        """Return the shortest side in pixels at which images may be decoded without a loss."""
         ...
 
     def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
-        """Give (3, size, size) uint8."""
+        """Return the transformed image (3, size, size), uint8."""
         ...
 
 
 @dataclass(frozen=True)
 class Squash:
-    """The whole picture as a square: nothing is left out, the aspect is not kept."""
+    """Resize the whole image to a square, whatever its aspect ratio is."""
 
     size: int
 
     @property
-    def at_least(self) -> int:
-        """The short side becomes `size`."""
+    def min_side(self) -> int:
+        """Return the side that becomes `size`."""
         return self.size
 
     def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
-        """Give (3, size, size) uint8, whatever the random numbers."""
-        return _tensor(_resize(image, (0, 0, *image.size), self.size))
+        """Return the image (3, size, size), uint8; `rng` is not used."""
+        return _to_tensor(_resize(image, (0, 0, *image.size), self.size))
 
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """The middle: a square of 7/8 of the short side, as ImageNet classifiers are tested (256 → 224)."""
+    """Crop the central square of 7/8 of the short side, as in ImageNet tests (224 of 256)."""
 
     size: int
 
     @property
-    def at_least(self) -> int:
-        """The short side becomes 8/7 of `size`."""
+    def min_side(self) -> int:
+        """Return 8/7 of `size`."""
         return math.ceil(self.size * 8 / 7)
 
     def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
-        """Give (3, size, size) uint8, whatever the random numbers."""
+        """Return the image (3, size, size), uint8; `rng` is not used."""
         side = min(image.size) * 7 / 8
-        return _tensor(_resize(image, _box(image, side, side, 0.5, 0.5), self.size))
+        return _to_tensor(_resize(image, _crop_box(image, side, side, 0.5, 0.5), self.size))
 
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """A part of the picture, squashed to a square and mirrored half of the time (Szegedy et al. 2015)."""
+    """Resize a random crop to a square and mirror half of them (Szegedy et al. 2015)."""
 
     size: int
-    area: tuple[float, float]  # of the crop, as a share of the picture's: drawn evenly
-    ratio: tuple[float, float]  # width to height: drawn evenly on a logarithmic scale
-    jitter: float = 0.0  # brightness, contrast and saturation each change by up to this share
+    area: tuple[float, float]  # of the crop, as a share of the image's area; uniform
+    ratio: tuple[float, float]  # width / height of the crop; uniform on a logarithmic scale
+    jitter: float = 0.0  # largest change of brightness, contrast and saturation, as a share
 
     @property
-    def at_least(self) -> int:
-        """The short side of the smallest crop becomes `size`."""
+    def min_side(self) -> int:
+        """Return the side of an image whose smallest crop has the side `size`."""
         return math.ceil(
             self.size / math.sqrt(self.area[0] * min(self.ratio[0], 1 / self.ratio[1]))
         )
 
     def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
-        """Give (3, size, size) uint8."""
+        """Return the image (3, size, size), uint8."""
         crop = _resize(image, self._draw(image, rng), self.size)
         if rng.random() < 0.5:
             crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self.jitter:
             for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
                 crop = enhance(crop).enhance(rng.uniform(1 - self.jitter, 1 + self.jitter))
-        return _tensor(crop)
+        return _to_tensor(crop)
 
     def _draw(self, image: Image.Image, rng: random.Random) -> Box:
         low, high = self.ratio
@@ -100,14 +100,14 @@ class RandomResizedCrop:
             ratio = math.exp(rng.uniform(math.log(low), math.log(high)))
             width, height = math.sqrt(area * ratio), math.sqrt(area / ratio)
             if width <= image.width and height <= image.height:
-                return _box(image, width, height, rng.random(), rng.random())
-        # Too long a shape for any of them: the largest crop that keeps to the ratios, anywhere along it.
+                return _crop_box(image, width, height, rng.random(), rng.random())
+        # No crop fits into a very long image: take the largest with an allowed ratio.
         width, height = min(image.width, image.height * high), min(image.height, image.width / low)
-        return _box(image, width, height, rng.random(), rng.random())
+        return _crop_box(image, width, height, rng.random(), rng.random())
 
 
 def build_transform(name: TransformName | AugmentationName, size: int) -> Transform:
-    """Make the preset `name` for squares of `size` pixels."""
+    """Return the transform with this name, for squares of `size` pixels."""
     match name:
         case "squash":
             return Squash(size)
@@ -121,23 +121,19 @@ def build_transform(name: TransformName | AugmentationName, size: int) -> Transf
             assert_never(other)
 
 
-def _box(image: Image.Image, width: float, height: float, across: float, down: float) -> Box:
-    """Lay a crop into the picture: `across` and `down` of 0 are its left and top edge, 1 its right and bottom edge."""
-    left, top = (image.width - width) * across, (image.height - height) * down
-    return (
-        left,
-        top,
-        min(left + width, image.width),
-        min(top + height, image.height),
-    )  # rounding must not step outside
+def _crop_box(image: Image.Image, width: float, height: float, x: float, y: float) -> Box:
+    """Return the box of a crop; `x` and `y` in 0..1 run from left to right and top to bottom."""
+    left, top = (image.width - width) * x, (image.height - height) * y
+    # Rounding must not move the right and bottom edges out of the image.
+    return left, top, min(left + width, image.width), min(top + height, image.height)
 
 
 def _resize(image: Image.Image, box: Box, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
 
 
-def _tensor(image: Image.Image) -> Tensor:
-    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+def _to_tensor(image: Image.Image) -> Tensor:
+    values = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return (
-        pixels.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
+        values.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
     )  # (3, size, size)

@@ -1,1 +1,1 @@
-"""Searches over a step function, and rules that they obey."""
+"""Greedy search, sampling and beam search over a step function, and rules that constrain them."""

@@ -1,166 +1,246 @@
-"""Beam search, for all images of a batch at once. Knows a step, not a model."""
+"""Beam search for all images of a batch at once: length normalisation, beams, slots, the search.
+
+The search calls the `Step` function of a model and nothing else of it. It combines
+
+* length normalisation (Wu et al. 2016, "Google's neural machine translation system", section 7);
+* diverse beam search (Vijayakumar et al. 2018), where groups of beams avoid each other's tokens;
+* dynamic beam allocation (Post and Vilar 2018), which divides the slots among beams that hold
+  0, 1, 2, ... required tokens.
+
+Shape letters: B images, G groups of all images (B x groups of an image), K slots of a group,
+N active beams, M candidates of a beam, W required tokens, V vocabulary size, t tokens so far.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from captioner.decoding.constraints import NEVER, missing_words
+from captioner.decoding.constraints import missing_tokens
 from captioner.types import Hypothesis, State, Step, select_state
 
-
-class Beams(NamedTuple):
-    """The captions that are being written, a row each."""
-
-    group: Tensor  # (R,) which group a row is of: image * groups + number of the group
-    slot: Tensor  # (R,) which place of its group it has
-    words: Tensor  # (R,) its last word
-    said: Tensor  # (R, t) its words so far
-    scores: Tensor  # (R, t) the log-probability of each
-    total: Tensor  # (R,) their sum
-
-    def select(self, index: Tensor) -> Beams:
-        """Pick rows."""
-        return Beams(*(part[index] for part in self))
+LengthNorm = Callable[[int], float]
+"""Tokens of a caption with <eos> -> lp, the divisor of its log-probability; it never decreases."""
 
 
-class Pick(NamedTuple):
-    """The continuations that won: R' of them."""
-
-    row: Tensor  # (R',) the row each continues
-    word: Tensor  # (R',)
-    group: Tensor  # (R',)
-    slot: Tensor  # (R',)
-
-
-def pick_continuations(
-    beams: Beams,
-    log_probs: Tensor,
-    places: Tensor,
-    *,
-    width: int,
-    groups: int,
-    diversity: float,
-    required: Sequence[int],
-) -> Pick:
-    """Choose the continuations: in one go, or group after group where each must see what others chose.
-
-    `places` (groups of all images, 1) is how many each may have now, `width` how many it had at first.
-    """
-    if groups == 1:
-        rows = torch.arange(len(log_probs), device=log_probs.device)
-        return _pick_best(beams, log_probs, places, rows, width=width, required=required)
-    chosen = torch.zeros(
-        (len(places) // groups, log_probs.shape[1]), device=log_probs.device
-    )  # (images, V) how often
-    picks = []
-    for number in range(groups):
-        rows = (beams.group % groups == number).nonzero().squeeze(1)
-        penalised = log_probs[rows] - diversity * chosen[beams.group[rows] // groups]
-        pick = _pick_best(
-            beams.select(rows), penalised, places, rows, width=width, required=required
-        )
-        chosen.index_put_(
-            (pick.group // groups, pick.word), torch.ones_like(chosen[0, 0]), accumulate=True
-        )
-        picks.append(pick)
-    return Pick(*(torch.cat(parts) for parts in zip(*picks, strict=True)))
-
-
-def _pick_best(
-    beams: Beams,
-    log_probs: Tensor,
-    places: Tensor,
-    rows: Tensor,
-    *,
-    width: int,
-    required: Sequence[int],
-) -> Pick:
-    """Choose for each group as many of the best continuations as it has places; `rows` are the beams' own numbers."""
-    values, words, bank = _continuations(beams, log_probs, width, required)  # (R, M) each
-    row_of = torch.zeros((len(places), width), dtype=torch.int64, device=rows.device)
-    row_of[beams.group, beams.slot] = torch.arange(len(rows), device=rows.device)
-    count = values.shape[1]
-    candidates = torch.full((*row_of.shape, count), NEVER, device=rows.device)
-    candidates[beams.group, beams.slot] = beams.total.unsqueeze(1) + values
-    if required:
-        banks = torch.zeros(candidates.shape, dtype=torch.int64, device=rows.device)
-        banks[beams.group, beams.slot] = bank
-        order = _deal_out(
-            candidates.flatten(1), banks.flatten(1), len(required) + 1
-        )  # (groups, all)
-        best = candidates.flatten(1).gather(1, order)
-    else:
-        best, order = candidates.flatten(1).topk(min(width, candidates[0].numel()), dim=1)
-    column = torch.arange(best.shape[1], device=rows.device)
-    group, slot = ((column < places) & (best != NEVER)).nonzero(as_tuple=True)
-    winner = order[group, slot]
-    row = row_of[group, winner // count]
-    return Pick(rows[row], words[row, winner % count], group, slot)
-
-
-def _continuations(
-    beams: Beams, log_probs: Tensor, width: int, required: Sequence[int]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(R, M) the log-probability of each continuation worth a look, its word, and how many required words it holds.
-
-    Worth a look are the likeliest words, and every required word that is still missing.
-    """
-    values, words = log_probs.topk(min(width + len(required), log_probs.shape[1]), dim=1)
-    if not required:
-        return values, words, torch.zeros_like(words)
-    wanted = torch.tensor(list(required), device=log_probs.device)
-    missing = missing_words(beams.said, required)  # (R, C)
-    held = len(required) - missing.sum(dim=1, keepdim=True)  # (R, 1)
-    twice = ((words.unsqueeze(2) == wanted) & missing.unsqueeze(1)).any(
-        dim=2
-    )  # they stand at the end anyway
-    forced = log_probs[:, wanted].masked_fill(~missing, NEVER)  # (R, C)
-    return (
-        torch.cat([values.masked_fill(twice, NEVER), forced], dim=1),
-        torch.cat([words, wanted.expand(len(words), -1)], dim=1),
-        torch.cat([held.expand_as(words), (held + missing).expand_as(forced)], dim=1),
-    )
-
-
-def _deal_out(values: Tensor, banks: Tensor, count: int) -> Tensor:
-    """(G, A) → the order in which candidates get a place: the best of every bank, then the second of every bank, ...
-
-    Of equals in that, the bank with the most required words comes first. So banks share the places evenly, and what
-    one of them cannot fill goes to the others.
-    """
-    values, order = values.sort(dim=1, descending=True)
-    able = values != NEVER
-    sorted_banks = banks.gather(1, order)
-    mine = torch.nn.functional.one_hot(sorted_banks, count) * able.unsqueeze(2)
-    turn = (
-        mine.cumsum(dim=1).gather(2, sorted_banks.unsqueeze(2)).squeeze(2)
-    )  # from 1 within its bank
-    key = turn * count + (count - 1 - sorted_banks)
-    key = key.masked_fill(~able, torch.iinfo(torch.int64).max)
-    return order.gather(1, key.argsort(dim=1, stable=True))
-
-
-Normalisation = Callable[[int], float]
-"""Words, with <eos> → what the log-probability is divided by; it never falls as captions grow."""
-
-
-def none(words: int) -> float:
-    """Rank by probability alone, which favours short captions."""
+def no_norm(length: int) -> float:
+    """Return 1: captions are ranked by log-probability, which favours short ones."""
     return 1.0
 
 
-def average(words: int) -> float:
-    """Rank by the mean log-probability of a word, which favours long captions."""
-    return float(words)
+def average_norm(length: int) -> float:
+    """Return the length: captions are ranked by mean log-probability, which favours long ones."""
+    return float(length)
 
 
-def wu(alpha: float) -> Normalisation:
-    """Lie between the two: ((5 + words) / 6) ** alpha (Wu et al. 2016, equation 14)."""
-    return lambda words: float(((5 + words) / 6) ** alpha)
+def wu_norm(alpha: float) -> LengthNorm:
+    """Return lp(length) = ((5 + length) / 6) ** alpha (Wu et al. 2016, equation 14)."""
+    return lambda length: float(((5 + length) / 6) ** alpha)
+
+
+class Continuations(NamedTuple):
+    """Beams, each with its next token, that have won the slots of the next step."""
+
+    parent: Tensor  # (N',) row of the beam that is continued
+    token: Tensor  # (N',) the next token
+    group: Tensor  # (N',) in 0..G-1
+    slot: Tensor  # (N',) in 0..K-1
+
+
+class Beams(NamedTuple):
+    """The active beams: partial captions, one in each row."""
+
+    group: Tensor  # (N,) in 0..G-1: image * groups of an image + group of that image
+    slot: Tensor  # (N,) in 0..K-1
+    parent: Tensor  # (N,) row of the previous step's state that the beam continues
+    token: Tensor  # (N,) last token
+    token_ids: Tensor  # (N, t) all tokens, without <bos>
+    log_probs: Tensor  # (N, t) the log-probability of each
+    total: Tensor  # (N,) their sum
+
+    @classmethod
+    def start(cls, num_images: int, num_groups: int, *, bos: int, device: torch.device) -> Beams:
+        """Return an empty beam in the first slot of every group."""
+        group = torch.arange(num_images * num_groups, device=device)  # (G,)
+        return cls(
+            group=group,
+            slot=torch.zeros_like(group),
+            parent=group // num_groups,  # the first states are those of the images
+            token=torch.full_like(group, bos),
+            token_ids=torch.empty((len(group), 0), dtype=torch.int64, device=device),
+            log_probs=torch.empty((len(group), 0), device=device),
+            total=torch.zeros(len(group), device=device),
+        )
+
+    def select(self, rows: Tensor) -> Beams:
+        """Return the beams in some rows."""
+        return Beams(*(part[rows] for part in self))
+
+    def extend(self, chosen: Continuations, log_probs: Tensor) -> Beams:
+        """Return the beams of the next step; `log_probs` (N, V) are those of this step."""
+        parent, token, group, slot = chosen
+        log_prob = log_probs[parent, token]  # (N',) the model's own: without penalties
+        return Beams(
+            group,
+            slot,
+            parent,
+            token,
+            torch.cat([self.token_ids[parent], token.unsqueeze(1)], dim=1),
+            torch.cat([self.log_probs[parent], log_prob.unsqueeze(1)], dim=1),
+            self.total[parent] + log_prob,
+        )
+
+    def ended_by(self, eos: int) -> Continuations:
+        """Return the continuations that end every beam with <eos>."""
+        rows = torch.arange(len(self.slot), device=self.slot.device)
+        return Continuations(rows, torch.full_like(self.token, eos), self.group, self.slot)
+
+
+class FinishedCaptions:
+    """The captions of every image that have ended, ranked by score."""
+
+    def __init__(
+        self, num_images: int, num_captions: int, num_groups: int, length_norm: LengthNorm
+    ) -> None:
+        """Start without captions; `num_captions` are wanted for each image."""
+        self.num_captions, self.num_groups, self.length_norm = num_captions, num_groups, length_norm
+        self.hypotheses: list[list[Hypothesis]] = [[] for _ in range(num_images)]
+
+    def score(self, caption: Hypothesis) -> float:
+        """Return log P(caption | image) / lp(length) (Wu et al. 2016, equation 14)."""
+        return caption.log_prob / self.length_norm(len(caption.token_ids) + 1)
+
+    def best(self) -> list[list[Hypothesis]]:
+        """Return the `num_captions` captions of highest score for each image, the best first."""
+        ranked = (sorted(every, key=self.score, reverse=True) for every in self.hypotheses)
+        return [captions[: self.num_captions] for captions in ranked]
+
+    def add(self, beams: Beams) -> None:
+        """Add beams that end in <eos>. Groups can find the same caption: it is kept once."""
+        images = beams.group // self.num_groups  # (N,)
+        captions = (images, beams.token_ids[:, :-1], beams.log_probs)
+        for image, ids, log_probs in zip(*(part.tolist() for part in captions), strict=True):
+            if all(ids != other.token_ids for other in self.hypotheses[image]):
+                self.hypotheses[image].append(Hypothesis(ids, log_probs))
+
+    def can_improve(self, beams: Beams, max_length: int) -> Tensor:
+        """Return (N,) whether any beam of the same image can become one of its best captions."""
+        thresholds = [
+            self.score(best[-1]) if len(best) == self.num_captions else -torch.inf
+            for best in self.best()
+        ]
+        # A beam's total can only fall and lp can only grow: no caption of a beam scores above this.
+        bounds = beams.total / self.length_norm(max_length + 1)  # (N,)
+        images = beams.group // self.num_groups  # (N,)
+        promising = bounds > torch.tensor(thresholds, device=bounds.device)[images]
+        image_can_improve = torch.zeros(len(thresholds), dtype=torch.bool, device=bounds.device)
+        image_can_improve[images[promising]] = True
+        return image_can_improve[images]
+
+
+class SlotAllocator:
+    """Chooses the continuations that fill the open slots of each group."""
+
+    def __init__(
+        self, beams: Beams, slots: int, num_groups: int, diversity: float, required: Sequence[int]
+    ) -> None:
+        """Open `slots` slots in each group of `beams`, the beams at the start of a search."""
+        self.slots, self.num_groups, self.diversity = slots, num_groups, diversity
+        self.required = beams.token.new_tensor(list(required))  # (W,)
+        self.open_slots = torch.full_like(beams.group, slots).unsqueeze(1)  # (G, 1)
+
+    def close(self, groups: Tensor) -> None:
+        """Close one slot for each entry of `groups`, where a caption has ended."""
+        self.open_slots.index_add_(0, groups, torch.ones_like(groups).unsqueeze(1), alpha=-1)
+
+    def choose(self, beams: Beams, log_probs: Tensor) -> Continuations:
+        """Return the best continuations, given the log-probabilities (N, V) of the next token.
+
+        With several groups, those of an image choose one after the other. Each subtracts
+        `diversity` from a token's log-probability for every time that earlier groups have chosen
+        the token at this step (Vijayakumar et al. 2018, Hamming diversity).
+        """
+        if self.num_groups == 1:
+            return self._choose_best(beams, log_probs)
+        num_images = len(self.open_slots) // self.num_groups
+        times_chosen = beams.total.new_zeros((num_images, log_probs.shape[1]))  # (B, V)
+        per_group = []
+        for number in range(self.num_groups):
+            rows = (beams.group % self.num_groups == number).nonzero().squeeze(1)
+            images = beams.group[rows] // self.num_groups
+            penalised = log_probs[rows] - self.diversity * times_chosen[images]
+            chosen = self._choose_best(beams.select(rows), penalised)
+            images = chosen.group // self.num_groups
+            times_chosen.index_put_(
+                (images, chosen.token), times_chosen.new_ones(()), accumulate=True
+            )
+            per_group.append(chosen._replace(parent=rows[chosen.parent]))
+        return Continuations(*(torch.cat(parts) for parts in zip(*per_group, strict=True)))
+
+    def _choose_best(self, beams: Beams, log_probs: Tensor) -> Continuations:
+        """Return as many of the best continuations of each group as it has open slots."""
+        values, tokens, banks = self._candidates(beams, log_probs)  # (N, M) each
+        totals = beams.total.unsqueeze(1) + values  # (N, M) log-probabilities of whole captions
+        totals = self._by_slot(beams, totals, empty=-torch.inf).flatten(1)  # (G, K * M)
+        if len(self.required):
+            banks = self._by_slot(beams, banks, empty=0).flatten(1)  # (G, K * M)
+            order = _round_robin(totals, banks, len(self.required) + 1)
+            best = totals.gather(1, order)  # (G, K * M)
+        else:
+            best, order = totals.topk(min(self.slots, totals.shape[1]), dim=1)  # (G, K)
+        rank = torch.arange(best.shape[1], device=best.device)
+        wins = (rank < self.open_slots) & (best != -torch.inf)
+        group, slot = wins.nonzero(as_tuple=True)  # (N',) each
+        winner = order[group, slot]  # (N',) in 0..K*M-1
+        old_slot, candidate = winner // tokens.shape[1], winner % tokens.shape[1]
+        rows = torch.arange(len(tokens), device=tokens.device)
+        parent = self._by_slot(beams, rows, empty=0)[group, old_slot]  # (N',)
+        return Continuations(parent, tokens[parent, candidate], group, slot)
+
+    def _candidates(self, beams: Beams, log_probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log-probability, token and bank, (N, M) each, of the candidates of every beam.
+
+        Candidates are the likeliest tokens and every required token that the beam lacks. The bank
+        is the number of required tokens that a continuation holds (Post and Vilar 2018).
+        """
+        required = self.required  # (W,)
+        values, tokens = log_probs.topk(min(self.slots + len(required), log_probs.shape[1]), dim=1)
+        if not len(required):
+            return values, tokens, torch.zeros_like(tokens)
+        missing = missing_tokens(beams.token_ids, required)  # (N, W)
+        held = len(required) - missing.sum(dim=1, keepdim=True)  # (N, 1)
+        forced = log_probs[:, required].masked_fill(~missing, -torch.inf)  # (N, W)
+        # A missing token that is also among the likeliest would be a candidate twice.
+        twice = ((tokens.unsqueeze(2) == required) & missing.unsqueeze(1)).any(dim=2)
+        values = torch.cat([values.masked_fill(twice, -torch.inf), forced], dim=1)
+        banks = torch.cat([held.expand_as(tokens), held + missing], dim=1)
+        return values, torch.cat([tokens, required.expand_as(missing)], dim=1), banks
+
+    def _by_slot(self, beams: Beams, values: Tensor, *, empty: float) -> Tensor:
+        """Return `values` (N, ...) as (G, K, ...), with `empty` in slots that hold no beam."""
+        table = values.new_full((len(self.open_slots), self.slots, *values.shape[1:]), empty)
+        table[beams.group, beams.slot] = values
+        return table
+
+
+def _round_robin(totals: Tensor, banks: Tensor, num_banks: int) -> Tensor:
+    """Return the order (G, A) of A candidates: first the best of every bank, then the second ...
+
+    Each round begins with the bank of most required tokens. So banks get equal shares of the
+    slots, and slots that one of them cannot fill go to the others (Post and Vilar 2018).
+    """
+    totals, order = totals.sort(dim=1, descending=True)
+    possible = totals != -torch.inf
+    banks = banks.gather(1, order)
+    in_bank = torch.nn.functional.one_hot(banks, num_banks) * possible.unsqueeze(2)
+    # The rank of each candidate within its bank, from 1, is the round in which it is taken.
+    rounds = in_bank.cumsum(dim=1).gather(2, banks.unsqueeze(2)).squeeze(2)  # (G, A)
+    key = rounds * num_banks + (num_banks - 1 - banks)
+    key = key.masked_fill(~possible, torch.iinfo(torch.int64).max)
+    return order.gather(1, key.argsort(dim=1, stable=True))
 
 
 def beam_search(
@@ -170,124 +250,50 @@ def beam_search(
     bos: int,
     eos: int,
     max_length: int,
-    beam: int,
-    captions: int | None = None,
-    normalisation: Normalisation = average,
-    groups: int = 1,
+    num_beams: int,
+    num_captions: int | None = None,
+    length_norm: LengthNorm = average_norm,
+    num_groups: int = 1,
     diversity: float = 0.0,
     required: Sequence[int] = (),
 ) -> list[list[Hypothesis]]:
-    """Find the best `captions` for each row of `state` (all `beam` of them if not given), the best first.
+    """Return the best captions of every image, the best first.
 
-    Captions are ranked by log-probability / `normalisation`(words with <eos>). Each image has `beam` places. At every
-    step its best continuations take them; one that ends in <eos> is kept apart and gives up its place, so the search is
-    over when every place is given up, or at `max_length` words, where all captions are ended. An image is done earlier
-    only if none of its beams could still become one of its best `captions`. Only beams that are alive are stepped. A
-    beam of one is greedy search, and a beam as wide as the language is exhaustive search.
+    At every step, the best continuations of an image fill its slots. One that ends in <eos> is
+    finished and closes its slot. An image is done when all its slots are closed, or when none of
+    its beams can become one of its best captions. One beam is greedy search.
 
-    With `groups`, the places are dealt out evenly, and each group in turn sees the words that groups before it chose
-    for the same image and place `diversity` less likely for each time (Vijayakumar et al. 2018, Hamming diversity).
-    Captions are ranked without that, and one that several groups found is given once.
-
-    With `required` words, the places are dealt out evenly among captions that hold none of them, one, two and so on
-    (Post and Vilar 2018, dynamic beam allocation). That no caption ends without them is the rule
-    `captioner.decoding.constraints.require`, which `step` must obey.
+    Args:
+        step: computes the log-probabilities of the next token; called with active beams only.
+        state: of the images before the first token, one row for each.
+        bos: id of <bos>.
+        eos: id of <eos>.
+        max_length: tokens of a caption without <eos>. Beams of that length get <eos> next.
+        num_beams: slots of an image, a multiple of `num_groups`.
+        num_captions: captions to return for each image; None: as many as slots.
+        length_norm: captions are ranked by log-probability / length_norm(tokens with <eos>).
+        num_groups: groups that share the slots of an image, for diverse beam search.
+        diversity: penalty of tokens that earlier groups have chosen. It affects no score.
+        required: tokens for which slots are reserved. The rule `constraints.require`, which `step`
+            must apply, is what makes captions hold them.
     """
-    images, device = state[0].shape[0], state[0].device
-    captions = captions or beam
-    finished: list[list[Hypothesis]] = [[] for _ in range(images)]
-    width = beam // groups
-    places = torch.full((images * groups, 1), width, device=device)  # still open
-    first = torch.arange(images * groups, device=device)
-    state = select_state(state, first // groups)
-    beams = Beams(
-        group=first,
-        slot=torch.zeros_like(first),
-        words=torch.full_like(first, bos),
-        said=torch.empty((len(first), 0), dtype=torch.int64, device=device),
-        scores=torch.empty((len(first), 0), device=device),
-        total=torch.zeros(len(first), device=device),
-    )
-
-    def rank(caption: Hypothesis) -> float:
-        return caption.log_prob / normalisation(len(caption.token_ids) + 1)
-
-    for _ in range(max_length):
-        log_probs, state = step(beams.words, state)  # (R, V)
-        pick = pick_continuations(
-            beams,
-            log_probs,
-            places,
-            width=width,
-            groups=groups,
-            diversity=diversity,
-            required=required,
-        )
-        beams, row = _continued(beams, pick, log_probs[pick.row, pick.word]), pick.row
-        ended = beams.words == eos
+    num_images, device = state[0].shape[0], state[0].device
+    num_captions = num_captions or num_beams
+    beams = Beams.start(num_images, num_groups, bos=bos, device=device)
+    finished = FinishedCaptions(num_images, num_captions, num_groups, length_norm)
+    allocator = SlotAllocator(beams, num_beams // num_groups, num_groups, diversity, required)
+    for length in range(max_length + 1):
+        state = select_state(state, beams.parent)
+        log_probs, state = step(beams.token, state)  # (N, V)
+        chosen = allocator.choose(beams, log_probs) if length < max_length else beams.ended_by(eos)
+        beams = beams.extend(chosen, log_probs)
+        ended = beams.token == eos
         if ended.any():
-            _keep(
-                finished, beams.group[ended] // groups, beams.said[ended, :-1], beams.scores[ended]
-            )
-            places = places - torch.zeros_like(places).index_add_(
-                0, beams.group, ended.long().unsqueeze(1)
-            )
-            beams, row = beams.select(~ended), row[~ended]
-            if captions < beam:
-                bars = [_bar(map(rank, found), captions) for found in finished]
-                hopeful = _hopeful(
-                    beams.group // groups, beams.total / normalisation(max_length + 1), bars
-                )
-                beams, row = beams.select(hopeful), row[hopeful]
-        if len(row) == 0:
+            finished.add(beams.select(ended))
+            allocator.close(beams.group[ended])
+            beams = beams.select(~ended)
+            if num_captions < num_beams:
+                beams = beams.select(finished.can_improve(beams, max_length))
+        if len(beams.token) == 0:
             break
-        state = select_state(state, row)
-    else:
-        log_probs, _ = step(beams.words, state)
-        _keep(
-            finished,
-            beams.group // groups,
-            beams.said,
-            torch.cat([beams.scores, log_probs[:, eos : eos + 1]], 1),
-        )
-
-    return [sorted(found, key=rank, reverse=True)[:captions] for found in finished]
-
-
-def _continued(beams: Beams, pick: Pick, score: Tensor) -> Beams:
-    """Write the winning words down."""
-    return Beams(
-        pick.group,
-        pick.slot,
-        pick.word,
-        torch.cat([beams.said[pick.row], pick.word.unsqueeze(1)], dim=1),
-        torch.cat([beams.scores[pick.row], score.unsqueeze(1)], dim=1),
-        beams.total[pick.row] + score,
-    )
-
-
-def _bar(ranks: Iterable[float], captions: int) -> float:
-    """What a caption must rank above to become one of the best `captions`."""
-    best = sorted(ranks, reverse=True)[:captions]
-    return best[-1] if len(best) == captions else NEVER
-
-
-def _hopeful(images: Tensor, bounds: Tensor, bars: Sequence[float]) -> Tensor:
-    """(R,) whether any beam of the row's image could still pass the image's bar.
-
-    No caption to come ranks above its beam's log-probability today, which can only fall, over the largest divisor.
-    """
-    able = bounds > torch.tensor(bars, device=bounds.device)[images]
-    image_is = torch.zeros(len(bars), dtype=torch.bool, device=bounds.device)
-    image_is[images[able]] = True
-    return image_is[images]
-
-
-def _keep(finished: list[list[Hypothesis]], images: Tensor, said: Tensor, scores: Tensor) -> None:
-    for image, words, log_probs in zip(
-        images.tolist(), said.tolist(), scores.tolist(), strict=True
-    ):
-        if all(
-            words != other.token_ids for other in finished[image]
-        ):  # groups may end up with the same caption
-            finished[image].append(Hypothesis(words, log_probs))
+    return finished.best()

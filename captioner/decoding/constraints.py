@@ -1,6 +1,9 @@
-"""Rules of decoding. A step that obeys them is a step again, so greedy search, sampling and beam search all do.
+"""Rules of decoding (logits processors in Hugging Face): a step with rules is a step again.
 
-A rule takes probability away and never hands it to other words: log-probabilities stay the model's own.
+So greedy search, sampling and beam search apply the same rules. A rule sets log-probabilities to
+-inf and renormalises nothing: those of the other tokens stay the model's own.
+
+Shape letters: N captions, t tokens so far with <bos>, W required tokens, V vocabulary size.
 """
 
 from __future__ import annotations
@@ -14,107 +17,113 @@ from torch import Tensor
 from captioner.types import State, Step
 
 Rule = Callable[[Tensor, Tensor], None]
-"""(words so far (N, t), <bos> first; log-probabilities (N, V)) → sets those of words it forbids to -inf, in place."""
+"""(tokens so far (N, t), log-probabilities (N, V) of the next token) -> None.
 
-NEVER = -float("inf")
+A rule sets the log-probabilities of the tokens that it forbids to -inf, in place."""
 
 
-def obey(
+def apply_rules(
     step: Step, state: State, rules: Sequence[Rule], *, eos: int, prefix: Sequence[int] = ()
 ) -> tuple[Step, State]:
-    """Begin every caption with `prefix`, then obey every rule; gives the step and the state to start a search from.
+    """Return a step that applies `rules`, and the state from which to start a search with it.
 
-    The words so far travel as one more part of the state. Where rules leave a caption no word at all, it ends.
+    Every caption starts with `prefix`, to which no rule applies. A caption for which the rules
+    leave no token ends with <eos>. The tokens so far become the last part of the state, so that a
+    search reorders them with the others.
     """
 
-    def obedient(words: Tensor, state: State) -> tuple[Tensor, State]:
-        *inner, before = state
-        log_probs, new = step(words, tuple(inner))  # (N, V)
-        said = torch.cat([cast(Tensor, before), words.unsqueeze(1)], dim=1)  # (N, t)
-        place = said.shape[1] - 1
-        if place < len(prefix):
-            log_probs = _nothing_but(log_probs, [prefix[place]])
+    def constrained_step(token_ids: Tensor, state: State) -> tuple[Tensor, State]:
+        *model_state, previous = state
+        log_probs, new_state = step(token_ids, tuple(model_state))  # (N, V)
+        history = torch.cat([cast(Tensor, previous), token_ids.unsqueeze(1)], dim=1)  # (N, t)
+        position = history.shape[1] - 1  # of the next token, <bos> not counted
+        if position < len(prefix):
+            log_probs = _only(log_probs, prefix[position])
         else:
-            ending = log_probs[:, eos].clone()
+            eos_log_prob = log_probs[:, eos].clone()  # (N,)
             for rule in rules:
-                rule(said, log_probs)
-            stuck = log_probs.amax(dim=1) == NEVER
-            log_probs[:, eos] = torch.where(stuck, ending, log_probs[:, eos])
-        return log_probs, (*new, said)
+                rule(history, log_probs)
+            no_token_left = log_probs.amax(dim=1) == -torch.inf
+            log_probs[:, eos] = torch.where(no_token_left, eos_log_prob, log_probs[:, eos])
+        return log_probs, (*new_state, history)
 
-    nothing = torch.empty((state[0].shape[0], 0), dtype=torch.int64, device=state[0].device)
-    return obedient, (*state, nothing)
-
-
-def forbid(words: Sequence[int]) -> Rule:
-    """Never say these words."""
-    banned = list(words)
-
-    def rule(said: Tensor, log_probs: Tensor) -> None:
-        log_probs[:, banned] = NEVER
-
-    return rule
+    no_history = torch.empty((state[0].shape[0], 0), dtype=torch.int64, device=state[0].device)
+    return constrained_step, (*state, no_history)
 
 
-def at_least(length: int, *, eos: int) -> Rule:
-    """Say this many words before <eos>."""
+def forbid(token_ids: Sequence[int]) -> Rule:
+    """Return a rule that forbids these tokens."""
+    forbidden = list(token_ids)
 
-    def rule(said: Tensor, log_probs: Tensor) -> None:
-        if said.shape[1] - 1 < length:
-            log_probs[:, eos] = NEVER
+    def rule(history: Tensor, log_probs: Tensor) -> None:
+        log_probs[:, forbidden] = -torch.inf
 
     return rule
 
 
-def no_double_words(said: Tensor, log_probs: Tensor) -> None:
-    """Never say a word twice in a row: a rule."""
-    log_probs.scatter_(1, said[:, -1:], NEVER)
+def min_length(length: int, *, eos: int) -> Rule:
+    """Return a rule that forbids <eos> before `length` tokens."""
+
+    def rule(history: Tensor, log_probs: Tensor) -> None:
+        if history.shape[1] - 1 < length:
+            log_probs[:, eos] = -torch.inf
+
+    return rule
 
 
-def no_repeated_ngram(n: int) -> Rule:
-    """Never say the same `n` words in a row twice."""
+def no_double_words(history: Tensor, log_probs: Tensor) -> None:
+    """Forbid the last token as the next one: a rule."""
+    log_probs.scatter_(1, history[:, -1:], -torch.inf)
 
-    def rule(said: Tensor, log_probs: Tensor) -> None:
-        words = said[:, 1:]  # (N, t-1)
-        if words.shape[1] < n:
+
+def no_repeat_ngram(n: int) -> Rule:
+    """Return a rule that forbids a second occurrence of any `n` tokens in a row."""
+
+    def rule(history: Tensor, log_probs: Tensor) -> None:
+        tokens = history[:, 1:]  # (N, t-1) without <bos>
+        if tokens.shape[1] < n:
             return
-        ngrams = words.unfold(1, n, 1)  # (N, t-n, n)
-        last = words[:, words.shape[1] - n + 1 :]  # (N, n-1) what the next word would complete
-        row, place = (ngrams[..., :-1] == last.unsqueeze(1)).all(dim=2).nonzero(as_tuple=True)
-        log_probs[row, ngrams[row, place, -1]] = NEVER
+        ngrams = tokens.unfold(1, n, 1)  # (N, t-n, n)
+        # The next token completes an n-gram with the last n-1: compare them with earlier n-grams.
+        last = tokens[:, tokens.shape[1] - n + 1 :]  # (N, n-1)
+        matches = (ngrams[..., :-1] == last.unsqueeze(1)).all(dim=2)  # (N, t-n)
+        row, start = matches.nonzero(as_tuple=True)
+        log_probs[row, ngrams[row, start, -1]] = -torch.inf
 
     return rule
 
 
-def require(words: Sequence[int], *, eos: int, max_length: int) -> Rule:
-    """Say all of these words: no <eos> before, and nothing else once there is just room for those that are missing.
+def require(token_ids: Sequence[int], *, eos: int, max_length: int) -> Rule:
+    """Return a rule under which a caption of at most `max_length` tokens holds all these tokens.
 
-    Alone it forces them in at the very end; beam search, told of them too, finds them a better place.
+    It forbids <eos> while a token is missing. Once as many are missing as still fit, it forbids
+    every other token. On its own it inserts them at the very end. Beam search that is also given
+    the required tokens finds better positions for them.
     """
-    wanted = list(words)
 
-    def rule(said: Tensor, log_probs: Tensor) -> None:
-        missing = missing_words(said, wanted)  # (N, C)
-        count = missing.sum(dim=1)
-        log_probs[:, eos] = log_probs[:, eos].masked_fill(count > 0, NEVER)
-        room = max_length - (said.shape[1] - 1)
-        if room > len(wanted):
+    def rule(history: Tensor, log_probs: Tensor) -> None:
+        required = history.new_tensor(list(token_ids))  # (W,)
+        missing = missing_tokens(history, required)  # (N, W)
+        num_missing = missing.sum(dim=1)  # (N,)
+        log_probs[:, eos] = log_probs[:, eos].masked_fill(num_missing > 0, -torch.inf)
+        room = max_length - (history.shape[1] - 1)
+        if room > len(required):
             return
-        hurry = (count > 0) & (count >= room)
-        rescued = log_probs[:, wanted].masked_fill(~missing, NEVER)
-        log_probs.masked_fill_(hurry.unsqueeze(1), NEVER)
-        log_probs[:, wanted] = torch.where(hurry.unsqueeze(1), rescued, log_probs[:, wanted])
+        urgent = ((num_missing > 0) & (num_missing >= room)).unsqueeze(1)  # (N, 1)
+        only_missing = log_probs[:, required].masked_fill(~missing, -torch.inf)  # (N, W)
+        log_probs.masked_fill_(urgent, -torch.inf)
+        log_probs[:, required] = torch.where(urgent, only_missing, log_probs[:, required])
 
     return rule
 
 
-def missing_words(said: Tensor, required: Sequence[int]) -> Tensor:
-    """(N, C) which of the required words a caption (N, t) does not hold yet."""
-    wanted = torch.tensor(list(required), dtype=torch.int64, device=said.device)
-    return ~(said.unsqueeze(2) == wanted).any(dim=1)
+def missing_tokens(history: Tensor, required: Tensor) -> Tensor:
+    """Return (N, W) which of the required tokens (W,) are not among the tokens so far (N, t)."""
+    return ~(history.unsqueeze(2) == required).any(dim=1)
 
 
-def _nothing_but(log_probs: Tensor, words: list[int]) -> Tensor:
-    kept = torch.full_like(log_probs, NEVER)
-    kept[:, words] = log_probs[:, words]
+def _only(log_probs: Tensor, token_id: int) -> Tensor:
+    """Return log-probabilities (N, V) that are -inf except at one token."""
+    kept = torch.full_like(log_probs, -torch.inf)
+    kept[:, token_id] = log_probs[:, token_id]
     return kept

@@ -1,4 +1,9 @@
-"""Writing a caption word by word, never to take one back: greedy search and sampling. Knows a step, not a model."""
+"""Decoding one token at a time: greedy search, and sampling with temperature, top-k and top-p.
+
+Both need nothing of a model but its `Step` function.
+
+Shape letters: N captions, R captions that have not ended, V vocabulary size, M candidate tokens.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +14,17 @@ from torch import Tensor
 
 from captioner.types import Hypothesis, State, Step, select_state
 
-Choose = Callable[[Tensor, Tensor, int], Tensor]
-"""(log-probabilities (R, V), captions they belong to (R,), place of the word) → words (R,)."""
+TokenChooser = Callable[[Tensor, Tensor, int], Tensor]
+"""(log-probabilities (R, V), row of each caption (R,), position of the token) -> tokens (R,)."""
 
 
 def greedy(step: Step, state: State, *, bos: int, eos: int, max_length: int) -> list[Hypothesis]:
-    """Write a caption for each row of `state`, always with the likeliest next word."""
+    """Return a caption for each row of `state`: the likeliest token at every step."""
 
-    def likeliest(log_probs: Tensor, captions: Tensor, place: int) -> Tensor:
+    def likeliest(log_probs: Tensor, rows: Tensor, position: int) -> Tensor:
         return log_probs.argmax(dim=1)
 
-    return _write(step, state, likeliest, bos=bos, eos=eos, max_length=max_length)
+    return _decode(step, state, likeliest, bos=bos, eos=eos, max_length=max_length)
 
 
 def sample(
@@ -28,67 +33,82 @@ def sample(
     *,
     bos: int,
     eos: int,
-    draws: Tensor,
+    uniforms: Tensor,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float = 1.0,
 ) -> list[Hypothesis]:
-    """Write a caption for each row of `state`, drawing every word.
-
-    Words are drawn from the softmax of log-probability / `temperature`, of which only the `top_k` likeliest words are
-    kept, and of those the fewest that together have probability `top_p` (Holtzman et al. 2020, nucleus sampling).
+    """Return a caption for each row of `state`, with every token sampled.
 
     Args:
-        draws: (rows, max_length) numbers in [0, 1), one for each word; equal draws, equal captions, whatever other
-            rows stand beside them.
+        step: computes the log-probabilities of the next token.
+        state: before the first token, N rows.
+        bos: id of <bos>.
+        eos: id of <eos>.
+        uniforms: (N, max_length) random numbers in [0, 1), one for each token. A row's caption
+            depends on its own numbers only, not on other rows.
+        temperature: tokens are sampled from the softmax of log-probability / temperature.
+        top_k: keep the `top_k` likeliest tokens (Fan et al. 2018); None: all.
+        top_p: of those, keep the fewest whose probabilities add up to `top_p` (Holtzman et al.
+            2020, nucleus sampling).
     """
 
-    def drawn(log_probs: Tensor, captions: Tensor, place: int) -> Tensor:
-        words = None
-        scaled = log_probs / temperature
-        if top_k is not None or top_p < 1:
-            scaled, words = scaled.topk(
-                min(top_k or scaled.shape[1], scaled.shape[1]), dim=1
-            )  # the likeliest first
-        probabilities = scaled.softmax(dim=1)
-        if top_p < 1:
-            before = probabilities.cumsum(dim=1) - probabilities
-            probabilities = probabilities.masked_fill(before >= top_p, 0.0)
-        cumulated = probabilities.cumsum(dim=1)
-        wanted = draws[captions, place].unsqueeze(1) * cumulated[:, -1:]
-        # To the right of its equals, so that a word of probability zero is never found.
-        found = torch.searchsorted(cumulated, wanted, right=True).clamp(max=cumulated.shape[1] - 1)
-        return (found if words is None else words.gather(1, found)).squeeze(1)
+    def sampled(log_probs: Tensor, rows: Tensor, position: int) -> Tensor:
+        probs, tokens = _candidates(log_probs / temperature, top_k, top_p)  # (R, M)
+        # Inverse transform sampling: the first token whose cumulative probability exceeds u.
+        cumulative = probs.cumsum(dim=1)  # (R, M)
+        u = uniforms[rows, position].unsqueeze(1) * cumulative[:, -1:]  # (R, 1)
+        # right=True, so that a token of probability zero is never chosen.
+        index = torch.searchsorted(cumulative, u, right=True).clamp(max=cumulative.shape[1] - 1)
+        chosen = index if tokens is None else tokens.gather(1, index)  # (R, 1)
+        return chosen.squeeze(1)
 
-    return _write(step, state, drawn, bos=bos, eos=eos, max_length=draws.shape[1])
+    return _decode(step, state, sampled, bos=bos, eos=eos, max_length=uniforms.shape[1])
 
 
-def _write(
-    step: Step, state: State, choose: Choose, *, bos: int, eos: int, max_length: int
+def _candidates(logits: Tensor, top_k: int | None, top_p: float) -> tuple[Tensor, Tensor | None]:
+    """Return probabilities (R, M) and their tokens (R, M), the likeliest first.
+
+    The tokens are None if nothing is filtered: then they are 0..V-1, in this order.
+    """
+    if top_k is None and top_p >= 1:
+        return logits.softmax(dim=1), None
+    size = logits.shape[1]
+    logits, tokens = logits.topk(min(top_k or size, size), dim=1)
+    probs = logits.softmax(dim=1)
+    if top_p < 1:
+        # A token is kept if the likelier ones have not reached top_p without it.
+        mass_before = probs.cumsum(dim=1) - probs
+        probs = probs.masked_fill(mass_before >= top_p, 0.0)
+    return probs, tokens
+
+
+def _decode(
+    step: Step, state: State, choose: TokenChooser, *, bos: int, eos: int, max_length: int
 ) -> list[Hypothesis]:
-    """Write a caption for each row, of `max_length` words at most; one that gets there is ended there.
+    """Return a caption of at most `max_length` tokens for each row of `state`.
 
-    Only captions that are not ended are stepped. Log-probabilities are the step's own, however the words are chosen.
+    Only captions that have not ended are stepped. Log-probabilities are those of `step`, however
+    the tokens are chosen.
     """
-    rows, device = state[0].shape[0], state[0].device
-    said = torch.full((rows, max_length + 1), eos, device=device)
-    scores = torch.zeros((rows, max_length + 1), device=device)
-    alive = torch.arange(rows, device=device)  # (R,) captions that go on
-    words = torch.full((rows,), bos, device=device)
-    for place in range(max_length + 1):
-        log_probs, state = step(words, state)  # (R, V)
-        words = (
-            choose(log_probs, alive, place) if place < max_length else torch.full_like(words, eos)
-        )
-        said[alive, place] = words
-        scores[alive, place] = log_probs.gather(1, words.unsqueeze(1)).squeeze(1)
-        going = words != eos
-        if not going.all():
-            alive, words, state = alive[going], words[going], select_state(state, going)
-        if len(alive) == 0:
+    num_captions, device = state[0].shape[0], state[0].device
+    token_ids = torch.full((num_captions, max_length + 1), eos, device=device)
+    scores = torch.zeros((num_captions, max_length + 1), device=device)
+    rows = torch.arange(num_captions, device=device)  # (R,)
+    tokens = torch.full((num_captions,), bos, device=device)  # (R,)
+    for position in range(max_length + 1):
+        log_probs, state = step(tokens, state)  # (R, V)
+        at_limit = position == max_length
+        tokens = torch.full_like(tokens, eos) if at_limit else choose(log_probs, rows, position)
+        token_ids[rows, position] = tokens
+        scores[rows, position] = log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1)
+        active = tokens != eos
+        if not active.all():
+            rows, tokens, state = rows[active], tokens[active], select_state(state, active)
+        if len(rows) == 0:
             break
-    lengths = (said != eos).sum(dim=1).tolist()
+    lengths = (token_ids != eos).sum(dim=1).tolist()
     return [
-        Hypothesis(words[:length], log_probs[: length + 1])
-        for words, log_probs, length in zip(said.tolist(), scores.tolist(), lengths, strict=True)
+        Hypothesis(ids[:length], log_probs[: length + 1])
+        for ids, log_probs, length in zip(token_ids.tolist(), scores.tolist(), lengths, strict=True)
     ]

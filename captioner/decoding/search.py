@@ -1,69 +1,74 @@
-"""From the settings of decoding to a search: words become ids here, and rules are chosen by their names."""
+"""From decoding settings to a search: words become token ids, and settings become rules."""
 
 from __future__ import annotations
 
-import difflib
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 import torch
 from torch import Tensor
 
 from captioner.config.schema import DecodingConfig
-from captioner.decoding.beam import Normalisation, average, beam_search, none, wu
 from captioner.decoding.constraints import (
     Rule,
-    at_least,
+    apply_rules,
     forbid,
+    min_length,
     no_double_words,
-    no_repeated_ngram,
-    obey,
+    no_repeat_ngram,
     require,
 )
-from captioner.decoding.sampling import greedy, sample
 from captioner.errors import UsageError
 from captioner.text.tokenizer import tokenize
 from captioner.text.vocabulary import BOS, EOS, SUPPRESSED, Vocabulary
 from captioner.types import Hypothesis, State, Step, select_state
 
+if TYPE_CHECKING:  # a search opens only the file of its own method
+    from captioner.decoding.beam import LengthNorm
+
 Search = Callable[[State, Sequence[int]], list[list[Hypothesis]]]
-"""(states of images before the first word, their keys if captions are drawn) → captions: best first, or as drawn."""
+"""(state of B images, B image keys if captions are sampled) -> captions of each image.
+
+The captions of an image are ranked, the best first; sampled ones are in the order of sampling."""
 
 
 def build_search(step: Step, config: DecodingConfig, vocabulary: Vocabulary) -> Search:
-    """Make the search, which never says <unk>, <pad> or <bos> and obeys the config's rules.
+    """Return the search that `config` describes. It never generates <unk>, <pad> or <bos>.
 
     Raises:
-        UsageError: the model does not know a word that captions should hold, or they have no room for all of them.
+        UsageError: a word of `prefix` or `require` is not in the vocabulary or is also forbidden,
+            or `max_length` has no room for them.
     """
-    prefix = _ids(tokenize(config.prefix), vocabulary, "prefix")
-    required = [
-        word
-        for word in _ids(_words(config.require, "require"), vocabulary, "require")
-        if word not in prefix
-    ]
+    prefix = _token_ids(tokenize(config.prefix), vocabulary, "prefix")
+    required = _token_ids(_single_words(config.require, "require"), vocabulary, "require")
+    required = [token for token in required if token not in prefix]
     forbidden = [
-        vocabulary.id_of(word) for word in _words(config.forbid, "forbid") if word in vocabulary
+        vocabulary.id_of(word)
+        for word in _single_words(config.forbid, "forbid")
+        if word in vocabulary
     ]
     if both := sorted({*prefix, *required} & {*forbidden}):
         raise UsageError(
-            f"'{vocabulary.words[both[0]]}' is forbidden, and asked for by prefix or require"
+            f"'{vocabulary.words[both[0]]}' is forbidden, but prefix or require needs it: "
+            "remove it from one of them",
+            parameters=["prefix", "require"],
         )
     if len(prefix) + len(required) > config.max_length:
         raise UsageError(
             f"max_length ({config.max_length} words) has no room for prefix and require "
-            f"({len(prefix) + len(required)} words): raise it"
+            f"({len(prefix) + len(required)} words): raise it",
+            parameters=["max_length", "prefix", "require"],
         )
     rules = _rules(config, forbidden, required)
 
-    def search(state: State, keys: Sequence[int]) -> list[list[Hypothesis]]:
-        obedient, state = obey(step, state, rules, eos=EOS, prefix=prefix)
+    def search(state: State, image_keys: Sequence[int]) -> list[list[Hypothesis]]:
+        constrained_step, state = apply_rules(step, state, rules, eos=EOS, prefix=prefix)
         match config.method:
             case "sample":
-                return _sample(obedient, state, keys, config)
+                return _sample(constrained_step, state, image_keys, config)
             case "beam":
-                return _beam(obedient, state, required, config)
+                return _beam_search(constrained_step, state, required, config)
             case other:
                 assert_never(other)
 
@@ -73,108 +78,129 @@ def build_search(step: Step, config: DecodingConfig, vocabulary: Vocabulary) -> 
 def _rules(config: DecodingConfig, forbidden: Sequence[int], required: Sequence[int]) -> list[Rule]:
     rules = [forbid([*SUPPRESSED, *forbidden])]
     if config.min_length:
-        rules.append(at_least(config.min_length, eos=EOS))
+        rules.append(min_length(config.min_length, eos=EOS))
     if required:
         rules.append(require(required, eos=EOS, max_length=config.max_length))
     if config.no_repeat_ngram:
-        rules.append(no_repeated_ngram(config.no_repeat_ngram))
+        rules.append(no_repeat_ngram(config.no_repeat_ngram))
     if config.no_double_words:
         rules.append(no_double_words)
     return rules
 
 
-def _beam(
+def _beam_search(
     step: Step, state: State, required: Sequence[int], config: DecodingConfig
 ) -> list[list[Hypothesis]]:
-    width = -(-max(config.beam, config.captions) // config.groups)  # of a group
+    slots = -(-max(config.beam, config.captions) // config.groups)  # of a group, rounded up
     if required:
-        width = max(width, len(required) + 1)  # a place for each bank
-    beam = width * config.groups
-    if beam == 1:
-        return [
-            [best] for best in greedy(step, state, bos=BOS, eos=EOS, max_length=config.max_length)
-        ]
+        slots = max(slots, len(required) + 1)  # a slot for each bank of dynamic beam allocation
+    num_beams = slots * config.groups
+    if num_beams == 1:
+        from captioner.decoding.sampling import greedy
+
+        captions = greedy(step, state, bos=BOS, eos=EOS, max_length=config.max_length)
+        return [[caption] for caption in captions]
+    from captioner.decoding.beam import beam_search
+
     return beam_search(
         step,
         state,
         bos=BOS,
         eos=EOS,
         max_length=config.max_length,
-        beam=beam,
-        captions=config.captions,
-        normalisation=_normalisation(config),
-        groups=config.groups,
+        num_beams=num_beams,
+        num_captions=config.captions,
+        length_norm=_length_norm(config),
+        num_groups=config.groups,
         diversity=config.diversity,
         required=required,
     )
 
 
-def _normalisation(config: DecodingConfig) -> Normalisation:
+def _length_norm(config: DecodingConfig) -> LengthNorm:
+    from captioner.decoding.beam import average_norm, no_norm, wu_norm
+
     match config.length_norm:
         case "none":
-            return none
+            return no_norm
         case "average":
-            return average
+            return average_norm
         case "wu":
-            return wu(config.length_alpha)
+            return wu_norm(config.length_alpha)
         case other:
             assert_never(other)
 
 
 def _sample(
-    step: Step, state: State, keys: Sequence[int], config: DecodingConfig
+    step: Step, state: State, image_keys: Sequence[int], config: DecodingConfig
 ) -> list[list[Hypothesis]]:
+    from captioner.decoding.sampling import sample
+
     device, count = state[0].device, config.captions
-    draws = torch.cat([_draws(config, key) for key in keys]).to(device)
-    rows = torch.arange(len(keys), device=device).repeat_interleave(count)
-    found = sample(
+    rows = torch.arange(len(image_keys), device=device).repeat_interleave(count)
+    captions = sample(
         step,
         select_state(state, rows),
         bos=BOS,
         eos=EOS,
-        draws=draws,
+        uniforms=torch.cat([_uniforms(config, key) for key in image_keys]).to(device),
         temperature=config.temperature,
         top_k=config.top_k,
         top_p=config.top_p,
     )
-    return [found[start : start + count] for start in range(0, len(found), count)]
+    return [captions[start : start + count] for start in range(0, len(captions), count)]
 
 
-def key_of(image: Tensor) -> int:
-    """Tell an image from others by its pixels, so that what is drawn for it does not hang on its company."""
+def image_key(image: Tensor) -> int:
+    """Return a number computed from the pixels of an image, from which its samples are seeded."""
     return zlib.crc32(image.cpu().numpy().tobytes())
 
 
-def _draws(config: DecodingConfig, key: int) -> Tensor:
-    """Random numbers that hang on the seed and the image alone, not on the images beside it."""
-    generator = torch.Generator().manual_seed(zlib.crc32(f"{config.seed} {key}".encode()))
+def _uniforms(config: DecodingConfig, image_key: int) -> Tensor:
+    """Return (captions, max_length) random numbers in [0, 1).
+
+    They depend on the seed and the image only, not on the other images of the batch.
+    """
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{config.seed} {image_key}".encode()))
     return torch.rand(config.captions, config.max_length, generator=generator)
 
 
-def _words(texts: Iterable[str], setting: str) -> list[str]:
-    """Split what was asked for as captions are split; each must be one word.
+def _single_words(texts: Iterable[str], setting: str) -> list[str]:
+    """Return each text as the tokenizer writes it, without duplicates.
 
     Raises:
-        UsageError: one is none, or several.
+        UsageError: a text is not exactly one word.
     """
     words = []
     for text in texts:
-        found = tokenize(text)
-        if len(found) != 1:
-            raise UsageError(f"{setting}: '{text}' is not one word: give each word on its own")
-        words += found
+        tokens = tokenize(text)
+        if len(tokens) != 1:
+            raise UsageError(
+                f"{setting}: '{text}' is not one word: list each word separately",
+                parameters=[setting],
+            )
+        words += tokens
     return list(dict.fromkeys(words))
 
 
-def _ids(words: Sequence[str], vocabulary: Vocabulary, setting: str) -> list[int]:
-    """Look words up.
+def _token_ids(words: Sequence[str], vocabulary: Vocabulary, setting: str) -> list[int]:
+    """Return the ids of words.
 
     Raises:
-        UsageError: the model does not know one; names words that are written alike.
+        UsageError: a word is not in the vocabulary; the message lists words of similar spelling.
     """
     for word in words:
         if word not in vocabulary:
-            alike = difflib.get_close_matches(word, vocabulary.words, n=3)
-            hint = f"; it knows {', '.join(alike)}" if alike else f" of its {len(vocabulary)}"
-            raise UsageError(f"{setting}: the model does not know the word '{word}'{hint}")
+            way_out = _suggestion(word, vocabulary)
+            raise UsageError(
+                f"{setting}: '{word}' is not in the model's vocabulary: {way_out}",
+                parameters=[setting],
+            )
     return [vocabulary.id_of(word) for word in words]
+
+
+def _suggestion(word: str, vocabulary: Vocabulary) -> str:
+    import difflib
+
+    similar = difflib.get_close_matches(word, vocabulary.words, n=3)
+    return f"did you mean {', '.join(similar)}?" if similar else "remove it"

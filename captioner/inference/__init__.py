@@ -1,1 +1,1 @@
-"""A trained model at work: captions, scores, explanations."""
+"""Inference with trained models: captions, their scores, and explanations of their words."""

@@ -1,4 +1,4 @@
-"""Photographs in, captions out."""
+"""The `Captioner`: loads a trained model or an ensemble, captions images, scores captions."""
 
 from __future__ import annotations
 
@@ -6,42 +6,50 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypedDict, TypeVar, Unpack, overload
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from captioner.captions import Caption, Word
 from captioner.config.loading import parse, to_json
-from captioner.config.schema import DecodingConfig, DeviceName, ModelConfig, PrecisionName
-from captioner.data.batching import pad
-from captioner.data.loading import ImageLike, read_ahead
+from captioner.config.schema import INFERENCE, DecodingConfig, ModelConfig
+from captioner.data.images import ReadableImage
+from captioner.data.loading import ImageLike, prefetch_images
 from captioner.data.transforms import build_transform
-from captioner.decoding.search import Search, build_search, key_of
-from captioner.devices import autocast, pick_device
+from captioner.decoding.search import Search, build_search, image_key
+from captioner.devices import DeviceName, PrecisionName, autocast, pick_device
 from captioner.errors import ImageError, UsageError
-from captioner.inference.explain import explain_captions
-from captioner.metrics.calibration import confidence
 from captioner.models.build import build_model, load_weights
 from captioner.models.encoder import fold_batch_norms
 from captioner.models.encoder_decoder import EncoderDecoder, Ensemble
 from captioner.models.folder import read_model, resolve, write_model
-from captioner.storage import new_folder
+from captioner.storage import atomic_folder
 from captioner.text.tokenizer import detokenize, tokenize
 from captioner.text.vocabulary import Vocabulary
 from captioner.types import Batch, Hypothesis, StepModel
 
 Result = TypeVar("Result")
 Decoding = DecodingConfig | Mapping[str, object]
-"""How to find captions: all settings, or those that differ from the model's own, as in {"beam": 5}."""
+"""All decoding settings, or those that differ from the model folder's, as in {"beam": 5}."""
+
+
+class _Options(TypedDict, total=False):
+    """Keyword arguments of `Captioner.caption`, for its overloads."""
+
+    decoding: Decoding | None
+    explain: bool
+    batch_size: int
 
 
 class Captioner:
-    """A trained model, or several that speak as one, ready to caption images.
+    """A trained model, or an ensemble of several, that captions images.
 
     >>> Captioner.from_pretrained().caption("photo.jpg").text  # doctest: +SKIP
     'a dog is running through the grass'
+
+    `models` are the trained models. `step_model` is what decoding uses: the model or the ensemble,
+    with batch normalisation folded into the convolutions. `config` is that of the first model.
     """
 
     def __init__(
@@ -50,11 +58,12 @@ class Captioner:
         vocabulary: Vocabulary,
         config: ModelConfig,
         *,
-        device: DeviceName = "auto",
-        precision: PrecisionName = "auto",
+        device: DeviceName = INFERENCE.device,
+        precision: PrecisionName = INFERENCE.precision,
     ) -> None:
-        """Take models that share vocabulary and preprocessing; `config` is the first one's."""
+        """Move models that share `vocabulary` and preprocessing to `device`, in evaluation mode."""
         self.device = pick_device(device)
+        self.precision = precision
         self.models = [model.to(self.device).eval() for model in models]
         folded = [
             EncoderDecoder(fold_batch_norms(model.encoder), model.decoder) for model in self.models
@@ -62,49 +71,61 @@ class Captioner:
         self.step_model: StepModel = folded[0] if len(folded) == 1 else Ensemble(folded)
         self.vocabulary = vocabulary
         self.config = config
-        self.precision = precision
         self.transform = build_transform(config.encoder.transform, config.encoder.image_size)
 
     @classmethod
     def from_pretrained(
-        cls, *folders: str | Path, device: DeviceName = "auto", precision: PrecisionName = "auto"
+        cls,
+        *folders: str | Path,
+        device: DeviceName = INFERENCE.device,
+        precision: PrecisionName = INFERENCE.precision,
     ) -> Self:
-        """Load a model folder; without one, the model that comes with the package; of several, an ensemble.
+        """Load a model folder, or an ensemble of several; without a folder, the bundled model.
 
-        An ensemble says at each word the mean of its models' probabilities; decoding defaults are the first one's.
+        An ensemble averages the probabilities of its models at every token. Its decoding defaults
+        are those of the first folder, but it has no calibrated confidence.
 
         Raises:
-            CaptionerError: a folder is not a model's, or one of its files is missing or has changed.
-            UsageError: the folders' vocabularies or preprocessing differ.
+            CaptionerError: a folder is not a model folder, or a file of it is missing or corrupt.
+            UsageError: the folders differ in vocabulary or preprocessing.
         """
-        paths = [resolve(folder) for folder in folders or (None,)]
-        models: list[EncoderDecoder] = []
-        for path in paths:
-            config, vocabulary, state = read_model(path)
-            if not models:
-                first, words = config, vocabulary
-            _check_alike(paths[0], first, words, path, config, vocabulary)
+        contents: list[_FolderContent] = []
+        models = []
+        for path in [resolve(folder) for folder in folders or (None,)]:
+            config, vocabulary, state_dict = read_model(path)
+            contents.append(_FolderContent(path, config, vocabulary))
+            _check_compatible(contents[0], contents[-1])
             models.append(build_model(config, vocab_size=len(vocabulary)))
-            load_weights(models[-1], state, source=str(path))
-        if len(paths) > 1:
-            # One model's confidence says nothing of several.
-            decoding = first.decoding.model_copy(update={"min_confidence": 0.0})
-            first = first.model_copy(update={"confidence": None, "decoding": decoding})
-        return cls(models, words, first, device=device, precision=precision)
+            load_weights(models[-1], state_dict, source=str(path))
+        _, config, vocabulary = contents[0]
+        if len(models) > 1:
+            # The confidence of one model is not calibrated for the ensemble.
+            decoding = config.decoding.model_copy(update={"min_confidence": 0.0})
+            config = config.model_copy(update={"confidence": None, "decoding": decoding})
+        return cls(models, vocabulary, config, device=device, precision=precision)
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
-        """Save the model so that `from_pretrained` finds it; `half` stores it in half precision.
+        """Write a model folder for `from_pretrained`; `half` stores the weights in half precision.
 
         Raises:
-            UsageError: it is an ensemble, which has no folder of its own.
+            UsageError: it is an ensemble.
         """
         if len(self.models) > 1:
-            raise UsageError("an ensemble has no folder of its own: keep its models' folders")
+            raise UsageError("an ensemble is not one model folder: keep the folders of its models")
         state = self.models[0].state_dict()
-        with new_folder(Path(folder)) as place:
-            write_model(
-                place, config=self.config, vocabulary=self.vocabulary, state=state, half=half
-            )
+        with atomic_folder(Path(folder)) as new:
+            write_model(new, config=self.config, vocabulary=self.vocabulary, state=state, half=half)
+
+    @overload  # a str is an iterable of str: the first overload wins
+    def caption(  # type: ignore[overload-overlap]
+        self, images: ReadableImage, **options: Unpack[_Options]
+    ) -> Caption: ...
+    @overload  # (3, height, width) or (B, 3, height, width)
+    def caption(self, images: Tensor, **options: Unpack[_Options]) -> Caption | list[Caption]: ...
+    @overload
+    def caption(
+        self, images: Iterable[ImageLike], **options: Unpack[_Options]
+    ) -> list[Caption]: ...
 
     def caption(
         self,
@@ -112,31 +133,33 @@ class Captioner:
         *,
         decoding: Decoding | None = None,
         explain: bool = False,
-        batch_size: int = 16,
+        batch_size: int = INFERENCE.batch_size,
     ) -> Caption | list[Caption]:
-        """Caption one image, or many: one gives a `Caption`, many a list of them in the same order.
+        """Return the caption of one image, or a list of the captions of several, in their order.
 
         Args:
-            images: a path, bytes, a Pillow image or a tensor (3, height, width); or several, also as (B, 3, h, w).
-            decoding: how captions are found, as in {"beam": 5}; what is not given is the model folder's own.
-            explain: also find out which part of the image each word hangs on; at no great cost for a model with
-                attention, else (and for ensembles) 50 times the work.
-            batch_size: images at a time.
+            images: a path, bytes, a Pillow image or a tensor (3, height, width); or an iterable of
+                these, or a tensor (B, 3, height, width).
+            decoding: settings that differ from the model folder's, as in {"beam": 5}.
+            explain: also compute which parts of the image each word depends on. This costs little
+                for a model with attention. For other models and ensembles it takes 50 times longer.
+            batch_size: images that are processed at a time.
 
         Raises:
-            ImageError: an image cannot be read. `stream` goes on after such an image.
-            UsageError: `decoding` holds a mistake.
+            ImageError: an image cannot be read. `stream` continues after such an image.
+            UsageError: `decoding` is not valid.
         """
-        one = isinstance(images, (str, Path, bytes, Image.Image)) or (
-            isinstance(images, Tensor) and images.dim() == 3
-        )
-        many: Iterable[ImageLike] = [images] if one else images  # type: ignore[list-item, assignment]
+        if isinstance(images, ReadableImage) or (isinstance(images, Tensor) and images.dim() == 3):
+            [caption] = self.caption([images], decoding=decoding, explain=explain)
+            return caption
         captions = []
-        for result in self.stream(many, decoding=decoding, explain=explain, batch_size=batch_size):
+        for result in self.stream(
+            images, decoding=decoding, explain=explain, batch_size=batch_size
+        ):
             if isinstance(result, ImageError):
                 raise result
             captions.append(result)
-        return captions[0] if one else captions
+        return captions
 
     def stream(
         self,
@@ -144,17 +167,17 @@ class Captioner:
         *,
         decoding: Decoding | None = None,
         explain: bool = False,
-        batch_size: int = 16,
+        batch_size: int = INFERENCE.batch_size,
     ) -> Iterator[Caption | ImageError]:
-        """Caption images as they come, in their order; one that cannot be read gives its `ImageError` instead.
+        """Yield a caption for each image, in order, or the `ImageError` of one that cannot be read.
 
-        The next images are read while these are captioned, and no more than that are held in memory.
+        The next batch of images is read while one is captioned. No more are held in memory.
         """
-        settings = self.decoding(decoding)
+        settings = self.decoding_config(decoding)
         search = build_search(self.step_model.step, settings, self.vocabulary)
         return self._in_batches(
             images,
-            lambda good, _: self._caption_batch(good, search, settings, explain=explain),
+            lambda batch, _: self._caption_batch(batch, search, settings, explain=explain),
             batch_size,
         )
 
@@ -163,137 +186,143 @@ class Captioner:
         images: Sequence[ImageLike],
         captions: Sequence[Sequence[str]],
         *,
-        batch_size: int = 16,
+        batch_size: int = INFERENCE.batch_size,
     ) -> Iterator[list[Caption] | ImageError]:
-        """Say how probable the model finds given captions: a sequence of them for each image, in their order.
+        """Yield the given captions of each image with their log-probabilities under the model.
 
-        A word that the model does not know counts as <unk>, for which it has a probability too, and is told as that.
+        A word that is not in the vocabulary becomes <unk>.
 
         Raises:
-            UsageError: there are not as many sequences of captions as images, or one of them is a plain text.
+            UsageError: `captions` has not one sequence of captions for each image.
         """
         if any(isinstance(texts, str) for texts in captions) or len(images) != len(captions):
             raise UsageError(
-                "give a list of captions for each image, as in score(['a.jpg'], [['a dog', 'a cat']])"
+                "captions needs a list of captions for each image: [['a dog', 'a cat']]"
             )
         return self._in_batches(
             images,
-            lambda good, places: self._score_batch(good, [captions[place] for place in places]),
+            lambda batch, indices: self._score_batch(batch, [captions[i] for i in indices]),
             batch_size,
         )
+
+    def decoding_config(self, changes: Decoding | None = None) -> DecodingConfig:
+        """Return the model folder's decoding settings with `changes`; a whole config replaces them.
+
+        Raises:
+            UsageError: lists everything that is not valid.
+        """
+        if isinstance(changes, DecodingConfig):
+            settings = changes
+        else:
+            values = {**to_json(self.config.decoding), **(changes or {})}
+            settings = parse(DecodingConfig, values, source="decoding")
+        if settings.min_confidence and self.config.confidence is None:
+            raise UsageError(
+                "min_confidence needs a calibrated model, not an ensemble: "
+                "run captioner calibrate on its folder",
+                parameters=["min_confidence"],
+            )
+        return settings
 
     def _in_batches(
         self,
         images: Iterable[ImageLike],
-        work: Callable[[Tensor, list[int]], list[Result]],
+        process: Callable[[Tensor, list[int]], list[Result]],
         batch_size: int,
     ) -> Iterator[Result | ImageError]:
-        """Do the work for the images that can be read, (B, 3, size, size) with their places, in order."""
+        """Yield what `process` returns for readable images (B, 3, size, size) and their indices."""
         first = 0
-        for batch in read_ahead(iter(images), self.transform, size=batch_size):
-            good = [place for place, image in enumerate(batch) if isinstance(image, Tensor)]
-            stack = torch.stack([batch[place] for place in good]) if good else None  # type: ignore[misc]
-            results = iter(
-                work(stack, [first + place for place in good]) if stack is not None else []
-            )
+        for batch in prefetch_images(iter(images), self.transform, size=batch_size):
+            readable = {
+                index: image
+                for index, image in enumerate(batch, first)
+                if isinstance(image, Tensor)
+            }
+            stack = torch.stack([*readable.values()]) if readable else None
+            results = iter([] if stack is None else process(stack, [*readable]))
             for image in batch:
                 yield image if isinstance(image, ImageError) else next(results)
             first += len(batch)
-
-    def decoding(self, asked: Decoding | None = None) -> DecodingConfig:
-        """Lay what is asked for over the model folder's own settings.
-
-        Raises:
-            UsageError: lists every mistake.
-        """
-        if isinstance(asked, DecodingConfig):
-            settings = asked
-        else:
-            values = {**to_json(self.config.decoding), **(asked or {})}
-            settings = parse(DecodingConfig, values, source="decoding")
-        if settings.min_confidence and self.config.confidence is None:
-            raise UsageError(
-                "min_confidence needs a calibrated model, and one model: run captioner calibrate on its folder"
-            )
-        return settings
 
     @torch.inference_mode()
     def _caption_batch(
         self, images: Tensor, search: Search, settings: DecodingConfig, *, explain: bool
     ) -> list[Caption]:
         images = images.to(self.device)
-        keys = [key_of(image) for image in images] if settings.method == "sample" else []
+        image_keys = [image_key(image) for image in images] if settings.method == "sample" else []
         with autocast(self.device, self.precision):
             state = self.step_model.init_state(images)
-            found = search(state, keys)
+            hypotheses = search(state, image_keys)
             captions = []
-            for best, *others in found:
-                further = tuple(self._told(other, settings) for other in others)
-                captions.append(replace(self._told(best, settings), others=further))
+            for ranked in hypotheses:
+                best, *others = (self._to_caption(one, settings.min_confidence) for one in ranked)
+                captions.append(replace(best, others=tuple(others)))
             if explain:
-                captions = explain_captions(
-                    self.step_model, images, state, captions, [best.token_ids for best, *_ in found]
-                )
-        return captions
+                from captioner.inference.explain import explain_captions
 
-    def _told(self, found: Hypothesis, settings: DecodingConfig | None = None) -> Caption:
-        """From ids to words, with how sure the model is."""
-        texts = [self.vocabulary.words[word] for word in found.token_ids]
-        calibrated = self.config.confidence
-        words = tuple(
-            Word(
-                text, log_prob, confidence(log_prob, calibrated.temperature) if calibrated else None
-            )
-            for text, log_prob in zip(texts, found.log_probs, strict=False)  # without the end
-        )
-        sure = fmean(word.confidence or 0.0 for word in words) if words and calibrated else None
-        abstained = (
-            settings is not None
-            and settings.min_confidence > 0
-            and (sure or 0.0) < settings.min_confidence
-        )
-        return Caption(detokenize(texts), words, found.log_prob, sure, abstained)
+                token_ids = [ranked[0].token_ids for ranked in hypotheses]
+                captions = explain_captions(self.step_model, images, state, captions, token_ids)
+        return captions
 
     @torch.inference_mode()
     def _score_batch(self, images: Tensor, texts: Sequence[Sequence[str]]) -> list[list[Caption]]:
-        images = images.to(self.device)
-        captions = [[self.vocabulary.encode(tokenize(text)) for text in given] for given in texts]
-        flat = [words for given in captions for words in given]
+        from captioner.data.batching import pad
+
+        per_image = [[self.vocabulary.encode(tokenize(text)) for text in each] for each in texts]
+        flat = [token_ids for each in per_image for token_ids in each]
         if not flat:
-            return [[] for _ in captions]
+            return [[] for _ in per_image]
         tokens, mask = pad(flat)  # (N, T)
-        source_index = torch.tensor(
-            [number for number, given in enumerate(captions) for _ in given]
-        )
-        batch = Batch(
-            images, tokens, mask, source_index, example_index=torch.arange(len(images))
-        ).to(self.device)
+        example_index = torch.arange(len(images))  # (B,)
+        source_index = example_index.repeat_interleave(torch.tensor([*map(len, per_image)]))  # (N,)
+        batch = Batch(images, tokens, mask, source_index, example_index).to(self.device)
         with autocast(self.device, self.precision):
-            log_probs = self.step_model.log_probs(batch, self.step_model.init_state(images))
-        each = iter(torch.split(log_probs.cpu(), [len(words) - 1 for words in flat]))
+            log_probs = self.step_model.log_probs(batch, self.step_model.init_state(batch.source))
+        # (M,) of all target tokens: those of a caption and its <eos>, without <bos>
+        per_caption = iter(torch.split(log_probs.cpu(), [len(ids) - 1 for ids in flat]))
         return [
-            [self._told(Hypothesis(words[1:-1], next(each).tolist())) for words in given]
-            for given in captions
+            [self._to_caption(Hypothesis(ids[1:-1], next(per_caption).tolist())) for ids in each]
+            for each in per_image
         ]
 
+    def _to_caption(self, hypothesis: Hypothesis, min_confidence: float = 0.0) -> Caption:
+        """Return the text of a hypothesis, with confidences if the model is calibrated."""
+        texts = [self.vocabulary.words[token] for token in hypothesis.token_ids]
+        words = tuple(
+            Word(text, log_prob, self._confidence(log_prob))
+            for text, log_prob in zip(texts, hypothesis.log_probs, strict=False)  # without <eos>
+        )
+        confidences = [word.confidence for word in words if word.confidence is not None]
+        confidence = fmean(confidences) if confidences else None
+        abstained = min_confidence > 0 and (confidence or 0.0) < min_confidence
+        return Caption(detokenize(texts), words, hypothesis.log_prob, confidence, abstained)
 
-def _check_alike(
-    folder: Path,
-    config: ModelConfig,
-    vocabulary: Vocabulary,
-    other: Path,
-    its: ModelConfig,
-    words: Vocabulary,
-) -> None:
-    """Refuse an ensemble of models that would read other words or see other images."""
-    if words != vocabulary:
+    def _confidence(self, log_prob: float) -> float | None:
+        if self.config.confidence is None:
+            return None
+        from captioner.metrics.calibration import confidence
+
+        return confidence(log_prob, self.config.confidence.temperature)
+
+
+class _FolderContent(NamedTuple):
+    path: Path
+    config: ModelConfig
+    vocabulary: Vocabulary
+
+
+def _check_compatible(first: _FolderContent, other: _FolderContent) -> None:
+    """Raise a UsageError if the models of two folders differ in vocabulary or preprocessing."""
+    if other.vocabulary != first.vocabulary:
         raise UsageError(
-            f"{other} and {folder} do not share a vocabulary ({len(words)} and {len(vocabulary)} words): "
-            "train them on the same captions, or one with init from the other"
+            f"{other.path} and {first.path} do not share a vocabulary "
+            f"({len(other.vocabulary)} and {len(first.vocabulary)} words), as an ensemble must: "
+            "train them on the same captions, or start one from the other with init"
         )
     for setting in ("transform", "image_size"):
-        mine, theirs = (getattr(which.encoder, setting) for which in (config, its))
-        if mine != theirs:
+        ours, theirs = (getattr(content.config.encoder, setting) for content in (first, other))
+        if ours != theirs:
             raise UsageError(
-                f"{other} has encoder.{setting} {theirs}, {folder} has {mine}: an ensemble needs one"
+                f"{other.path} has encoder.{setting} {theirs}, {first.path} has {ours}: "
+                "use models that share it"
             )

@@ -1,4 +1,10 @@
-"""Captions in which every word shows what it hangs on: by its model's attention, or by hiding parts of the image."""
+"""Heat maps for the words of captions: from attention weights, or from occlusion of the image.
+
+Attention (Xu et al. 2015, "Show, attend and tell") explains a single model that has it, at the cost
+of one more pass over the captions. Occlusion (Zeiler and Fergus 2014, section 4.2) explains every
+other model, and ensembles, whose members attend differently. It takes about 50 times longer than
+captioning.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +16,15 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from captioner.captions import Caption, Explanation, Heat
+from captioner.captions import Caption, Explanation, HeatMap
 from captioner.data.batching import pad
 from captioner.models.context import AdditiveAttention
 from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.text.vocabulary import BOS, EOS
 from captioner.types import Batch, State, StepModel, select_state
+
+GRID = 7  # rows and columns of an occlusion map
+_GREY = (124, 116, 104)  # ImageNet's mean colour, which preprocessing maps to about 0
 
 
 def explain_captions(
@@ -23,92 +32,77 @@ def explain_captions(
     images: Tensor,
     state: State,
     captions: Sequence[Caption],
-    ids: Sequence[Sequence[int]],
+    token_ids: Sequence[Sequence[int]],
 ) -> list[Caption]:
-    """Give the words of each caption their heat; what is silent, and so not shown, stays as it is.
-
-    One model with attention says itself where it looked, which costs one more reading of the captions. Of others, and
-    of ensembles, whose members look each elsewhere, parts of the image are hidden: some 50 times the work.
+    """Return captions whose words have heat maps; abstained captions are returned unchanged.
 
     Args:
-        model: what said the captions.
-        images: (B, 3, height, width), a caption each.
-        state: of the images, before the first word.
-        captions: what was said.
-        ids: their words, as numbers.
+        model: generated the captions.
+        images: (B, 3, height, width).
+        state: of the images, before the first token.
+        captions: one for each image.
+        token_ids: those of each caption, without <bos> and <eos>.
     """
-    shown = [place for place, caption in enumerate(captions) if not caption.abstained]
+    shown = [row for row, caption in enumerate(captions) if not caption.abstained]
     if not shown:
         return list(captions)
-    rows, said = torch.tensor(shown, device=images.device), [ids[place] for place in shown]
-    heats: list[list[Heat]]
-    way: Explanation
+    rows = torch.tensor(shown, device=images.device)
+    images, state = images[rows], select_state(state, rows)
+    token_ids = [token_ids[row] for row in shown]
+    explanation: Explanation
     if isinstance(model, EncoderDecoder) and isinstance(model.decoder.context, AdditiveAttention):
-        way, heats = "attention", attention(model, images[rows], select_state(state, rows), said)
+        explanation = "attention"
+        heat_maps = attention_maps(model, images, state, token_ids)
     else:
-        way, heats = "occlusion", occlusion(model, images[rows], said)
+        explanation = "occlusion"
+        heat_maps = [
+            occlusion_maps(model, image, ids) for image, ids in zip(images, token_ids, strict=True)
+        ]
     explained = list(captions)
-    for place, heat in zip(shown, heats, strict=True):
-        words = tuple(
-            replace(word, heat=own) for word, own in zip(captions[place].words, heat, strict=True)
-        )
-        explained[place] = replace(captions[place], words=words, explanation=way)
+    for row, maps in zip(shown, heat_maps, strict=True):
+        pairs = zip(captions[row].words, maps, strict=True)
+        words = tuple(replace(word, heat=heat) for word, heat in pairs)
+        explained[row] = replace(captions[row], words=words, explanation=explanation)
     return explained
 
 
-def attention(
-    model: EncoderDecoder, images: Tensor, state: State, captions: Sequence[Sequence[int]]
-) -> list[list[Heat]]:
-    """Give for each image a map for each word of its caption, in the shape of the CNN's last map, which is square.
+def attention_maps(
+    model: EncoderDecoder, images: Tensor, state: State, token_ids: Sequence[Sequence[int]]
+) -> list[list[HeatMap]]:
+    """Return the attention weights of each word of each caption, as a map of the square grid.
 
-    `state` is what a search began with. The captions are read from it once more, all at once: attention then weighs
-    the places as it did in decoding, and no image is looked at again. For a model with attention only.
-
-    Such maps are from Xu et al. 2015, "Show, attend and tell".
+    The captions are decoded once more from `state`, all at once, which yields the same weights as
+    during the search. No image is encoded again.
     """
-    tokens, mask = pad([[BOS, *words, EOS] for words in captions])
-    number = torch.arange(len(captions))  # each caption is of its own image
-    batch = Batch(images, tokens, mask, number, number).to(images.device)
+    tokens, mask = pad([[BOS, *ids, EOS] for ids in token_ids])  # (B, T)
+    index = torch.arange(len(token_ids))  # caption i describes image i
+    batch = Batch(images, tokens, mask, index, index).to(images.device)
     weights = cast(Tensor, model.decode(batch, state).weights)  # (M, P)
     side = math.isqrt(weights.shape[1])
-    each = torch.split(weights.cpu().view(-1, side, side), [len(words) + 1 for words in captions])
-    return [
-        [tuple(map(tuple, word)) for word in maps[:-1].tolist()] for maps in each
-    ]  # the last is that of <eos>
+    maps = weights.cpu().view(-1, side, side)  # (M, side, side)
+    per_caption = torch.split(maps, [len(ids) + 1 for ids in token_ids])  # with <eos>
+    return [_heat_maps(each[:-1]) for each in per_caption]
 
 
-GRID = 7
-_GREY = (124, 116, 104)  # ImageNet's mean, which the encoder sees as nothing
+def occlusion_maps(model: StepModel, image: Tensor, token_ids: Sequence[int]) -> list[HeatMap]:
+    """Return a `GRID` x `GRID` map for each word of the caption of an image (3, height, width).
 
-
-def occlusion(
-    model: StepModel, images: Tensor, captions: Sequence[Sequence[int]]
-) -> list[list[Heat]]:
-    """Give for each image (3, height, width) a map for each word of its caption.
-
-    A grey square, two cells of the grid wide, hides one part after the other, and the caption is read again with each
-    (Zeiler and Fergus 2014, section 4.2): one batch of `GRID` x `GRID` + 1 images for each image.
+    An entry is the log-probability that the word loses when a grey square, centred on that cell and
+    two cells wide, hides a part of the image.
     """
-    return [_heat(model, image, list(words)) for image, words in zip(images, captions, strict=True)]
+    variants = torch.cat([image.unsqueeze(0), _occluded(image)])  # (1 + GRID², 3, height, width)
+    tokens, mask = pad([[BOS, *token_ids, EOS]] * len(variants))  # (1 + GRID², T)
+    source_index = torch.arange(len(variants))
+    example_index = torch.zeros_like(source_index)  # all are variants of one image
+    batch = Batch(variants, tokens, mask, source_index, example_index).to(image.device)
+    log_probs = model.log_probs(batch, model.init_state(variants))  # (M,)
+    log_probs = log_probs.view(len(variants), -1)  # (1 + GRID², T-1)
+    lost = log_probs[0] - log_probs[1:]  # (GRID², T-1)
+    return _heat_maps(lost.t().reshape(-1, GRID, GRID)[:-1])  # without <eos>
 
 
-def _heat(model: StepModel, image: Tensor, words: list[int]) -> list[Heat]:
-    variants = torch.cat(
-        [image.unsqueeze(0), _hidden(image)]
-    )  # (1 + GRID * GRID, 3, height, width)
-    tokens, mask = pad([[BOS, *words, EOS]] * len(variants))
-    source_index = torch.arange(len(variants), device=image.device)
-    one = torch.zeros_like(source_index)  # all are variants of one image
-    batch = Batch(variants, tokens.to(image.device), mask.to(image.device), source_index, one)
-    log_probs = model.log_probs(batch, model.init_state(variants)).view(
-        len(variants), -1
-    )  # (1 + GRID * GRID, T)
-    lost = (log_probs[0] - log_probs[1:]).t().reshape(-1, GRID, GRID)  # (T, GRID, GRID)
-    return [tuple(tuple(row) for row in word) for word in lost[: len(words)].tolist()]
-
-
-def _hidden(image: Tensor) -> Tensor:
-    """Hide one part after the other, row by row of the grid."""
+def _occluded(image: Tensor) -> Tensor:
+    """Return (GRID², 3, height, width): the image with each cell of the grid hidden, by rows."""
     height, width = image.shape[1:]
     variants = image.repeat(GRID * GRID, 1, 1, 1)
     grey = image.new_tensor(_GREY).view(3, 1, 1)
@@ -119,5 +113,10 @@ def _hidden(image: Tensor) -> Tensor:
 
 
 def _span(cell: int, size: int) -> slice:
-    """Pixels from half a cell before to half a cell after."""
+    """Return the pixels from half a cell before a cell to half a cell after it."""
     return slice(max(0, round((cell - 0.5) * size / GRID)), round((cell + 1.5) * size / GRID))
+
+
+def _heat_maps(maps: Tensor) -> list[HeatMap]:
+    """Return maps (words, rows, columns) as nested tuples."""
+    return [tuple(map(tuple, heat)) for heat in maps.tolist()]

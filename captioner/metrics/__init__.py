@@ -1,1 +1,1 @@
-"""How good captions are: words in, numbers out. Knows neither models nor tensors."""
+"""Metrics of captions: tokenized text in, numbers out; no module here imports torch or a model."""

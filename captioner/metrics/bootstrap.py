@@ -1,30 +1,37 @@
-"""How far a score could have fallen otherwise, had other images of the same kind been scored (Efron 1979).
+"""Bootstrap confidence intervals of a corpus metric (Efron 1979).
 
-Images are drawn anew, with repetition, a thousand times, and scored each time. This knows no metric: a metric hands in
-what it counted of each image, and makes scores of the sums. The draws are the same in every run. With few images
-(fewer than 30, say) the intervals are too narrow.
+A resample draws as many images as there are, with replacement. A metric provides statistics of each
+image, which are summed over a resample, and computes a score from the sums. The draws are the same
+in every run. With fewer than about 30 images the intervals are too narrow.
 """
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 1_000
-LEVEL = 0.95
-"""How often an interval should hold the score of all images of the kind."""
+CONFIDENCE_LEVEL = 0.95
+"""The probability that an interval contains the score of the population of images."""
 _SEED = 0
 
+Number = TypeVar("Number", float, NDArray[np.float64])
+"""A sum over images, or the array (S,) of the sums over S resamples."""
 
-def resample(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Draw as many rows as there are, with repetition, and sum each column: (rows, columns) → (columns, RESAMPLES)."""
+
+def resample_sums(statistics: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sums of each column over each resample: (images, C) -> (C, RESAMPLES)."""
     rng = np.random.default_rng(_SEED)
-    number = len(rows)
-    draws = (rng.integers(number, size=number) for _ in range(RESAMPLES))
-    return np.stack([np.bincount(draw, minlength=number) @ rows for draw in draws], axis=1)
+    images = len(statistics)
+    draws = (rng.integers(images, size=images) for _ in range(RESAMPLES))  # (images,) each
+    # A product with the counts of the draws is faster than a sum over the drawn rows.
+    return np.stack([np.bincount(draw, minlength=images) @ statistics for draw in draws], axis=1)
 
 
-def interval(samples: NDArray[np.float64]) -> tuple[float, float]:
-    """Give the percentile interval of a score's samples (RESAMPLES,): where the middle 95 % of them lie."""
-    low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+def percentile_interval(samples: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the percentile interval: the bounds of the middle 95 % of the samples (RESAMPLES,)."""
+    quantiles = (1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2
+    low, high = np.quantile(samples, quantiles).tolist()
     return low, high

@@ -1,8 +1,10 @@
-"""How far a confidence can be believed, and the temperature that makes it believable. Knows neither models nor tensors.
+"""Calibration of word confidences by a temperature, and the expected calibration error of captions.
 
-A word of a caption is right if one of the people who described the image said it too. A model's probability p of a word
-is no probability of that: of many right words it can say but one. p ** (1 / temperature) is, for the temperature that
-fits; the confidence of a caption is the mean of its words', and stands for the share of them that are right.
+A generated word is correct if some reference of the image contains it. The probability p that the
+model assigns to a word underestimates that, because several words are correct but the probabilities
+of all words sum to 1. The confidence of a word is therefore p ** (1 / temperature), with a
+temperature fitted to annotated images. The confidence of a caption is the mean over its words; it
+estimates the share of its words that are correct.
 """
 
 from __future__ import annotations
@@ -13,26 +15,29 @@ from itertools import chain
 from statistics import fmean
 from typing import NamedTuple
 
-BINS = 10
-_LOWEST, _HIGHEST = 0.05, 20.0  # temperatures that are tried
+NUM_BINS = 10
+_MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.05, 20.0
 
 
-class Said(NamedTuple):
-    """A word that a model said."""
+class GeneratedWord(NamedTuple):
+    """A word that a model generated."""
 
     log_prob: float
-    right: bool
+    correct: bool
 
 
 def confidence(log_prob: float, temperature: float) -> float:
-    """Give the confidence, 0 to 1, of a word of this log-probability."""
+    """Return the confidence, 0 to 1, of a word with this log-probability."""
     return math.exp(log_prob / temperature)
 
 
-def fit_temperature(captions: Sequence[Sequence[Said]]) -> float:
-    """Find the temperature with the smallest mean log loss of words, by golden-section search on its logarithm."""
+def fit_temperature(captions: Sequence[Sequence[GeneratedWord]]) -> float:
+    """Return the temperature with the smallest mean log loss over all words.
+
+    The search is a golden-section search over the logarithm of the temperature.
+    """
     words = list(chain.from_iterable(captions))
-    low, high = math.log(_LOWEST), math.log(_HIGHEST)
+    low, high = math.log(_MIN_TEMPERATURE), math.log(_MAX_TEMPERATURE)
     golden = (math.sqrt(5) - 1) / 2
     while high - low > 1e-4:
         left, right = high - golden * (high - low), low + golden * (high - low)
@@ -43,36 +48,42 @@ def fit_temperature(captions: Sequence[Sequence[Said]]) -> float:
     return math.exp((low + high) / 2)
 
 
-def calibration_error(captions: Sequence[Sequence[Said]], temperature: float) -> float:
-    """Give the expected calibration error of captions (Guo et al. 2017, equation 3), 0 to 1.
+def calibration_error(captions: Sequence[Sequence[GeneratedWord]], temperature: float) -> float:
+    """Return the expected calibration error, 0 to 1 (Guo et al. 2017, equation 3).
 
-    Captions are sorted into `BINS` equally wide bins by confidence; the error is the distance between mean confidence
-    and share of right words in a bin, averaged over captions.
+    The captions are grouped by confidence into `NUM_BINS` bins of equal width. The error is the
+    mean over captions of |accuracy - confidence| of their bin. Captions without words are left out.
     """
-    bins: list[list[tuple[float, float]]] = [[] for _ in range(BINS)]
+    bins: list[list[tuple[float, float]]] = [[] for _ in range(NUM_BINS)]
     for words in filter(None, captions):
-        sure = fmean(confidence(word.log_prob, temperature) for word in words)
-        bins[min(int(sure * BINS), BINS - 1)].append((sure, fmean(word.right for word in words)))
+        caption_confidence = fmean(confidence(word.log_prob, temperature) for word in words)
+        accuracy = fmean(word.correct for word in words)
+        bin_index = min(int(caption_confidence * NUM_BINS), NUM_BINS - 1)
+        bins[bin_index].append((caption_confidence, accuracy))
     total = sum(map(len, bins))
-    gaps = (abs(sum(sure - right for sure, right in members)) for members in bins)
+    # |B_m| · |acc(B_m) - conf(B_m)|: the factor |B_m| turns the means over the bin into sums.
+    gaps = (abs(sum(confident - accurate for confident, accurate in members)) for members in bins)
     return sum(gaps) / max(1, total)
 
 
-def unseen_error(captions: Sequence[Sequence[Said]]) -> float:
-    """Give the calibration error on captions that the temperature was not fitted on: each half with the other's."""
+def cross_fitted_error(captions: Sequence[Sequence[GeneratedWord]]) -> float:
+    """Return the calibration error by 2-fold cross-fitting.
+
+    The temperature for each half of the captions is fitted on the other half.
+    """
     halves = captions[::2], captions[1::2]
     errors = [
-        calibration_error(mine, fit_temperature(other)) * len(mine)
-        for mine, other in (halves, halves[::-1])
+        calibration_error(held_out, fit_temperature(fitted)) * len(held_out)
+        for held_out, fitted in (halves, halves[::-1])
     ]
     return sum(errors) / max(1, len(captions))
 
 
-def _log_loss(words: Sequence[Said], temperature: float) -> float:
+def _log_loss(words: Sequence[GeneratedWord], temperature: float) -> float:
+    """Return the mean binary cross-entropy of the words' confidences."""
     total = 0.0
     for word in words:
-        logarithm = min(
-            word.log_prob / temperature, -1e-9
-        )  # a word that is certain and wrong is not infinitely bad
-        total -= logarithm if word.right else math.log(-math.expm1(logarithm))
+        # The bound keeps the loss of an incorrect word with probability 1 finite.
+        log_confidence = min(word.log_prob / temperature, -1e-9)
+        total -= log_confidence if word.correct else math.log(-math.expm1(log_confidence))
     return total / max(1, len(words))

@@ -1,9 +1,12 @@
-"""CIDEr and CIDEr-D of a set of captions (Vedantam et al. 2015), CIDEr-D to the last digit as COCO's evaluation has it.
+"""CIDEr and CIDEr-D (Vedantam et al. 2015); CIDEr-D is numerically equal to COCO's evaluation tool.
 
-Words in, numbers out. A caption is a vector of tf-idf weights of its n-grams; rare n-grams count more. An image's score
-is ten times the mean cosine between candidate and references; CIDEr-D clips it, and damps it where the lengths differ.
-How rare an n-gram is comes from the references of the scored images alone, so a score depends on which images are in
-the set. COCO's tool computes CIDEr-D under the name CIDEr.
+A caption is a vector of the tf-idf weights of its n-grams, one vector for each order n. The score
+of an image is ten times the mean cosine similarity of the candidate and the references. CIDEr-D
+also clips the candidate's counts, and lowers the score if the lengths differ. COCO's tool calls
+CIDEr-D "CIDEr".
+
+The document frequencies come from the references of the scored images only, so a score depends on
+which images are in the set.
 """
 
 from __future__ import annotations
@@ -15,113 +18,130 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captioner.metrics.ngrams import (
-    ORDERS,
+    MAX_ORDER,
     Integers,
     NgramCounts,
-    count_all,
-    lengths_of,
-    pair,
-    split,
+    count_ngrams_by_order,
+    pack,
+    sequence_lengths,
+    unpack,
 )
 
 Floats = NDArray[np.float64]
 
 CIDER_VERSION = "coco-1"
 SIGMA = 6.0
-"""Width, in words, of the Gaussian that damps a reference longer or shorter than the candidate."""
+"""Width in words of the Gaussian length penalty of CIDEr-D."""
 
-_LAST = np.iinfo(np.int64).max  # sorts after every pair
+_SENTINEL = np.iinfo(np.int64).max  # greater than every key, so that a search always ends before it
 
 
 class Matches(NamedTuple):
-    """Every n-gram of one order that a caption shares with a reference of its image."""
+    """The M matches of one order: an n-gram that a caption shares with a reference of its image."""
 
-    caption: Integers  # (M,) which caption
-    reference: Integers  # (M,) which of all references
-    times: Integers  # (M,) how often the caption has the n-gram
-    reference_times: Integers  # (M,) how often the reference has it
-    weight: Floats  # (M,) its idf squared, divided by the lengths of both vectors
+    caption_ids: Integers  # (M,)
+    reference_ids: Integers  # (M,) index among all references
+    frequencies: Integers  # (M,) how often the caption contains the n-gram
+    reference_frequencies: Integers  # (M,) how often the reference contains it
+    weights: Floats  # (M,) squared idf, divided by the norms of both tf-idf vectors
 
 
 class ReferenceNgrams:
-    """The n-grams of the references, counted and weighed once for all that is compared with them."""
+    """The n-grams of the references with their idf, computed once for all candidates."""
 
     def __init__(self, references: Sequence[Sequence[Sequence[str]]]) -> None:
-        """Take the tokenised references of each image: images x references x words. Each image has at least one."""
+        """Count tokenized references: images x references x words, at least one for each image."""
         captions = [words for image in references for words in image]
-        self.sizes = lengths_of(references)  # references of each image
-        self.lengths = pairs_in(captions)
+        self.sizes = sequence_lengths(references)  # (I,) references of each image
+        self.lengths = count_bigrams(captions)  # (R,) of each reference
         self._vocabulary: dict[str, int] = {}
         self._orders = [
-            _Order(counts, self.sizes) for counts in count_all(captions, self._vocabulary)
+            _InvertedIndex(counts, self.sizes)
+            for counts in count_ngrams_by_order(captions, self._vocabulary)
         ]
 
     def match(self, images: Integers, captions: Sequence[Sequence[str]]) -> Iterator[Matches]:
-        """Compare each tokenised caption with the references of its image, order by order."""
-        known = np.zeros(
-            1, np.int64
-        )  # the number among the references of each n-gram of the order before
-        for order, counts in zip(
-            self._orders, count_all(captions, dict(self._vocabulary)), strict=True
-        ):
-            before, word = split(counts.kinds)
-            known = order.find(pair(known[before], word))
-            yield order.match(images, counts._replace(ngram=known[counts.ngram]))
+        """Yield, order by order, the matches of N tokenized captions with images `images` (N,)."""
+        # The captions and the references number their n-grams differently. `ids` maps the id of an
+        # n-gram in the captions to its id in the references.
+        ids = np.zeros(1, np.int64)
+        counts_by_order = count_ngrams_by_order(captions, dict(self._vocabulary))
+        for index, counts in zip(self._orders, counts_by_order, strict=True):
+            prefix_ids, words = unpack(counts.keys)
+            ids = index.find(pack(ids[prefix_ids], words))  # (K,)
+            yield index.match(images, counts._replace(ngram_ids=ids[counts.ngram_ids]))
 
 
-class _Order:
-    """An inverted index of the n-grams of one order: which references of an image have an n-gram, and how often."""
+class _InvertedIndex:
+    """An inverted index of the n-grams of one order.
+
+    It lists, for each pair of an image and an n-gram, the references of the image that contain the
+    n-gram. The id K stands for all n-grams in no reference; their document frequency counts as 1.
+    """
 
     def __init__(self, counts: NgramCounts, sizes: Integers) -> None:
-        # The last is any n-gram that no reference has: it weighs as if one image had it.
-        self._kinds = np.append(counts.kinds, _LAST)
-        image = np.repeat(np.arange(len(sizes)), sizes)[counts.caption]
-        places = pair(image, counts.ngram)
-        by_image = np.argsort(places, kind="stable")
-        self._reference, self._times = counts.caption[by_image], counts.times[by_image]
-        places, having = np.unique(places, return_counts=True)
-        # Of each n-gram of each image: how many references have it, and where the first stands in the two above.
-        self._places, self._having = np.append(places, _LAST), np.append(having, 0)
-        self._first = self._having.cumsum() - self._having
-        images_with = np.append(np.bincount(split(places)[1], minlength=len(counts.kinds)), 1)
-        self._idf = np.log(max(1, len(sizes))) - np.log(images_with)
-        self._norms = self._norms_of(counts, sizes.sum())
+        self._keys = np.append(counts.keys, _SENTINEL)  # (K + 1,)
+        image_ids = np.repeat(np.arange(len(sizes)), sizes)[counts.caption_ids]  # (E,)
+        entry_keys = pack(image_ids, counts.ngram_ids)
+        by_image = np.argsort(entry_keys, kind="stable")
+        self._references, self._frequencies = (
+            values[by_image] for values in (counts.caption_ids, counts.frequencies)
+        )  # (E,) each
+        # Each pair of an image and an n-gram has a slice of these two arrays.
+        pairs, slice_sizes = np.unique(entry_keys, return_counts=True)  # (Q,)
+        self._pairs, self._slice_sizes = np.append(pairs, _SENTINEL), np.append(slice_sizes, 0)
+        self._slice_starts = self._slice_sizes.cumsum() - self._slice_sizes
+        document_frequencies = np.bincount(unpack(pairs)[1], minlength=len(counts.keys))
+        # The second factor of equation 1: log(images / images with the n-gram), (K + 1,).
+        self._idf = np.log(max(1, len(sizes))) - np.log(np.append(document_frequencies, 1))
+        self._norms = self._tf_idf_norms(counts, sizes.sum())  # (R,)
 
-    def find(self, kinds: Integers) -> Integers:
-        """Give the number of each n-gram; those that no reference has share the last number."""
-        numbers = np.searchsorted(self._kinds, kinds)
-        return np.where(self._kinds[numbers] == kinds, numbers, len(self._kinds) - 1)
+    def find(self, keys: Integers) -> Integers:
+        """Return the id of each n-gram, or K if no reference contains it."""
+        ids = np.searchsorted(self._keys, keys)
+        return np.where(self._keys[ids] == keys, ids, len(self._keys) - 1)
 
     def match(self, images: Integers, counts: NgramCounts) -> Matches:
-        """Find what captions share with the references of their images."""
-        wanted = pair(images[counts.caption], counts.ngram)
-        place = np.searchsorted(self._places, wanted)
-        having = np.where(self._places[place] == wanted, self._having[place], 0)
-        mine = np.repeat(np.arange(len(wanted)), having)
-        its = np.arange(len(mine)) + np.repeat(
-            self._first[place] - having.cumsum() + having, having
+        """Return the matches of N captions with the references of their images (N,)."""
+        pairs = pack(images[counts.caption_ids], counts.ngram_ids)  # (E,)
+        slots = np.searchsorted(self._pairs, pairs)
+        sizes = np.where(self._pairs[slots] == pairs, self._slice_sizes[slots], 0)  # (E,)
+        # Entry e of the captions has sizes[e] matches, which lie in a row in the index.
+        entries = np.repeat(np.arange(len(pairs)), sizes)  # (M,) into the captions' entries
+        offsets = self._slice_starts[slots] - sizes.cumsum() + sizes
+        positions = np.arange(len(entries)) + np.repeat(offsets, sizes)  # (M,) into the index
+        caption_ids, reference_ids = counts.caption_ids[entries], self._references[positions]
+        norms = self._tf_idf_norms(counts, len(images))[caption_ids] * self._norms[reference_ids]
+        return Matches(
+            caption_ids,
+            reference_ids,
+            counts.frequencies[entries],
+            self._frequencies[positions],
+            self._idf[counts.ngram_ids[entries]] ** 2 / norms,
         )
-        caption, reference = counts.caption[mine], self._reference[its]
-        norms = self._norms_of(counts, len(images))[caption] * self._norms[reference]
-        weight = self._idf[counts.ngram[mine]] ** 2 / norms
-        return Matches(caption, reference, counts.times[mine], self._times[its], weight)
 
-    def _norms_of(self, counts: NgramCounts, captions: int) -> Floats:
-        """Give the Euclidean length of each caption's weights: 1 instead of 0, so that one can divide by it."""
-        squares = np.bincount(
-            counts.caption, (counts.times * self._idf[counts.ngram]) ** 2, minlength=captions
-        )
+    def _tf_idf_norms(self, counts: NgramCounts, num_captions: int) -> Floats:
+        """Return the Euclidean norm of each caption's tf-idf vector; 1 if the vector is zero."""
+        # Equation 1, not divided by the length of the caption: the division cancels in equation 2.
+        weights = counts.frequencies * self._idf[counts.ngram_ids]  # (E,)
+        squares = np.bincount(counts.caption_ids, weights**2, minlength=num_captions)
         return np.sqrt(np.where(squares > 0, squares, 1))
 
 
 class Cider:
-    """Scores captions against one set of references (equations 2 and 3)."""
+    """CIDEr against one set of references (Vedantam et al. 2015, equations 1 to 3)."""
 
     def __init__(self, references: ReferenceNgrams) -> None:
         self.references = references
 
     def score(self, candidates: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
-        """Give the mean score (0 to 10) and that of each image, for one tokenised caption per image, in order."""
+        """Return the mean score (0 to 10), and that of each image.
+
+        `candidates` has one tokenized caption for each image, in the order of the references.
+
+        Raises:
+            ValueError: the numbers of candidates and of images differ.
+        """
         images = len(self.references.sizes)
         if len(candidates) != images:
             raise ValueError(f"there are {len(candidates)} candidates for {images} images")
@@ -129,28 +149,35 @@ class Cider:
         return sum(scores) / max(1, images), scores
 
     def score_each(self, images: Sequence[int], captions: Sequence[Sequence[str]]) -> Floats:
-        """Give the score (N,) of each of N tokenised captions of the images with these numbers, repeats allowed."""
-        image = np.asarray(images, np.int64)
-        lengths = pairs_in(captions)
-        total = np.zeros(len(captions))
-        for found in self.references.match(image, captions):
-            longer = lengths[found.caption] - self.references.lengths[found.reference]
-            cosine = self._product(found, longer) * found.weight
-            total += np.bincount(found.caption, cosine, minlength=len(captions))
-        return 10 / ORDERS * total / self.references.sizes[image]
+        """Return the score (N,) of N tokenized captions; `images` are the indices of their images.
 
-    def _product(self, found: Matches, longer: Integers) -> Floats | Integers:
-        return found.times * found.reference_times
+        Several captions may belong to one image.
+        """
+        image_ids = np.asarray(images, np.int64)
+        lengths = count_bigrams(captions)
+        total = np.zeros(len(captions))
+        for matches in self.references.match(image_ids, captions):
+            reference_lengths = self.references.lengths[matches.reference_ids]
+            length_differences = lengths[matches.caption_ids] - reference_lengths  # (M,)
+            similarity = self._product(matches, length_differences) * matches.weights
+            total += np.bincount(matches.caption_ids, similarity, minlength=len(captions))
+        # Equations 2 and 3: the mean over the references of the image, and over the orders.
+        return 10 / MAX_ORDER * total / self.references.sizes[image_ids]
+
+    def _product(self, matches: Matches, length_differences: Integers) -> Floats | Integers:
+        """Return the product of the counts (M,): the numerator of equation 2 without the idf."""
+        return matches.frequencies * matches.reference_frequencies
 
 
 class CiderD(Cider):
-    """CIDEr that cannot be raised by repeating words or by captions longer than the references (section 4)."""
+    """CIDEr-D: the score gains nothing from repeated words, and falls if the lengths differ."""
 
-    def _product(self, found: Matches, longer: Integers) -> Floats:
-        damping = np.exp(-(longer**2) / (2 * SIGMA**2))
-        return damping * np.minimum(found.times, found.reference_times) * found.reference_times
+    def _product(self, matches: Matches, length_differences: Integers) -> Floats:
+        penalty = np.exp(-(length_differences**2) / (2 * SIGMA**2))
+        clipped = np.minimum(matches.frequencies, matches.reference_frequencies)
+        return penalty * clipped * matches.reference_frequencies
 
 
-def pairs_in(captions: Sequence[Sequence[str]]) -> Integers:
-    """Give the word pairs of each, COCO's measure of length: captions of 0 and 1 words are alike."""
-    return np.maximum(lengths_of(captions) - 1, 0)
+def count_bigrams(captions: Sequence[Sequence[str]]) -> Integers:
+    """Return the bigrams of each caption (N,), which COCO's tool uses as its length."""
+    return np.maximum(sequence_lengths(captions) - 1, 0)

@@ -1,4 +1,4 @@
-"""What quality does not show: whether captions vary, repeat themselves, or are learnt by heart. Knows no references."""
+"""Figures that show more than the quality of captions: their diversity, and BLEU-4 by length."""
 
 from __future__ import annotations
 
@@ -14,56 +14,61 @@ from captioner.metrics.bleu import Bleu, bleu
 
 @dataclass(frozen=True)
 class Diversity:
-    """Figures of one set of captions. All but the mean length and the shares of single captions depend on its size."""
+    """The diversity of one set of captions. `vocabulary` and `distinct` depend on its size."""
 
-    mean_length: float  # words of a caption
-    vocabulary: int  # different words of all captions
-    distinct: float  # share of different captions among all, 0 to 1
-    repetitive: float  # share of captions that say a word twice in a row, or a pair of words twice
-    unseen: (
-        float | None
-    )  # share of captions that are not among the training captions; None: those are not known
+    mean_length: float  # words per caption
+    vocabulary: int  # distinct words in all captions
+    distinct: float  # distinct captions divided by all captions, 0 to 1
+    repetitive: float  # share of captions with a word twice in a row, or a bigram twice
+    unseen: float | None  # share of captions not in the training data; None if that is unknown
 
     @property
-    def shown(self) -> dict[str, str]:
-        """The figures as people read them, by what they say."""
-        shown = {
-            "words of a caption": f"{self.mean_length:.1f}",
-            "different words": f"{self.vocabulary:,}",
+    def formatted(self) -> dict[str, str]:
+        """The figures as text for tables, with their labels."""
+        rows = {
+            "words per caption": f"{self.mean_length:.1f}",
+            "distinct words": f"{self.vocabulary:,}",
             "distinct captions": f"{self.distinct:.1%}",
             "captions that repeat words": f"{self.repetitive:.1%}",
         }
         return (
-            shown if self.unseen is None else shown | {"not seen in training": f"{self.unseen:.1%}"}
+            rows if self.unseen is None else rows | {"not seen in training": f"{self.unseen:.1%}"}
         )
 
 
 def measure_diversity(
-    captions: Sequence[Sequence[str]], seen: Collection[tuple[str, ...]] | None = None
+    captions: Sequence[Sequence[str]], training: Collection[tuple[str, ...]] | None = None
 ) -> Diversity:
-    """Measure one or more tokenised captions; `seen` are the tokenised captions of training."""
-    said = [tuple(words) for words in captions]
+    """Return the diversity of one or more tokenized captions.
+
+    Args:
+        captions: captions x words, at least one caption.
+        training: the tokenized captions of the training data, for `unseen`.
+    """
+    tokenized = [tuple(words) for words in captions]
     return Diversity(
-        mean_length=sum(map(len, said)) / len(said),
-        vocabulary=len(set(chain.from_iterable(said))),
-        distinct=len(set(said)) / len(said),
-        repetitive=sum(map(_repeats, said)) / len(said),
-        unseen=None if seen is None else sum(words not in seen for words in said) / len(said),
+        mean_length=sum(map(len, tokenized)) / len(tokenized),
+        vocabulary=len(set(chain.from_iterable(tokenized))),
+        distinct=len(set(tokenized)) / len(tokenized),
+        repetitive=sum(map(_is_repetitive, tokenized)) / len(tokenized),
+        unseen=None
+        if training is None
+        else sum(t not in training for t in tokenized) / len(tokenized),
     )
 
 
-def _repeats(words: Sequence[str]) -> bool:
-    pairs = list(pairwise(words))
-    return len(set(pairs)) < len(pairs) or any(one == other for one, other in pairs)
+def _is_repetitive(words: Sequence[str]) -> bool:
+    bigrams = list(pairwise(words))
+    return len(set(bigrams)) < len(bigrams) or any(first == second for first, second in bigrams)
 
 
 class LengthBin(NamedTuple):
-    """Images of which people said about equally much."""
+    """Images whose references have about the same length."""
 
-    shortest: float  # the least mean length of an image's references, in words
-    longest: float
+    shortest: float  # the smallest mean length of an image's references, in words
+    longest: float  # the largest
     images: int
-    bleu_4: float  # a fraction
+    bleu_4: float  # of these images, 0 to 1
 
 
 def bleu_by_length(
@@ -72,15 +77,23 @@ def bleu_by_length(
     *,
     bins: int = 5,
 ) -> list[LengthBin]:
-    """Group images by the mean length of their references, and give the BLEU-4 of each group, the shortest first.
+    """Return the BLEU-4 of groups of images, grouped by the mean length of their references.
 
-    References are images x references x words, candidates one tokenised caption per image in their order. Groups are
-    about equally large; images of one length stay together, so there may be fewer than `bins`.
+    The groups have about the same size. Images with the same mean length stay together, so there
+    may be fewer than `bins` groups.
+
+    Args:
+        references: tokenized: images x references x words.
+        candidates: one tokenized caption for each image, in the same order.
+        bins: the number of groups.
+
+    Returns:
+        The groups in ascending order of length.
     """
     lengths = np.array([np.mean([len(words) for words in captions]) for captions in references])
-    counts = np.array(Bleu(references).statistics(candidates))  # (images, 10)
-    edges = np.quantile(lengths, np.arange(1, bins) / bins)
-    bin_of = np.searchsorted(edges, lengths)
+    counts = np.array(Bleu(references).statistics(candidates))  # (I, 10)
+    edges = np.quantile(lengths, np.arange(1, bins) / bins)  # (bins - 1,)
+    bin_ids = np.searchsorted(edges, lengths)  # (I,)
     return [
         LengthBin(
             shortest=float(lengths[members].min()),
@@ -88,5 +101,5 @@ def bleu_by_length(
             images=int(members.sum()),
             bleu_4=float(bleu(counts[members].sum(axis=0))[3]),
         )
-        for members in (bin_of == number for number in np.unique(bin_of))
+        for members in (bin_ids == bin_id for bin_id in np.unique(bin_ids))
     ]

@@ -1,6 +1,7 @@
-"""How good each caption is that a model draws while it learns (Rennie et al. 2017): metrics, weighed and added.
+"""The reward of self-critical training (Rennie et al. 2017): a weighted sum of metrics.
 
-Words in, numbers out. How rare an n-gram is comes from the references of the whole split, which are counted once.
+The n-gram document frequencies of CIDEr-D come from all references of the split; they are counted
+once.
 """
 
 from __future__ import annotations
@@ -9,77 +10,81 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import assert_never
 
 import numpy as np
-from numpy.typing import NDArray
 
 from captioner.config.schema import RewardName
 from captioner.metrics.bleu import Bleu, bleu
-from captioner.metrics.cider import CiderD, ReferenceNgrams
+from captioner.metrics.cider import CiderD, Floats, ReferenceNgrams
 from captioner.metrics.meteor import Meteor
 from captioner.metrics.rouge import RougeL
 from captioner.text.vocabulary import EOS, SPECIALS
 
-Floats = NDArray[np.float64]
 Captions = Sequence[Sequence[str]]
-Score = Callable[[Sequence[int], Captions], Floats]
-"""(numbers of N images, a tokenised caption of each) → (N,) scores."""
+Metric = Callable[[Sequence[int], Captions], Floats]
+"""(indices of the images of N captions, N tokenized captions) -> (N,) scores."""
 
-# Without an end mark, a caption loses little by stopping in mid-sentence: "a dog running in a" has the n-grams that
-# captions of running dogs have, and none that is wrong. Self-critical training finds that out, and learns to say such
-# things. With it, "in a <eos>" is an n-gram like others, and in no reference.
-_END = SPECIALS[EOS]
+# Without an end mark, a caption loses little if it stops in mid-sentence: "a dog running in a" has
+# only n-grams that captions of running dogs have. Self-critical training exploits that, and
+# generates such captions. With the mark, "in a <eos>" is an n-gram that no reference has.
+_END_MARK = SPECIALS[EOS]
 
 
 class Reward:
     """Scores captions of the images of one split by a weighted sum of metrics."""
 
     def __init__(self, references: Sequence[Captions], weights: Mapping[RewardName, float]) -> None:
-        """Take the tokenised references of each image (images x references x words), and the weight of each metric.
+        """Prepare the metrics whose weight is positive.
 
-        Metrics have COCO's names: "CIDEr" is CIDEr-D (0 to 10) of captions with an end mark; the others are 0 to 1,
-        "Bleu_4" that of a sentence. Only those with a positive weight are computed.
+        Args:
+            references: tokenized: images x references x words, at least one for each image.
+            weights: the weight of each metric, by COCO's names. "CIDEr" is CIDEr-D (0 to 10) of
+                captions with an end mark; "Bleu_4" is the BLEU-4 (0 to 1) of a single caption.
         """
-        self._parts = [
-            (weight, _score(name, references)) for name, weight in weights.items() if weight > 0
+        self._metrics = [
+            (weight, _metric(name, references)) for name, weight in weights.items() if weight > 0
         ]
 
     def __call__(self, images: Sequence[int], captions: Captions) -> Floats:
-        """Give the reward (N,) of each of N tokenised captions of the images with these numbers, repeats allowed."""
+        """Return the reward (N,) of N tokenized captions; `images` are the indices of their images.
+
+        Several captions may belong to one image.
+        """
         reward = np.zeros(len(captions))
-        for weight, score in self._parts:
-            reward += weight * score(images, captions)
+        for weight, metric in self._metrics:
+            reward += weight * metric(images, captions)
         return reward
 
 
-def _score(name: RewardName, references: Sequence[Captions]) -> Score:
+def _metric(name: RewardName, references: Sequence[Captions]) -> Metric:
     match name:
         case "CIDEr":
-            cider_d = CiderD(ReferenceNgrams([_ended(captions) for captions in references]))
-            return lambda images, captions: cider_d.score_each(images, _ended(captions))
+            ngrams = ReferenceNgrams([_with_end_mark(captions) for captions in references])
+            cider_d = CiderD(ngrams)
+            return lambda images, captions: cider_d.score_each(images, _with_end_mark(captions))
         case "Bleu_4":
-            return _of_chosen(references, _bleu_4)
+            return _per_image(references, _bleu_4)
         case "ROUGE_L":
-            return _of_chosen(
-                references, lambda chosen, captions: RougeL(chosen).score(captions)[1]
+            return _per_image(
+                references, lambda selected, captions: RougeL(selected).score(captions)[1]
             )
         case "METEOR":
-            return _of_chosen(
-                references, lambda chosen, captions: Meteor(chosen).score(captions)[1]
+            return _per_image(
+                references, lambda selected, captions: Meteor(selected).score(captions)[1]
             )
         case other:
             assert_never(other)
 
 
-def _ended(captions: Captions) -> Captions:
-    return [[*words, _END] for words in captions]
+def _with_end_mark(captions: Captions) -> Captions:
+    return [[*words, _END_MARK] for words in captions]
 
 
-def _of_chosen(
+def _per_image(
     references: Sequence[Captions],
-    metric: Callable[[Sequence[Captions], Captions], Sequence[float]],
-) -> Score:
-    """Make a score of a metric to which only the references of a caption's own image matter."""
+    score: Callable[[Sequence[Captions], Captions], Sequence[float]],
+) -> Metric:
+    """Return a metric that needs only the references of each caption's own image."""
     return lambda images, captions: np.array(
-        metric([references[image] for image in images], captions)
+        score([references[image] for image in images], captions)
     )
 
 

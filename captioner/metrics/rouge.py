@@ -1,7 +1,7 @@
-"""ROUGE-L of a set of captions (Lin 2004, section 3), to the last digit as COCO's own evaluation computes it.
+"""ROUGE-L (Lin 2004, section 3), numerically equal to COCO's evaluation tool.
 
-Words in, fractions out. An image's score weighs how much of the candidate, and of the references, stands in their
-longest common subsequence: the same words in the same order, others in between.
+The score of an image is an F-measure of precision and recall. Both are computed from the longest
+common subsequence (LCS) of the candidate and a reference: words in the same order, with gaps.
 """
 
 from __future__ import annotations
@@ -10,52 +10,62 @@ from collections.abc import Sequence
 
 ROUGE_VERSION = "coco-1"
 BETA = 1.2
-"""How many times recall counts as much as precision."""
+"""Weight of recall relative to precision."""
 
 
 class RougeL:
-    """Scores candidates against one set of references, whose words are looked up once."""
+    """ROUGE-L against one set of references, whose words are indexed once."""
 
     def __init__(self, references: Sequence[Sequence[Sequence[str]]]) -> None:
-        """Take the tokenised references of each image: images x references x words. Each image has at least one."""
+        """Index tokenized references: images x references x words, at least one for each image."""
         self._images = [[_Reference(words) for words in captions] for captions in references]
 
     def score(self, candidates: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
-        """Give the mean ROUGE-L (0 to 1) and that of each image, for one tokenised caption per image, in order."""
+        """Return the mean ROUGE-L (0 to 1), and that of each image.
+
+        `candidates` has one tokenized caption for each image, in the order of the references.
+        """
         scores = [
-            _f_measure(words or [""], references)  # COCO splits "" into one empty word
+            _f_measure(words or [""], references)  # COCO's tool splits "" into one empty word
             for words, references in zip(candidates, self._images, strict=True)
         ]
         return sum(scores) / max(1, len(scores)), scores
 
 
 class _Reference:
-    """A caption that is compared with others: for each word, a bit at each of its places."""
+    """A reference as bit masks: bit i of a word's mask is set if the word is at position i."""
 
     def __init__(self, words: Sequence[str]) -> None:
         words = words or [""]
         self.length = len(words)
-        self._places: dict[str, int] = {}
-        for place, word in enumerate(words):
-            self._places[word] = self._places.get(word, 0) | 1 << place
+        self._masks: dict[str, int] = {}
+        for position, word in enumerate(words):
+            self._masks[word] = self._masks.get(word, 0) | 1 << position
 
-    def common_words(self, candidate: Sequence[str]) -> int:
-        """Give the length of the longest common subsequence, all places of a word at once (Hyyrö 2004, figure 1)."""
-        everywhere = (1 << self.length) - 1
-        open_places = everywhere
+    def lcs_length(self, candidate: Sequence[str]) -> int:
+        """Return the length of the LCS, by bit-parallel dynamic programming (Hyyrö 2004, fig. 1).
+
+        Bit i of the row is 0 if the LCS with the first i + 1 words of the reference is longer, by
+        one word, than the LCS with the first i words.
+        """
+        all_ones = (1 << self.length) - 1
+        row = all_ones
         for word in candidate:
-            matched = open_places & self._places.get(word, 0)
-            open_places = (open_places + matched | open_places - matched) & everywhere
-        return self.length - open_places.bit_count()
+            matched = row & self._masks.get(word, 0)
+            row = (row + matched | row - matched) & all_ones
+        return self.length - row.bit_count()
 
 
 def _f_measure(candidate: Sequence[str], references: Sequence[_Reference]) -> float:
-    """Weigh the best precision against the best recall, which may come from different references."""
-    common = [reference.common_words(candidate) for reference in references]
-    if not any(common):
+    """Return F_lcs (Lin 2004, equation 4) of the best precision and the best recall.
+
+    As in COCO's tool, the two may come from different references.
+    """
+    lcs_lengths = [reference.lcs_length(candidate) for reference in references]
+    if not any(lcs_lengths):
         return 0.0
-    precision = max(common) / len(candidate)
+    precision = max(lcs_lengths) / len(candidate)
     recall = max(
-        words / reference.length for words, reference in zip(common, references, strict=True)
+        length / reference.length for length, reference in zip(lcs_lengths, references, strict=True)
     )
     return (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)

@@ -1,4 +1,4 @@
-"""From caption strings to the figures of a paper: COCO's metrics, how sure they are, and how exactly they were made."""
+"""Scores of raw captions in COCO's metrics, with bootstrap intervals, diversity and a signature."""
 
 from __future__ import annotations
 
@@ -11,196 +11,214 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captioner.captions import ImageId
-from captioner.errors import UsageError, listed
+from captioner.errors import UsageError, summarize
 from captioner.metrics.bleu import Bleu, bleu
-from captioner.metrics.bootstrap import interval, resample
+from captioner.metrics.bootstrap import percentile_interval, resample_sums
 from captioner.metrics.cider import Cider, CiderD, ReferenceNgrams
 from captioner.metrics.diversity import Diversity, measure_diversity
-from captioner.metrics.java import JAVA, JavaName
+from captioner.metrics.java import JAVA_METRICS, JavaMetricName
 from captioner.metrics.meteor import Meteor, meteor
 from captioner.metrics.rouge import RougeL
-from captioner.metrics.signature import sign
+from captioner.metrics.signature import build_signature
 from captioner.text.tokenizer import tokenize
 
-NAMES = {
+METRIC_LABELS = {
     **{f"Bleu_{n}": f"BLEU-{n}" for n in range(1, 5)},
     **{"METEOR": "METEOR", "ROUGE_L": "ROUGE-L", "CIDEr": "CIDEr-D", "CIDEr_plain": "CIDEr"},
     **{"METEOR_java": "METEOR, Java", "SPICE": "SPICE"},
 }
-"""How people write the metrics, which have COCO's names in JSON."""
+"""The labels of the metrics in tables and pages. In code and JSON they have COCO's names."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The metrics of one set of captions, and what a reader must know to compare them with others.
+    """The metrics of one set of captions, and what you need to compare them with other scores.
 
-    Metrics have COCO's names: "CIDEr" is CIDEr-D, and "CIDEr_plain" is CIDEr. All are 0 to 1, those two 0 to 10.
+    Metrics have COCO's names: "CIDEr" is CIDEr-D, and "CIDEr_plain" is CIDEr. These two range from
+    0 to 10, all others from 0 to 1.
     """
 
-    images: Sequence[ImageId]
-    statistics: NDArray[
-        np.float64
-    ]  # (images, columns): what the metrics counted of each image, see `figures_of`
-    java: Sequence[JavaName]  # the metrics that Java computed
+    images: Sequence[ImageId]  # I images
+    statistics: NDArray[np.float64]  # (I, C) the columns that `compute_metrics` describes
+    java: Sequence[JavaMetricName]  # the metrics that Java computed
     diversity: Diversity
-    people: Diversity  # the same of people: of the first reference of each image
+    reference_diversity: Diversity  # of the first reference of each image
     signature: str
 
     @cached_property
-    def figures(self) -> dict[str, float]:
-        """Each metric, unrounded."""
-        sums = self.statistics.sum(axis=0)
-        return {
-            name: samples.item() for name, samples in figures_of(sums[:, None], self.java).items()
-        }
+    def metrics(self) -> dict[str, float]:
+        """The value of each metric on the whole set, not rounded."""
+        sums = self.statistics.sum(axis=0)[:, None]  # (C, 1)
+        return {name: value.item() for name, value in compute_metrics(sums, self.java).items()}
 
     @cached_property
     def per_image(self) -> dict[str, dict[ImageId, float]]:
-        """Each metric of each image alone; BLEU is then that of a sentence."""
-        alone = figures_of(self.statistics.T, self.java)
+        """The value of each metric on each image alone; BLEU is then sentence BLEU."""
+        values = compute_metrics(self.statistics.T, self.java)
         return {
             name: dict(zip(self.images, scores.tolist(), strict=True))
-            for name, scores in alone.items()
+            for name, scores in values.items()
         }
 
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """The 95 % bootstrap interval of each metric. How rare CIDEr finds an n-gram is not drawn anew each time."""
-        return {
-            name: interval(samples)
-            for name, samples in figures_of(resample(self.statistics), self.java).items()
-        }
+        """The 95 % bootstrap interval of each metric; CIDEr's document frequencies stay fixed."""
+        samples = compute_metrics(resample_sums(self.statistics), self.java)
+        return {name: percentile_interval(values) for name, values in samples.items()}
 
     def as_dict(self) -> dict[str, object]:
-        """Give everything but the images, as JSON holds it."""
-        others = {
+        """Return everything but the images and statistics, ready for JSON."""
+        return {
+            **self.metrics,
             "intervals": self.intervals,
             "diversity": asdict(self.diversity),
-            "people": asdict(self.people),
+            "people": asdict(self.reference_diversity),
+            "signature": self.signature,
         }
-        return {**self.figures, **others, "signature": self.signature}
 
     def table(self) -> str:
-        """Give figures and intervals times 100, as papers print them, then diversity, then the signature."""
+        """Return a text table: metrics and intervals times 100, diversity, and the signature."""
         rows = [f"{'metric':<12}{'score':>8}   95 % interval"]
-        for name, score in self.figures.items():
-            low, high = self.intervals[name]
-            rows.append(
-                f"{NAMES[name]:<12}{100 * score:>8.2f}   {100 * low:.2f} to {100 * high:.2f}"
-            )
-        rows += ["", f"{'':<26}{'captions':>10}{'people':>10}"]
-        mine, people = self.diversity.shown, self.people.shown
-        rows += [f"{name:<26}{mine[name]:>10}{people[name]:>10}" for name in mine]
+        for name, score in self.metrics.items():
+            low, high = (100 * bound for bound in self.intervals[name])
+            rows.append(f"{METRIC_LABELS[name]:<12}{100 * score:>8.2f}   {low:.2f} to {high:.2f}")
+        rows += ["", f"{'':<26}{'captions':>10}{'references':>12}"]
+        references = self.reference_diversity.formatted
+        for name, value in self.diversity.formatted.items():
+            rows.append(f"{name:<26}{value:>10}{references[name]:>12}")
         return "\n".join([*rows, "", self.signature])
 
 
 class Scorer:
-    """Scores results against one set of references, which are tokenised and counted once."""
+    """Scores captions against one set of references, which are tokenized and counted once."""
 
     def __init__(
         self,
         references: Mapping[ImageId, Sequence[str]],
         *,
         subset_of: int | None = None,
-        seen: Iterable[str] | None = None,
-        java: Sequence[JavaName] = (),
+        training_captions: Iterable[str] | None = None,
+        java: Sequence[JavaMetricName] = (),
     ) -> None:
-        """Take the raw reference captions of each image, and raw training captions, to tell which results are new.
+        """Tokenize the references and count their n-grams.
 
-        To score some images only, pass the references of those, as CIDEr depends on the set, and as `subset_of` how
-        many images there are in all: the signature says so. `java` names metrics to be computed by Java besides.
+        Args:
+            references: the raw references of each image. To score some images only, pass the
+                references of these images, because CIDEr depends on the set.
+            subset_of: the images of the whole set, for the signature; None: `references` is whole.
+            training_captions: the raw captions of the training data, to count unseen captions.
+            java: the metrics to compute with Java, in addition to the others.
 
-        Raises UsageError where an image, or the set, has no reference, or what a metric of Java needs is missing.
+        Raises:
+            UsageError: the set is empty, an image has no reference, or a metric cannot run.
         """
         if not references:
-            raise UsageError(
-                "there are no reference captions to compare with; name an annotation file that has some"
-            )
+            raise UsageError("there are no reference captions: pass annotations that have some")
         if bare := [repr(image) for image, captions in references.items() if not captions]:
             raise UsageError(
-                f"{listed(bare, 'image')} without a reference caption; leave them out of the evaluation"
+                f"{summarize(bare, 'image')} without a reference caption: leave these images out"
             )
-        words = [[tokenize(caption) for caption in captions] for captions in references.values()]
-        self._images = list(references)
-        self._bleu, self._meteor, self._rouge = Bleu(words), Meteor(words), RougeL(words)
-        ngrams = ReferenceNgrams(words)
-        self._cider, self._plain_cider = CiderD(ngrams), Cider(ngrams)
-        self._java = {name: JAVA[name](words) for name in java}
-        self._seen = None if seen is None else {tuple(tokenize(caption)) for caption in seen}
-        self._people = measure_diversity([captions[0] for captions in words], self._seen)
-        self._signature = sign(
+        tokens = [[tokenize(caption) for caption in captions] for captions in references.values()]
+        ngrams, meteor_metric = ReferenceNgrams(tokens), Meteor(tokens)
+        java_metrics = (JAVA_METRICS[name](tokens) for name in java)
+        self._images, self._java = list(references), tuple(java)
+        self._averaged = RougeL(tokens), CiderD(ngrams), Cider(ngrams)
+        self._summed = Bleu(tokens), meteor_metric, *java_metrics
+        self._training = (
+            None
+            if training_captions is None
+            else {tuple(tokenize(caption)) for caption in training_captions}
+        )
+        self._reference_diversity = measure_diversity(
+            [captions[0] for captions in tokens], self._training
+        )
+        self._signature = build_signature(
             references,
-            of=subset_of or len(references),
-            meteor_stages=self._meteor.stages,
+            set_size=subset_of or len(references),
+            meteor_stages=meteor_metric.stages,
             java=java,
         )
 
-    def score(self, results: Mapping[ImageId, str]) -> Scores:
-        """Score one raw caption for every image; raises UsageError where images are missing or unknown."""
-        check_images(self._images, results)
-        candidates = [tokenize(results[image]) for image in self._images]
-        statistics = np.column_stack(
-            [
-                np.ones(len(candidates)),
-                *(
-                    metric.score(candidates)[1]
-                    for metric in (self._rouge, self._cider, self._plain_cider)
-                ),
-                self._bleu.statistics(candidates),
-                self._meteor.statistics(candidates),
-                *(metric.statistics(candidates) for metric in self._java.values()),
-            ]
-        )
-        diversity = measure_diversity(candidates, self._seen)
+    def score(self, captions: Mapping[ImageId, str]) -> Scores:
+        """Return the scores of one raw caption for each image.
+
+        Raises:
+            UsageError: an image has no caption, or a caption belongs to an unknown image.
+        """
+        check_images(self._images, captions)
+        candidates = [tokenize(captions[image]) for image in self._images]
+        columns = [
+            np.ones(len(candidates)),
+            *(metric.score(candidates)[1] for metric in self._averaged),
+            *(metric.statistics(candidates) for metric in self._summed),
+        ]
         return Scores(
-            self._images, statistics, tuple(self._java), diversity, self._people, self._signature
+            images=self._images,
+            statistics=np.column_stack(columns),
+            java=self._java,
+            diversity=measure_diversity(candidates, self._training),
+            reference_diversity=self._reference_diversity,
+            signature=self._signature,
         )
 
 
-def figures_of(
-    sums: NDArray[np.float64], java: Sequence[JavaName] = ()
+def compute_metrics(
+    sums: NDArray[np.float64], java: Sequence[JavaMetricName] = ()
 ) -> dict[str, NDArray[np.float64]]:
-    """Give each metric of many samples of images, from their sums of `Scores.statistics`: (columns, samples).
+    """Return each metric (S,) of S samples of images.
 
-    The columns are the number of images; ROUGE-L, CIDEr-D and CIDEr; ten counts of BLEU and six of METEOR; and for the
-    metrics of Java six of METEOR, one of SPICE.
+    Args:
+        sums: (C, S): each column of `Scores.statistics`, summed over the images of a sample. The
+            columns are: 1 for each image; ROUGE-L, CIDEr-D and CIDEr; ten of `Bleu.statistics`; six
+            of `Meteor.statistics`; then, if `java` has them, six for METEOR_java and one for SPICE.
+        java: the metrics that Java computed, in the order of their columns.
     """
-    images, rouge, cider, plain_cider, *counts = sums
-    scores = {f"Bleu_{n}": score for n, score in enumerate(bleu(counts[:10]), start=1)}
-    scores["METEOR"] = meteor(counts[10:16])
-    means = {"ROUGE_L": rouge, "CIDEr": cider, "CIDEr_plain": plain_cider}
-    rest = iter(counts[16:])
+    images, rouge, cider_d, cider, *columns = sums
+    remaining = iter(columns)
+    bleus = bleu(list(islice(remaining, 10)))
+    metrics = {f"Bleu_{n}": score for n, score in enumerate(bleus, start=1)}
+    metrics["METEOR"] = meteor(list(islice(remaining, 6)))
+    totals = {"ROUGE_L": rouge, "CIDEr": cider_d, "CIDEr_plain": cider}
     for name in java:
         if name == "METEOR_java":
-            scores[name] = meteor(list(islice(rest, 6)))
+            metrics[name] = meteor(list(islice(remaining, 6)))
         else:
-            means[name] = next(rest)
-    return scores | {name: total / images for name, total in means.items()}
+            totals[name] = next(remaining)
+    return metrics | {name: total / images for name, total in totals.items()}
 
 
 def check_images(
-    known: Collection[ImageId], results: Mapping[ImageId, str], *, allow_partial: bool = False
+    annotated: Collection[ImageId], captions: Mapping[ImageId, str], *, allow_partial: bool = False
 ) -> None:
-    """Refuse results that are not of the annotated images, by name; or only unknown images, where `allow_partial`.
+    """Raise an error if the captions do not belong to the annotated images.
 
-    Raises UsageError, also where there is no result at all.
+    Args:
+        annotated: the images of the annotations.
+        captions: the caption of each captioned image.
+        allow_partial: accept captions of some of the images, but not of none.
+
+    Raises:
+        UsageError: an annotated image has no caption, or a caption belongs to an unknown image.
     """
-    there = set(known)
-    missing = [repr(image) for image in known if image not in results]
-    unknown = [repr(image) for image in results if image not in there]
+    known = set(annotated)
+    missing = [repr(image) for image in annotated if image not in captions]
+    unknown = [repr(image) for image in captions if image not in known]
     problems = []
-    if missing and not (allow_partial and results):
-        problems.append(f"no caption for {listed(missing, 'image')}")
+    if missing and not (allow_partial and captions):
+        problems.append(f"no caption for {summarize(missing, 'image')}")
     if unknown:
-        problems.append(f"{listed(unknown, 'image')} not in the annotations")
+        problems.append(f"{summarize(unknown, 'image')} not in the annotations")
     if not problems:
         return
     if {image.strip("'") for image in missing} & {image.strip("'") for image in unknown}:
-        way_out = "image ids are numbers on one side and text on the other, write them alike"
+        hint = "image ids are numbers on one side and text on the other, write them alike"
     elif unknown:
-        way_out = "caption the annotated images, or name the annotations and the split of these"
+        hint = "caption the annotated images, or pass the annotations and the split of these images"
+    elif captions:
+        hint = "caption them too, or set allow_partial to use a subset"
     else:
-        way_out = "caption them" + (
-            " too, or allow a subset with --allow-partial" if results else ""
-        )
-    raise UsageError(f"the results do not fit the annotations: {', '.join(problems)}; {way_out}")
+        hint = "caption them"
+    raise UsageError(
+        f"the captions do not fit the annotations: {', '.join(problems)}: {hint}",
+        parameters=["allow_partial"],
+    )

@@ -1,4 +1,4 @@
-"""The line below every score that names each choice behind it: equal signatures, comparable scores."""
+"""The signature of a score, in the manner of sacreBLEU: equal signatures mean comparable scores."""
 
 from __future__ import annotations
 
@@ -10,27 +10,35 @@ from importlib.metadata import PackageNotFoundError, version
 from captioner.captions import ImageId
 from captioner.metrics.bleu import BLEU_VERSION
 from captioner.metrics.cider import CIDER_VERSION
-from captioner.metrics.java import JAVA_VERSIONS, JavaName
+from captioner.metrics.java import JAVA_VERSIONS, JavaMetricName
 from captioner.metrics.meteor import METEOR_VERSION
 from captioner.metrics.rouge import ROUGE_VERSION
 from captioner.text.tokenizer import TOKENIZER_VERSION
 
 
-def sign(
+def build_signature(
     references: Mapping[ImageId, Sequence[str]],
     *,
-    of: int,
+    set_size: int,
     meteor_stages: str,
-    java: Sequence[JavaName] = (),
+    java: Sequence[JavaMetricName] = (),
 ) -> str:
-    """Name what was scored, with what, by which version; `of` is how many images the whole set has.
+    """Return a line that names the scored images, the references, and the version of each metric.
 
-    For example images:900/1000|refs:5|split:1f0c63d85b9a|tokenizer:...: nine hundred of a thousand images, five
-    references each, and the first digits of `hash_split`.
+    For example, images:900/1000|refs:5|split:1f0c63d85b9a|tokenizer:... means 900 of 1,000 images
+    with five references each; the split is identified by the first digits of `hash_split`.
+
+    Args:
+        references: the raw references of each scored image.
+        set_size: the images of the whole set.
+        meteor_stages: the matchers of METEOR: see `Meteor.stages`.
+        java: the metrics computed by Java.
     """
     counts = sorted({len(captions) for captions in references.values()})
     parts: dict[str, object] = {
-        "images": len(references) if len(references) == of else f"{len(references)}/{of}",
+        "images": len(references)
+        if len(references) == set_size
+        else f"{len(references)}/{set_size}",
         "refs": counts[0] if len(counts) == 1 else f"{counts[0]}-{counts[-1]}",
         "split": hash_split(references)[:12],
         "tokenizer": TOKENIZER_VERSION,
@@ -39,19 +47,19 @@ def sign(
         "ROUGE_L": ROUGE_VERSION,
         "CIDEr-D": CIDER_VERSION,
         **{name: JAVA_VERSIONS[name] for name in java},
-        "captioner": own_version(),
+        "captioner": captioner_version(),
     }
     return "|".join(f"{name}:{value}" for name, value in parts.items())
 
 
 def hash_split(references: Mapping[ImageId, Sequence[str]]) -> str:
-    """Give the SHA-256, in hexadecimal, of image ids with their references, whatever the order of either."""
+    """Return the SHA-256, in hexadecimal, of the image ids and references, in any order."""
     lines = sorted(json.dumps([image, sorted(captions)]) for image, captions in references.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def own_version() -> str:
-    """Give the version of captioner that is running."""
+def captioner_version() -> str:
+    """Return the version of the installed captioner package, or "uninstalled"."""
     try:
         return version("captioner")
     except PackageNotFoundError:  # run from a checkout that is not installed

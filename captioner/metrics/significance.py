@@ -1,6 +1,7 @@
-"""Which of two sets of captions is better, by how much, how sure that is, and on which images (Koehn 2004).
+"""Paired bootstrap comparison of two sets of captions (Koehn 2004).
 
-Both are scored on the same images, drawn anew a thousand times: chance that favours an image then favours both.
+Both sets are scored on the same resamples of the images. A resample with many easy images raises
+both scores, so the interval of their difference is usually narrower than with separate resamples.
 """
 
 from __future__ import annotations
@@ -14,29 +15,29 @@ from numpy.typing import NDArray
 
 from captioner.captions import ImageId
 from captioner.console import one_line
-from captioner.metrics.bootstrap import RESAMPLES, interval, resample
-from captioner.metrics.scorer import NAMES, Scores, figures_of
+from captioner.metrics.bootstrap import RESAMPLES, percentile_interval, resample_sums
+from captioner.metrics.scorer import METRIC_LABELS, Scores, compute_metrics
 
-FEWEST = 30
-"""With fewer images no verdict is given: the intervals of so few are too narrow."""
+MIN_IMAGES = 30
+"""With fewer images the intervals are too narrow, and the comparison gives no verdict."""
 
-SHOWN = 5
-"""How many images are named on which one is better."""
+MAX_EXAMPLES = 5
+"""The most images that are listed as examples for each of the two sets."""
 
 
-class Difference(NamedTuple):
-    """By how much b is better than a in one metric: a fraction, as all here."""
+class MetricDifference(NamedTuple):
+    """The scores a and b of the two sets in one metric, as fractions, and their difference."""
 
     a: float
     b: float
     difference: float  # b - a
-    low: float  # its 95 % interval
+    low: float  # bounds of the 95 % interval of the difference
     high: float
-    b_wins: float  # share of the resamples in which b scores higher; equal scores count half
+    b_wins: float  # share of resamples in which b scores higher; a tie counts as one half
 
 
-class Contrast(NamedTuple):
-    """What the two say of one image, and the CIDEr-D of that."""
+class CaptionPair(NamedTuple):
+    """The two captions of one image, and their CIDEr-D."""
 
     image_id: ImageId
     a: str
@@ -46,102 +47,101 @@ class Contrast(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What there is to say of two sets of captions of the same images."""
+class PairedComparison:
+    """The result of comparing two sets of captions of the same images."""
 
     images: int
-    differences: Mapping[str, Difference]  # of each metric
-    better_a: list[Contrast]  # the images on which a is better most, by CIDEr-D
-    better_b: list[Contrast]
+    differences: Mapping[str, MetricDifference]  # by the name of the metric
+    better_a: list[CaptionPair]  # where a leads in CIDEr-D, the largest lead first
+    better_b: list[CaptionPair]  # where b leads
     signature: str
 
     @property
     def verdict(self) -> str:
-        """Say which is better, in plain words, by CIDEr-D; and which metrics say the opposite."""
-        if self.images < FEWEST:
+        """One line: which set has the higher CIDEr-D, and which metrics disagree."""
+        if self.images < MIN_IMAGES:
             return f"{self.images:,} images are too few to tell which is better"
-        _, _, difference, low, high, _ = self.differences["CIDEr"]
-        sign = -1 if high < 0 else 1  # a winner's lead is told as a plus
-        least, most = sorted([sign * low, sign * high])
-        found = f"CIDEr-D {100 * sign * difference:+.1f}, 95 % interval {100 * least:.1f} to {100 * most:.1f}"
-        if least <= 0:
-            return f"no difference that these {self.images:,} images could show: {found}"
-        opposed = [
-            NAMES[name]
-            for name, other in self.differences.items()
-            if sign * other.low < 0 and sign * other.high < 0
-        ]
-        return f"{'b' if sign > 0 else 'a'} is better: {found}" + (
-            f"; but not by {', '.join(opposed)}" * bool(opposed)
+        cider_d = self.differences["CIDEr"]
+        sign = -1 if cider_d.high < 0 else 1  # makes the winner's lead positive
+        low, high = sorted([sign * cider_d.low, sign * cider_d.high])
+        lead = (
+            f"CIDEr-D {100 * sign * cider_d.difference:+.1f}, "
+            f"95 % interval {100 * low:.1f} to {100 * high:.1f}"
         )
+        if low <= 0:
+            return f"no significant difference on these {self.images:,} images: {lead}"
+        opposed = [
+            METRIC_LABELS[name]
+            for name, metric in self.differences.items()
+            if sign * metric.low < 0 and sign * metric.high < 0
+        ]
+        exceptions = f"; but not by {', '.join(opposed)}" if opposed else ""
+        return f"{'b' if sign > 0 else 'a'} is better: {lead}{exceptions}"
 
     def as_dict(self) -> dict[str, object]:
-        """Give everything as JSON holds it."""
+        """Return everything but the number of images, ready for JSON."""
         return {
             "verdict": self.verdict,
-            "metrics": {
-                name: difference._asdict() for name, difference in self.differences.items()
-            },
-            "better_a": [contrast._asdict() for contrast in self.better_a],
-            "better_b": [contrast._asdict() for contrast in self.better_b],
+            "metrics": {name: metric._asdict() for name, metric in self.differences.items()},
+            "better_a": [pair._asdict() for pair in self.better_a],
+            "better_b": [pair._asdict() for pair in self.better_b],
             "signature": self.signature,
         }
 
     def table(self) -> str:
-        """Give the differences times 100, the verdict, and the images on which the two differ most."""
+        """Return a text table: scores times 100, the verdict, and the images that differ most."""
         rows = [f"{'metric':<12}{'a':>8}{'b':>8}{'b - a':>8}   {'95 % interval':<20}{'b wins':>7}"]
-        for name, (a, b, difference, low, high, b_wins) in self.differences.items():
-            span = f"{100 * low:+.2f} to {100 * high:+.2f}"
-            rows.append(
-                f"{NAMES[name]:<12}{100 * a:>8.2f}{100 * b:>8.2f}{100 * difference:>+8.2f}   {span:<20}{b_wins:>7.1%}"
-            )
+        for name, metric in self.differences.items():
+            a, b, difference, low, high = (100 * value for value in metric[:5])
+            scores = f"{a:>8.2f}{b:>8.2f}{difference:>+8.2f}"
+            interval = f"{low:+.2f} to {high:+.2f}"
+            rows.append(f"{METRIC_LABELS[name]:<12}{scores}   {interval:<20}{metric.b_wins:>7.1%}")
         rows += [
-            f"b wins: in how many of {RESAMPLES:,} resamples of the images b scores higher (paired bootstrap)",
+            f"b wins: share of {RESAMPLES:,} resamples of the images in which b scores higher "
+            "(paired bootstrap)",
             "",
+            self.verdict,
         ]
-        rows += [self.verdict]
-        for name, contrasts in (("b", self.better_b), ("a", self.better_a)):
-            if contrasts:
-                rows += ["", f"{name} is better most on these images (CIDEr-D):"]
-            for one in contrasts:
+        for name, pairs in (("b", self.better_b), ("a", self.better_a)):
+            if pairs:
+                rows += ["", f"images on which {name} leads most (CIDEr-D):"]
+            for pair in pairs:
                 rows += [
-                    one_line(one.image_id),
-                    f"  a {100 * one.score_a:>6.1f}  {one_line(one.a)}",
+                    one_line(pair.image_id),
+                    f"  a {100 * pair.score_a:>6.1f}  {one_line(pair.a)}",
+                    f"  b {100 * pair.score_b:>6.1f}  {one_line(pair.b)}",
                 ]
-                rows += [f"  b {100 * one.score_b:>6.1f}  {one_line(one.b)}"]
         return "\n".join([*rows, "", self.signature])
 
 
 def compare(
     captions_a: Mapping[ImageId, str], a: Scores, captions_b: Mapping[ImageId, str], b: Scores
-) -> Comparison:
-    """Compare two sets of captions by their scores, which one `Scorer` gave."""
+) -> PairedComparison:
+    """Return the comparison of two sets of captions, both scored by one `Scorer`."""
     columns = a.statistics.shape[1]
-    sums = resample(np.hstack([a.statistics, b.statistics]))
-    samples_a, samples_b = (figures_of(part, a.java) for part in (sums[:columns], sums[columns:]))
+    sums = resample_sums(np.hstack([a.statistics, b.statistics]))  # (2 C, RESAMPLES)
+    samples_a, samples_b = (
+        compute_metrics(part, a.java) for part in (sums[:columns], sums[columns:])
+    )
     differences = {}
-    for name in a.figures:
-        difference = _rounded(np.asarray(b.figures[name] - a.figures[name])).item()
-        samples = _rounded(samples_b[name] - samples_a[name])
+    for name in a.metrics:
+        difference = _rounded(np.asarray(b.metrics[name] - a.metrics[name])).item()
+        samples = _rounded(samples_b[name] - samples_a[name])  # (RESAMPLES,)
         b_wins = float(np.mean(samples > 0) + np.mean(samples == 0) / 2)
-        differences[name] = Difference(
-            a.figures[name], b.figures[name], difference, *interval(samples), b_wins
+        differences[name] = MetricDifference(
+            a.metrics[name], b.metrics[name], difference, *percentile_interval(samples), b_wins
         )
     scores_a, scores_b = a.per_image["CIDEr"], b.per_image["CIDEr"]
-    contrasts = sorted(
-        (
-            Contrast(image, captions_a[image], captions_b[image], scores_a[image], scores_b[image])
-            for image in a.images
-        ),
-        key=lambda contrast: contrast.score_b - contrast.score_a,
-    )
-    better_a = [contrast for contrast in contrasts[:SHOWN] if contrast.score_a > contrast.score_b]
-    better_b = [
-        contrast for contrast in contrasts[: -SHOWN - 1 : -1] if contrast.score_b > contrast.score_a
+    pairs = [
+        CaptionPair(image, captions_a[image], captions_b[image], scores_a[image], scores_b[image])
+        for image in a.images
     ]
-    return Comparison(len(a.images), differences, better_a, better_b, a.signature)
+    pairs.sort(key=lambda pair: pair.score_b - pair.score_a)
+    better_a = [pair for pair in pairs[:MAX_EXAMPLES] if pair.score_a > pair.score_b]
+    better_b = [pair for pair in pairs[: -MAX_EXAMPLES - 1 : -1] if pair.score_b > pair.score_a]
+    return PairedComparison(len(a.images), differences, better_a, better_b, a.signature)
 
 
 def _rounded(differences: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Leave out what is less than the constants that COCO's BLEU adds to its counts: that is no difference."""
-    return np.round(differences, 9) + 0.0  # which makes 0 of -0
+    """Round differences to 9 digits: smaller ones come from the constants that BLEU adds."""
+    return np.round(differences, 9) + 0.0  # adding 0.0 turns -0.0 into 0.0

@@ -1,1 +1,1 @@
-"""Encoder, decoder, and the two together."""
+"""The encoder, the decoder and the two combined."""

@@ -1,4 +1,4 @@
-"""From words in a config to a model: the only place that chooses a part of it by its name."""
+"""Build models from a config: the only module that turns names in a config into model parts."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ def build_model(config: ModelConfig, *, vocab_size: int) -> EncoderDecoder:
     encoder = ImageEncoder(
         trunk=config.encoder.trunk, train_batch_norm=config.encoder.train_batch_norm
     )
+    # the parts take plain keyword arguments: configs stop here
     decoder = RecurrentDecoder(
-        vocab_size=vocab_size,
-        memory_size=encoder.memory_size,
-        embed_size=config.decoder.embed_size,
-        hidden_size=config.decoder.hidden_size,
+        vocab_size=vocab_size,  # V
+        memory_size=encoder.memory_size,  # C
+        embed_size=config.decoder.embed_size,  # E
+        hidden_size=config.decoder.hidden_size,  # H
         cell=config.decoder.cell,
-        layers=config.decoder.layers,
+        layers=config.decoder.layers,  # L
         dropout=config.decoder.dropout,
         image_dropout=config.decoder.image_dropout,
         tie_embedding=config.decoder.tie_embedding,
@@ -59,6 +60,7 @@ def _context(config: DecoderConfig, *, memory_size: int) -> Context:
         case "every_step":
             return EveryStep(memory_size=memory_size, size=config.embed_size)
         case "merge":
+            # the output layer gets as many features of the image as of the text
             return Merge(memory_size=memory_size, size=config.hidden_size)
         case "attention":
             return AdditiveAttention(
@@ -69,14 +71,15 @@ def _context(config: DecoderConfig, *, memory_size: int) -> Context:
 
 
 def load_weights(model: EncoderDecoder, state: Mapping[str, Tensor], *, source: str) -> None:
-    """Load strictly: every tensor of the model, and no other.
+    """Load a state dict that holds every tensor of the model and no other.
 
     Raises:
-        CaptionerError: names what does not fit.
+        CaptionerError: a tensor is missing, unknown or of another shape; `source` is named.
     """
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
+        # PyTorch's message has a line for each tensor: the first three are enough
         reason = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
         raise CaptionerError(f"the weights in {source} do not fit the config: {reason}") from None
 
@@ -84,48 +87,59 @@ def load_weights(model: EncoderDecoder, state: Mapping[str, Tensor], *, source: 
 def start_model(
     config: Config, examples: Sequence[Example], checkpoint: Path | None
 ) -> tuple[EncoderDecoder, Vocabulary]:
-    """Make the model that training starts from: a checkpoint's, another model folder's, or a pretrained trunk's.
+    """Build the model that training starts from, and its vocabulary.
+
+    Its weights come from a checkpoint, or else from another model folder (`config.init`), or else
+    they are random, but for a pretrained trunk and GloVe embeddings where the config asks for them.
 
     Raises:
-        CaptionerError: weights and config do not fit each other.
+        CaptionerError: the weights do not fit the config.
+        UsageError: both `config.init` and `config.training.glove` are set.
     """
+    if checkpoint is not None:
+        return _load_checkpoint(config, checkpoint)
     captions = [tokenize(caption) for example in examples for caption in example.captions]
-    if checkpoint:
-        _, vocabulary, state = read_model(checkpoint)
-        model = build_model(config, vocab_size=len(vocabulary))
-        load_weights(model, state, source=str(checkpoint))
-        return model, vocabulary
     if config.init is None:
-        vocabulary = Vocabulary.from_captions(captions, min_count=config.data.min_count)
-        model = build_model(config, vocab_size=len(vocabulary))
-        model.encoder.load_trunk(config.encoder.weights)
-        if config.training.glove:
-            _embed(model, vocabulary, config.training.glove)
-        return model, vocabulary
+        return _new_model(config, captions)
     if config.training.glove:
-        raise UsageError(
-            "training.glove and init both say what embeddings start from: leave one of them out"
-        )
-    folder = resolve(config.init)
-    _, known, state = read_model(folder)
+        raise UsageError("training.glove and init both set the first embeddings: leave one out")
+    return _continue_model(config, captions, resolve(config.init))
+
+
+def _load_checkpoint(config: ModelConfig, folder: Path) -> tuple[EncoderDecoder, Vocabulary]:
+    _, vocabulary, state = read_model(folder)
+    model = build_model(config, vocab_size=len(vocabulary))
+    load_weights(model, state, source=str(folder))
+    return model, vocabulary
+
+
+def _new_model(config: Config, captions: list[list[str]]) -> tuple[EncoderDecoder, Vocabulary]:
+    vocabulary = Vocabulary.from_captions(captions, min_count=config.data.min_count)
+    model = build_model(config, vocab_size=len(vocabulary))
+    model.encoder.load_trunk(config.encoder.weights)
+    if config.training.glove:
+        _load_embeddings(model, vocabulary, config.training.glove)
+    return model, vocabulary
+
+
+def _continue_model(
+    config: Config, captions: list[list[str]], folder: Path
+) -> tuple[EncoderDecoder, Vocabulary]:
+    """Copy the weights of a model folder, and extend its vocabulary by the words of `captions`."""
+    trained, known = _load_checkpoint(config, folder)
     vocabulary = known.extended(captions, min_count=config.data.min_count)
-    old, model = (
-        build_model(config, vocab_size=len(known)),
-        build_model(config, vocab_size=len(vocabulary)),
-    )
-    load_weights(old, state, source=str(folder))
-    model.encoder = old.encoder
-    model.decoder.take_over(old.decoder)
+    model = build_model(config, vocab_size=len(vocabulary))  # new words have random weights
+    model.encoder = trained.encoder  # does not depend on the vocabulary
+    model.decoder.copy_weights(trained.decoder)
     return model, vocabulary
 
 
 @torch.no_grad()
-def _embed(model: EncoderDecoder, vocabulary: Vocabulary, path: Path) -> None:
-    """Start from the vectors that others have learnt for our words; the other words keep their random ones."""
+def _load_embeddings(model: EncoderDecoder, vocabulary: Vocabulary, path: Path) -> None:
+    """Set the embeddings of words that a GloVe file has; other words keep their random ones."""
     embedding = model.decoder.embedding
     vectors = read_glove(path, vocabulary, size=embedding.embedding_dim)
     for word, vector in vectors.items():
         embedding.weight[vocabulary.id_of(word)] = torch.tensor(vector)
-    console.print(
-        f"{len(vectors)} of {len(vocabulary) - len(SPECIALS)} words start from their vectors in {path}"
-    )
+    words = len(vocabulary) - len(SPECIALS)
+    console.print(f"{len(vectors)} of {words} words start from their vectors in {path}")

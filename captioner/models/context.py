@@ -1,7 +1,7 @@
-"""How the image reaches the decoder: five ways, from the sequence-to-sequence and the captioning literature.
+"""How the image reaches the decoder: initial state, first input, every step, output, attention.
 
-A context hands over the memory's summary once, as the initial state or the first input, or carries something in the
-state and lays a vector from it beside each word that is read, beside each hidden state that says a word, or both.
+The comparison of these is that of Tanti et al. 2018, "Where to put the image in an image caption
+generator" ("init-inject", "pre-inject", "par-inject" and "merge"), plus attention.
 """
 
 from __future__ import annotations
@@ -11,29 +11,30 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from captioner.types import Memory, Shared, State, rows_of
+from captioner.types import Memory, SharedRows, State, materialize
 
 
 class ContextOutput(NamedTuple):
-    """What the decoder is shown of the image at one step."""
+    """What a context adds to one decoding step."""
 
-    context: Tensor  # (N, S)
-    weights: Tensor | None = None  # (N, P) how much attention looked at each place; they sum to 1
+    context: Tensor  # (N, S) the context vector
+    weights: Tensor | None = None  # (N, P) attention weights of the grid's positions; they sum to 1
 
 
 class Context(nn.Module):
-    """The base of every context. By itself it shows the decoder nothing.
+    """Base class. By itself it adds no context vector: S = 0.
 
-    Class attributes tell the decoder how large its layers must be.
+    The decoder reads the class attributes to choose its layer sizes and its way of training.
     """
 
-    sets_initial_state = True  # the summary is projected onto the initial state; else it is zero
-    depends_on_hidden = False  # `attend` needs the hidden state, so captions are read step by step
-    input_size = 0  # S, concatenated to the embedding of each input token
-    output_size = 0  # S, concatenated to the hidden state before the output layer
+    sets_initial_state = True  # project the summary onto the initial state, which is else zero
+    depends_on_hidden = False  # `attend` reads the hidden state: captions are read step by step
+    input_size = 0  # S if the context vector is concatenated to the embedding of each input token
+    output_size = 0  # S if it is concatenated to the hidden state before the output layer
+    state_parts = 0  # number of parts that `init` adds to the decoder state
 
     def first_input(self, memory: Memory) -> Tensor | None:
-        """Return the decoder's input before <bos>, (B, E), if it has one."""
+        """Return an RNN input (B, E) to process before <bos>, or None."""
         return None
 
     def init(self, memory: Memory) -> State:
@@ -41,16 +42,22 @@ class Context(nn.Module):
         return ()
 
     def attend(self, hidden: Tensor, context_state: State) -> ContextOutput:
-        """Return the context vector of one step, given the top layer's hidden state before it, (N, H)."""
-        return ContextOutput(hidden[:, :0])
+        """Compute the context vector of one step from the previous hidden state (N, H) on top."""
+        return ContextOutput(hidden[:, :0])  # (N, 0)
 
 
 class InitialStateOnly(Context):
-    """The initial state alone depends on the image (Xu et al. 2015, section 3.1.2; Cho et al. 2014)."""
+    """Only the initial state depends on the image ("init-inject").
+
+    Xu et al. 2015, section 3.1.2; Cho et al. 2014, section 2.2.
+    """
 
 
 class FirstToken(Context):
-    """The projected image is the first thing that is read (Vinyals et al. 2015, "Show and tell")."""
+    """The projected image is the first RNN input, before <bos> ("pre-inject").
+
+    Vinyals et al. 2015, "Show and tell", equation 10.
+    """
 
     sets_initial_state = False
 
@@ -59,33 +66,35 @@ class FirstToken(Context):
         self.project = nn.Linear(memory_size, embed_size)
 
     def first_input(self, memory: Memory) -> Tensor:
-        """Project the summary to look like a word, (B, E)."""
-        first: Tensor = self.project(memory.summary)
+        """Project the summary (B, C) to the embedding size (B, E)."""
+        first: Tensor = self.project(memory.summary)  # (B, E)
         return first
 
 
 class EveryStep(Context):
-    """The projected image beside every word that is read, and beside every hidden state that says one: it "peeks".
+    """The projected image joins every RNN input ("par-inject") and every hidden state.
 
     Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder", section 2.2.
     """
 
+    state_parts = 1
+
     def __init__(self, *, memory_size: int, size: int) -> None:
         super().__init__()
         self.project = nn.Linear(memory_size, size)
-        self.input_size = self.output_size = size
+        self.input_size = self.output_size = size  # S
 
     def init(self, memory: Memory) -> State:
-        """One vector for each image, (B, S)."""
+        """Project the summary (B, C) to the context vector (B, S), once for all steps."""
         return (self.project(memory.summary),)
 
     def attend(self, hidden: Tensor, context_state: State) -> ContextOutput:
-        """The same at every step."""
+        """Return the context vector of the state, which is the same at every step."""
         return ContextOutput(cast(Tensor, context_state[0]))
 
 
 class Merge(EveryStep):
-    """Image and language meet only where a word is said; the recurrent network reads words alone.
+    """The projected image joins the hidden states only: the RNN reads text alone ("merge").
 
     Tanti et al. 2018, "Where to put the image in an image caption generator".
     """
@@ -98,35 +107,37 @@ class Merge(EveryStep):
 
 
 class AdditiveAttention(Context):
-    """At each step another mean of the grid's places, weighted by what the state asks for, and gated.
+    """At every step, a gated mean of the grid, weighted by its match with the hidden state.
 
-    Xu et al. 2015, "Show, attend and tell", sections 3.1.2 and 4.2 (soft attention, gate beta), with the additive score
-    of Bahdanau et al. 2015. Places that the memory's mask leaves out have weight 0.
+    Soft attention of Xu et al. 2015, "Show, attend and tell", sections 3.1.2 and 4.2, with the
+    additive score of Bahdanau et al. 2015, "Neural machine translation by jointly learning to
+    align and translate", appendix A.1.2. Positions that the memory masks get weight 0.
     """
 
     depends_on_hidden = True
+    state_parts = 3
 
     def __init__(self, *, memory_size: int, hidden_size: int, size: int) -> None:
         super().__init__()
         self.key = nn.Linear(memory_size, size)
-        self.query = nn.Linear(hidden_size, size, bias=False)  # the key has one
-        self.score = nn.Linear(size, 1, bias=False)  # softmax knows no common shift
+        self.query = nn.Linear(hidden_size, size, bias=False)  # `key` has a bias: their sum has one
+        self.score = nn.Linear(size, 1, bias=False)  # the softmax would cancel a bias
         self.gate = nn.Linear(hidden_size, 1)
-        self.input_size = self.output_size = memory_size
+        self.input_size = self.output_size = memory_size  # S = C
 
     def init(self, memory: Memory) -> State:
-        """The grid, its keys and its mask: once for each image, shared by all its captions."""
-        row = torch.arange(len(memory.grid), device=memory.grid.device)
-        return tuple(
-            Shared(part, row) for part in (self.key(memory.grid), memory.grid, memory.mask)
-        )
+        """Compute the keys (B, P, A) once; they, the grid and the mask serve all captions."""
+        parts = self.key(memory.grid), memory.grid, memory.mask
+        index = torch.arange(len(memory.grid), device=memory.grid.device)  # (B,)
+        return tuple(SharedRows(part, index) for part in parts)
 
     def attend(self, hidden: Tensor, context_state: State) -> ContextOutput:
-        """Attend with the state as the query."""
-        keys, grid, mask = map(rows_of, context_state)
-        scores = self.score(torch.tanh(self.query(hidden).unsqueeze(1) + keys)).squeeze(
-            -1
-        )  # (N, P)
-        weights = scores.float().masked_fill(~mask, float("-inf")).softmax(dim=1)  # (N, P)
-        mean = torch.bmm(weights.to(grid.dtype).unsqueeze(1), grid).squeeze(1)  # (N, C)
-        return ContextOutput(self.gate(hidden).sigmoid() * mean, weights)
+        """Attend to the grid with the hidden state (N, H) as the query; equations of Xu et al."""
+        keys, grid, mask = map(materialize, context_state)  # (N, P, A), (N, P, C), (N, P)
+        query = self.query(hidden).unsqueeze(1)  # (N, 1, A)
+        scores = self.score(torch.tanh(query + keys)).squeeze(-1)  # (N, P), equation 4
+        scores = scores.float().masked_fill(~mask, -torch.inf)
+        weights = scores.softmax(dim=1)  # (N, P), equation 5
+        mean = torch.bmm(weights.to(grid.dtype).unsqueeze(1), grid).squeeze(1)  # (N, C), eq. 13
+        gate = self.gate(hidden).sigmoid()  # (N, 1), beta of section 4.2.1
+        return ContextOutput(gate * mean, weights)

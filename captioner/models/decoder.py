@@ -1,4 +1,4 @@
-"""From a memory to words: a recurrent network with the vocabulary at both ends. Knows nothing of images."""
+"""The decoder: an RNN over token embeddings, conditioned on the encoder's memory."""
 
 from __future__ import annotations
 
@@ -8,33 +8,35 @@ import torch
 from torch import Tensor, nn
 
 from captioner.config.schema import CellName
-from captioner.errors import UsageError
 from captioner.models.context import Context, InitialStateOnly
-from captioner.models.rnn import PARTS, ResidualRNN
-from captioner.types import DecoderOutput, Memory, State, rows_of
+from captioner.models.rnn import STATE_PARTS, ResidualRNN
+from captioner.types import DecoderOutput, Memory, State, materialize
 
-_GROUP = {
-    "cpu": 80
-}  # captions read together; elsewhere all of them, since a GPU minds the number of steps alone
+_GROUP_SIZE = {"cpu": 80}  # captions per RNN call; on a GPU all, as its time grows with steps alone
+_VOCABULARY_PARAMETERS = {"embedding.weight", "output.weight", "output.bias"}  # (V, ...)
 
 
 class RecurrentDecoder(nn.Module):
-    """Write a caption word by word, starting from what the encoder saw.
+    """Compute the features from which each next token is predicted.
 
-    The memory's summary (B, C) is projected onto the initial state by one affine map, for every part (an LSTM has two:
-    hidden and cell) and layer, unless `context` hands it over in another way. A whole caption is read in one call for
-    training wherever what is shown at a step does not depend on the state, and word by word for decoding; both give the
-    same vectors.
+    The memory's summary (B, C) is projected onto the initial state (Xu et al. 2015, section 3.1.2),
+    unless `context` passes it in another way; see `captioner.models.context`. With a context that
+    does not depend on the hidden state, training makes one RNN call for whole captions; decoding
+    goes step by step. Both compute the same features.
 
-    While it trains, a share `dropout` of embeddings and of what words are said from is hidden, and a share
-    `image_dropout` of the memory: images are few, and soon known by heart.
-
-    Letters here: D is H and the context's vector beside it, from which words are said.
-
-    Vinyals et al. 2015, "Show and tell"; the projection onto the initial state as in Xu et al. 2015, section 3.1.2.
-
-    Raises:
-        UsageError: `tie_embedding` with an `embed_size` that is not D.
+    Args:
+        vocab_size: V.
+        memory_size: C, the encoder's channels.
+        embed_size: E.
+        hidden_size: H.
+        cell: the type of the RNN's cells.
+        layers: L.
+        dropout: on embeddings, between layers and on the features of the output layer.
+        image_dropout: on the memory. Data sets have few images, to which models soon overfit.
+        tie_embedding: share one matrix (V, E) between the embedding and the output layer (Press
+            and Wolf 2017, "Using the output embedding to improve language models"). If E differs
+            from the number of features H + S, a linear layer projects the features to E.
+        context: how the image reaches the decoder; by default only through the initial state.
     """
 
     def __init__(
@@ -55,9 +57,10 @@ class RecurrentDecoder(nn.Module):
         self.layers, self.hidden_size = layers, hidden_size
         self.context = context or InitialStateOnly()
         self.embedding = nn.Embedding(vocab_size, embed_size)
-        initial_size = PARTS[cell] * layers * hidden_size
         self.initial = (
-            nn.Linear(memory_size, initial_size) if self.context.sets_initial_state else None
+            nn.Linear(memory_size, STATE_PARTS[cell] * layers * hidden_size)
+            if self.context.sets_initial_state
+            else None
         )
         self.rnn = ResidualRNN(
             embed_size + self.context.input_size,
@@ -67,114 +70,134 @@ class RecurrentDecoder(nn.Module):
             dropout=dropout,
         )
         self.dropout, self.image_dropout = nn.Dropout(dropout), nn.Dropout(image_dropout)
-        said_from = hidden_size + self.context.output_size  # D
-        self.output = nn.Linear(said_from, vocab_size)
+        feature_size = hidden_size + self.context.output_size  # H + S
+        self.output_projection: nn.Module = nn.Identity()
+        if tie_embedding and feature_size != embed_size:
+            # without a bias, because the output layer has one
+            self.output_projection = nn.Linear(feature_size, embed_size, bias=False)
+            feature_size = embed_size
+        self.output = nn.Linear(feature_size, vocab_size)  # D = feature_size
         if tie_embedding:
-            if embed_size != said_from:
-                raise UsageError(
-                    f"decoder.tie_embedding shares one matrix: set decoder.embed_size ({embed_size}) "
-                    f"to what words are said from ({said_from}), or tie_embedding to false"
-                )
             self.output.weight = self.embedding.weight
 
+    @property
+    def state_parts(self) -> int:
+        """The number of parts of the state: the RNN's, then the context's."""
+        return self.rnn.state_parts + self.context.state_parts
+
     def init_state(self, memory: Memory) -> State:
-        """Give the state before <bos>: parts times (B, L, H), and what the context carries."""
+        """Return the state before <bos>: the RNN's parts (B, L, H), and those of the context."""
         memory = Memory(
             self.image_dropout(memory.summary), self.image_dropout(memory.grid), memory.mask
         )
-        state = self._initial(memory)
-        first = self.context.first_input(memory)
-        if first is not None:
-            _, state = self.rnn(self.dropout(first).unsqueeze(1), state)
-        return (*state, *self.context.init(memory))
+        rnn_state = self._initial_rnn_state(memory.summary)
+        first_input = self.context.first_input(memory)  # (B, E)
+        if first_input is not None:
+            _, rnn_state = self.rnn(self.dropout(first_input).unsqueeze(1), rnn_state)
+        return (*rnn_state, *self.context.init(memory))
 
-    def _initial(self, memory: Memory) -> tuple[Tensor, ...]:
-        size = (self.rnn.parts, self.layers, self.hidden_size)
+    def _initial_rnn_state(self, summary: Tensor) -> tuple[Tensor, ...]:
+        sizes = (len(summary), self.rnn.state_parts, self.layers, self.hidden_size)
         if self.initial is None:
-            return memory.summary.new_zeros((len(memory.summary), *size)).unbind(dim=1)
-        return self.initial(memory.summary).view(-1, *size).unbind(dim=1)  # type: ignore[no-any-return]
+            return summary.new_zeros(sizes).unbind(dim=1)  # state_parts times (B, L, H)
+        projected: Tensor = self.initial(summary)  # (B, state_parts * L * H)
+        return projected.view(sizes).unbind(dim=1)
 
     def forward(self, inputs: Tensor, mask: Tensor, state: State) -> DecoderOutput:
-        """Read whole captions (N, T) and give the vector (M, D) after each of their M real words.
+        """Compute the features (M, D) of whole captions (teacher forcing).
 
-        The vectors stand in the order of `inputs[mask]`.
+        Args:
+            inputs: token ids (N, T).
+            mask: (N, T), False at padding, which follows the tokens of each caption.
+            state: the state before the first token, (N, ...).
+
+        Returns:
+            One row for each of the M real tokens, ordered as `inputs[mask]`.
         """
         if self.context.depends_on_hidden:
-            return self._word_by_word(inputs, mask, state)
-        return DecoderOutput(self.dropout(self._at_once(inputs, mask, state)))
+            return self._forward_stepwise(inputs, mask, state)
+        return DecoderOutput(self.dropout(self._forward_grouped(inputs, mask, state)))
 
-    def _at_once(self, inputs: Tensor, mask: Tensor, state: State) -> Tensor:
-        """Read in groups, each as long as its longest, so padding costs little where captions come sorted by length.
+    def _forward_grouped(self, inputs: Tensor, mask: Tensor, state: State) -> Tensor:
+        """Compute the features with one RNN call for each group of captions.
 
-        (A packed sequence has no padding, but on a CPU its steps are not fused: groups took four fifths of its time.)
+        A group is as long as its longest caption, so that padding costs little where captions come
+        sorted by length. On a CPU this takes four fifths of the time of a packed sequence, whose
+        steps PyTorch does not fuse.
         """
-        size = _GROUP.get(inputs.device.type, len(inputs))
+        size = _GROUP_SIZE.get(inputs.device.type, len(inputs))
         groups = []
         for start in range(0, len(inputs), size):
             rows = slice(start, start + size)
-            real = mask[rows, : int(mask[rows].sum(dim=1).max())]  # (n, t)
-            recurrent, context_state = self._split(tuple(part[rows] for part in state))
-            beside = self.context.attend(
-                recurrent[0][:, -1], context_state
-            ).context  # (n, S), the same at every step
-            beside = beside.unsqueeze(1).expand(-1, real.shape[1], -1)
-            hidden, _ = self.rnn(self._inputs(inputs[rows, : real.shape[1]], beside), recurrent)
-            groups.append(self._outputs(hidden, beside)[real])  # (m, D)
+            length = int(mask[rows].sum(dim=1).max())  # t
+            rnn_state, context_state = self._split(tuple(part[rows] for part in state))
+            context = self.context.attend(rnn_state[0][:, -1], context_state).context  # (n, S)
+            context = context.unsqueeze(1).expand(-1, length, -1)  # the same at every step
+            rnn_inputs = self._rnn_inputs(inputs[rows, :length], context)
+            hidden, _ = self.rnn(rnn_inputs, rnn_state)  # (n, t, H)
+            features = self._features(hidden, context)  # (n, t, D)
+            groups.append(features[mask[rows, :length]])  # (m, D)
         return torch.cat(groups)
 
-    def _word_by_word(self, inputs: Tensor, mask: Tensor, state: State) -> DecoderOutput:
-        """Read all captions a word at a time, the longest first, so that those which have ended drop off the end."""
-        order = mask.sum(dim=1).argsort(descending=True, stable=True)
+    def _forward_stepwise(self, inputs: Tensor, mask: Tensor, state: State) -> DecoderOutput:
+        """Compute the features of all captions one step at a time.
+
+        The captions are sorted, the longest first: at each step, those that have not ended are the
+        first `active` rows, and the others are dropped.
+        """
+        order = mask.sum(dim=1).argsort(descending=True, stable=True)  # (N,)
         inputs = inputs[order]
-        state = tuple(rows_of(part[order]) for part in state)
-        place = torch.empty_like(inputs)  # (N, T) where the vector after each word will stand
-        hidden: list[Tensor] = []
-        weights: list[Tensor] = []
-        read = 0
-        for time, alive in enumerate(filter(None, mask.sum(dim=0).tolist())):
-            vector, seen, state = self._advance(
-                inputs[:alive, time], tuple(part[:alive] for part in state)
-            )
-            hidden.append(vector)
-            weights.append(cast(Tensor, seen))
-            place[:alive, time] = torch.arange(read, read + alive, device=place.device)
-            read += alive
-        where = torch.empty_like(place).index_copy_(0, order, place)[mask]  # (M,)
-        return DecoderOutput(self.dropout(torch.cat(hidden))[where], torch.cat(weights)[where])
+        state = tuple(materialize(part[order]) for part in state)
+        slot = torch.empty_like(inputs)  # (N, T) row of each token in the concatenated outputs
+        outputs: list[DecoderOutput] = []
+        done = 0
+        # the last columns of the mask may hold padding only: no caption is active there
+        for step, active in enumerate(filter(None, mask.sum(dim=0).tolist())):
+            state = tuple(part[:active] for part in state)
+            output, state = self._step(inputs[:active, step], state)
+            outputs.append(output)
+            slot[:active, step] = torch.arange(done, done + active, device=slot.device)
+            done += active
+        index = torch.empty_like(slot).index_copy_(0, order, slot)[mask]  # (M,) original order
+        hidden = torch.cat([output.hidden for output in outputs])  # (M, D)
+        weights = torch.cat([cast(Tensor, output.weights) for output in outputs])  # (M, P)
+        return DecoderOutput(self.dropout(hidden)[index], weights[index])
 
-    def step(self, words: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read one word for each caption (N,) and give the vector (N, D) that says the next, with the new state."""
-        vector, _, state = self._advance(words, state)
-        return self.dropout(vector), state
+    def step(self, token_ids: Tensor, state: State) -> tuple[Tensor, State]:
+        """Return the features (N, D) after one more token of each caption (N,), and the state."""
+        output, state = self._step(token_ids, state)
+        return self.dropout(output.hidden), state
 
-    def _advance(self, words: Tensor, state: State) -> tuple[Tensor, Tensor | None, State]:
-        recurrent, context_state = self._split(state)
-        output = self.context.attend(recurrent[0][:, -1], context_state)
-        beside = output.context.unsqueeze(1)  # (N, 1, S)
-        hidden, recurrent = self.rnn(self._inputs(words.unsqueeze(1), beside), recurrent)
-        return (
-            self._outputs(hidden, beside).squeeze(1),
-            output.weights,
-            (*recurrent, *context_state),
-        )
+    def _step(self, token_ids: Tensor, state: State) -> tuple[DecoderOutput, State]:
+        rnn_state, context_state = self._split(state)
+        top_hidden = rnn_state[0][:, -1]  # (N, H)
+        context, weights = self.context.attend(top_hidden, context_state)
+        context = context.unsqueeze(1)  # (N, 1, S)
+        rnn_inputs = self._rnn_inputs(token_ids.unsqueeze(1), context)
+        hidden, rnn_state = self.rnn(rnn_inputs, rnn_state)  # (N, 1, H)
+        features = self._features(hidden, context).squeeze(1)  # (N, D)
+        return DecoderOutput(features, weights), (*rnn_state, *context_state)
 
-    def _inputs(self, words: Tensor, beside: Tensor) -> Tensor:
-        embedded: Tensor = self.dropout(self.embedding(words))  # (N, T, E)
-        return torch.cat([embedded, beside], dim=2) if self.context.input_size else embedded
+    def _rnn_inputs(self, token_ids: Tensor, context: Tensor) -> Tensor:
+        embedded: Tensor = self.dropout(self.embedding(token_ids))  # (N, T, E)
+        return torch.cat([embedded, context], dim=2) if self.context.input_size else embedded
 
-    def _outputs(self, hidden: Tensor, beside: Tensor) -> Tensor:
-        return torch.cat([hidden, beside], dim=2) if self.context.output_size else hidden
+    def _features(self, hidden: Tensor, context: Tensor) -> Tensor:
+        # the deep output layer of Xu et al. 2015, equation 7, without its embedding term
+        if self.context.output_size:
+            hidden = torch.cat([hidden, context], dim=2)  # (N, T, H + S)
+        features: Tensor = self.output_projection(hidden)  # (N, T, D)
+        return features
 
     def _split(self, state: State) -> tuple[tuple[Tensor, ...], State]:
-        return cast(tuple[Tensor, ...], state[: self.rnn.parts]), state[self.rnn.parts :]
+        parts = self.rnn.state_parts
+        return cast(tuple[Tensor, ...], state[:parts]), state[parts:]
 
     @torch.no_grad()
-    def take_over(self, other: RecurrentDecoder) -> None:
-        """Take the weights of a decoder of the same shape whose vocabulary is the beginning of this one's."""
+    def copy_weights(self, other: RecurrentDecoder) -> None:
+        """Copy the weights of an equal decoder whose vocabulary is the beginning of this one's."""
         known = other.embedding.num_embeddings
-        mine = self.state_dict()
+        own_state = self.state_dict()
         for name, weight in other.state_dict().items():
-            mine[name][: known if name in _BY_WORD else None] = weight
-
-
-_BY_WORD = {"embedding.weight", "output.weight", "output.bias"}  # whose rows are words
+            rows = known if name in _VOCABULARY_PARAMETERS else None
+            own_state[name][:rows] = weight

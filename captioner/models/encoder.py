@@ -1,4 +1,4 @@
-"""From pixels to a memory: a torchvision CNN without its classifier. Knows nothing of words."""
+"""The image encoder: a torchvision CNN without its classifier, and a small CNN for experiments."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ from captioner.errors import CaptionerError, UsageError
 from captioner.models.weights import download_weights, read_state_dict
 from captioner.types import Memory
 
-CHANNELS = (3, 32, 64, 128, 256, 256, 256)
+_SMALL_CNN_CHANNELS = (3, 32, 64, 128, 256, 256, 256)
+_PIXEL_MEAN, _PIXEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for 0 to 1
 
 
 class SmallCNN(nn.Module):
-    """Six convolutions, each halving the map: what is left of 64 x 64 pixels is one place that has seen all of them.
+    """Six convolutions of stride 2, which reduce 64 x 64 pixels to a grid of one position.
 
-    That keeps where things are, which the mean over a larger map would blur.
+    The one position still encodes where objects are; the mean over a larger grid would lose that.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential()
-        for before, after in pairwise(CHANNELS):
+        for before, after in pairwise(_SMALL_CNN_CHANNELS):
+            # (N, before, h, w) → (N, after, h/2, w/2)
             self.layers.append(
                 nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1, bias=False)
             )
@@ -41,12 +43,12 @@ class SmallCNN(nn.Module):
 
 
 @dataclass(frozen=True)
-class Trunk:
-    """Where a CNN keeps its parts: named stages in the order of their work, and what to leave out."""
+class TrunkLayout:
+    """The names of a CNN's modules."""
 
-    stages: dict[str, tuple[str, ...]]  # stage → the modules it is made of
-    channels: int  # C of the last map
-    classifier: str  # the module after the pooling
+    stages: dict[str, tuple[str, ...]]  # stage → its modules, both in the order they run
+    channels: int  # C of the last feature map
+    classifier: str  # the module after the pooling, which the encoder leaves out
 
 
 _RESNET_STAGES = {
@@ -57,35 +59,38 @@ _RESNET_STAGES = {
     "layer4": ("layer4",),
 }
 
-TRUNKS: dict[TrunkName, Trunk] = {
-    "resnet18": Trunk(_RESNET_STAGES, channels=512, classifier="fc"),
-    "resnet34": Trunk(_RESNET_STAGES, channels=512, classifier="fc"),
-    "resnet50": Trunk(_RESNET_STAGES, channels=2048, classifier="fc"),
-    "resnet101": Trunk(_RESNET_STAGES, channels=2048, classifier="fc"),
-    "resnet152": Trunk(_RESNET_STAGES, channels=2048, classifier="fc"),
-    "mobilenet_v2": Trunk({"stem": ("features",)}, channels=1280, classifier="classifier"),
-    "small_cnn": Trunk({"stem": ("layers",)}, channels=CHANNELS[-1], classifier="classifier"),
+TRUNKS: dict[TrunkName, TrunkLayout] = {
+    "resnet18": TrunkLayout(_RESNET_STAGES, channels=512, classifier="fc"),
+    "resnet34": TrunkLayout(_RESNET_STAGES, channels=512, classifier="fc"),
+    "resnet50": TrunkLayout(_RESNET_STAGES, channels=2048, classifier="fc"),
+    "resnet101": TrunkLayout(_RESNET_STAGES, channels=2048, classifier="fc"),
+    "resnet152": TrunkLayout(_RESNET_STAGES, channels=2048, classifier="fc"),
+    "mobilenet_v2": TrunkLayout({"stem": ("features",)}, channels=1280, classifier="classifier"),
+    "small_cnn": TrunkLayout(
+        {"stem": ("layers",)}, channels=_SMALL_CNN_CHANNELS[-1], classifier="classifier"
+    ),
 }
 
 
 class ImageEncoder(nn.Module):
-    """See a picture: the CNN's last map as a grid of places, and their mean as the summary.
+    """Encode images: the CNN's last feature map as the grid, its mean as the summary.
 
-    Images come as bytes and are normalised here, on the device, with ImageNet's mean and deviation. Stages before
-    `finetune_from` are frozen and their batch norms keep their statistics; so do those of the other stages unless
-    `train_batch_norm`.
+    Images are uint8 and normalised here, on the device, with ImageNet's mean and standard
+    deviation. All stages are frozen until you call `finetune`. The batch norms of frozen stages
+    keep their running statistics; those of other stages too, unless `train_batch_norm`.
 
     He et al. 2015, "Deep residual learning for image recognition".
     """
 
-    mean: Tensor
-    std: Tensor
+    mean: Tensor  # (3, 1, 1), for pixels from 0 to 255
+    std: Tensor  # (3, 1, 1)
 
     def __init__(self, *, trunk: TrunkName, train_batch_norm: bool = False) -> None:
         super().__init__()
         self.name = trunk
         self.layout = TRUNKS[trunk]
-        self.memory_size = self.layout.channels
+        self.memory_size = self.layout.channels  # C
+        # no download here: `load_trunk` sets the weights, or a model folder's state dict
         self.trunk = (
             SmallCNN()
             if trunk == "small_cnn"
@@ -93,33 +98,32 @@ class ImageEncoder(nn.Module):
         )
         setattr(self.trunk, self.layout.classifier, nn.Identity())
         self.train_batch_norm = train_batch_norm
-        self.frozen: tuple[str, ...] = ()  # names of the stages that do not learn
-        self.register_buffer(
-            "mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1) * 255, persistent=False
-        )
-        self.register_buffer(
-            "std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) * 255, persistent=False
-        )
-        self.to(memory_format=torch.channels_last)
+        self.frozen: tuple[str, ...] = ()  # names of the stages that are not trained
+        for name, values in (("mean", _PIXEL_MEAN), ("std", _PIXEL_STD)):
+            # constants: not part of the state dict
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1) * 255, persistent=False)
+        self.to(memory_format=torch.channels_last)  # the faster layout for convolutions
         self.finetune(None)
 
     def forward(self, source: Tensor) -> Memory:
-        """Encode uint8 images (B, 3, height, width), or take up cached features (B, P, C)."""
-        grid = self.features(source) if source.dim() == 4 else source.to(self.mean.dtype)
-        mask = torch.ones(grid.shape[:2], dtype=torch.bool, device=grid.device)
-        return Memory(summary=grid.mean(dim=1), grid=grid, mask=mask)
+        """Encode uint8 images (B, 3, height, width), or wrap cached features (B, P, C)."""
+        is_image = source.dim() == 4
+        grid = self.features(source) if is_image else source.to(self.mean.dtype)  # (B, P, C)
+        mask = torch.ones(grid.shape[:2], dtype=torch.bool, device=grid.device)  # no padding
+        return Memory(summary=grid.mean(dim=1), grid=grid, mask=mask)  # summary (B, C)
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 3, height, width) uint8 → (B, P, C): the trunk alone."""
+        """Run the trunk on images (B, 3, height, width) uint8 and return its grid (B, P, C)."""
         x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        for stage, modules in self.layout.stages.items():
+        for stage in self.layout.stages:
+            # no activations are stored for the backward pass of frozen stages
             with torch.no_grad() if stage in self.frozen else nullcontext():
-                for module in modules:
-                    x = self.trunk.get_submodule(module)(x)
+                for module in self._stage(stage):
+                    x = module(x)
         return x.flatten(2).transpose(1, 2).to(self.mean.dtype)  # (B, C, h, w) → (B, P, C)
 
     def finetune(self, first: str | None) -> None:
-        """Let the stages from `first` on learn, and freeze those before; `None` freezes all.
+        """Train the stages from `first` on and freeze those before it; `None` freezes all.
 
         Raises:
             UsageError: the trunk has no stage of that name.
@@ -129,21 +133,23 @@ class ImageEncoder(nn.Module):
             raise UsageError(
                 f"{self.name} has no stage '{first}': choose one of {', '.join(stages)}"
             )
-        start = len(stages) if first is None else stages.index(first)
+        start = len(stages) if first is None else stages.index(first)  # the first trained stage
         self.frozen = tuple(stages[:start])
+        # stages run in this order, so the gradient stops at the last frozen one
         for index, stage in enumerate(stages):
             for module in self._stage(stage):
                 module.requires_grad_(index >= start)
-        self.train(self.training)
+        self.train(self.training)  # updates the mode of the batch norms
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode, but leave alone the batch norms whose statistics are to be kept."""
+        """Set the mode, but keep frozen stages, and batch norms not to be trained, in eval mode."""
         super().train(mode)
-        for stage in self.layout.stages:
-            if stage in self.frozen:
-                for module in self._stage(stage):
-                    module.eval()
+        # running statistics change in train mode, whether or not the weights are trained
+        for stage in self.frozen:
+            for module in self._stage(stage):
+                module.eval()
         if not self.train_batch_norm:
+            # small batches of few images would spoil ImageNet's statistics
             for module in self.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
@@ -153,21 +159,22 @@ class ImageEncoder(nn.Module):
         return [self.trunk.get_submodule(module) for module in self.layout.stages[name]]
 
     def load_trunk(self, weights: str) -> None:
-        """Start from `default` (torchvision's ImageNet weights, downloaded once), `none`, or a state dict file.
+        """Load the trunk's weights; `weights` is `default`, `none` or the path of a state dict.
+
+        `default` are torchvision's ImageNet weights, which are downloaded once.
 
         Raises:
-            CaptionerError: they cannot be had, or the file does not hold exactly this trunk (its classifier aside).
+            CaptionerError: the weights cannot be downloaded or read, or they are not exactly those
+                of this trunk. Weights of a classifier are ignored.
         """
         if weights == "none":
             return
         state = (
             download_weights(self.name) if weights == "default" else read_state_dict(Path(weights))
         )
-        state = {
-            key: value
-            for key, value in state.items()
-            if not key.startswith(self.layout.classifier + ".")
-        }
+        # torchvision's files hold the classifier of ImageNet's 1,000 classes, which is not used
+        classifier = self.layout.classifier + "."
+        state = {key: value for key, value in state.items() if not key.startswith(classifier)}
         try:
             self.trunk.load_state_dict(state)
         except RuntimeError as error:
@@ -178,14 +185,15 @@ class ImageEncoder(nn.Module):
 
 
 def fold_batch_norms(encoder: ImageEncoder) -> ImageEncoder:
-    """Copy an encoder for inference, its batch norms multiplied into the convolutions before them.
+    """Copy an encoder for inference, with each batch norm folded into the convolution before it.
 
-    It sees the same, in three quarters of the time.
+    The copy computes the same features in three quarters of the time.
     """
     folded = deepcopy(encoder).eval()
     for parent in list(folded.trunk.modules()):
-        for (before, convolution), (after, norm) in pairwise(list(parent.named_children())):
+        for (name, convolution), (norm_name, norm) in pairwise(list(parent.named_children())):
+            # in eval mode y = a (w x) + b per channel: one convolution with weights a w, bias b
             if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                parent.add_module(before, fuse_conv_bn_eval(convolution, norm))
-                parent.add_module(after, nn.Identity())
+                parent.add_module(name, fuse_conv_bn_eval(convolution, norm))
+                parent.add_module(norm_name, nn.Identity())
     return folded.to(memory_format=torch.channels_last)

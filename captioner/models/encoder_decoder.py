@@ -1,9 +1,10 @@
-"""Encoder and decoder together: the model that is trained, saved and asked for captions."""
+"""CNN encoder and RNN decoder, trained jointly; and ensembles of such models."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,14 @@ from captioner.models.decoder import RecurrentDecoder
 from captioner.models.encoder import ImageEncoder
 from captioner.types import Batch, DecoderOutput, Memory, State, StepModel, select_state
 
+_CHUNK = 1024  # tokens whose (V,) logits are in memory at a time, in `log_probs`
+
 
 class EncoderDecoder(nn.Module):
-    """See, then say."""
+    """The captioning model of Vinyals et al. 2015 and Xu et al. 2015.
+
+    It is what training trains, a model folder stores, and a search steps through.
+    """
 
     def __init__(self, encoder: ImageEncoder, decoder: RecurrentDecoder) -> None:
         super().__init__()
@@ -23,12 +29,17 @@ class EncoderDecoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return self.decoder.output.weight.device
+
+    @property
+    def state_parts(self) -> int:
+        """The number of parts of the decoder state."""
+        return self.decoder.state_parts
 
     def encode(self, source: Tensor) -> Memory:
         """Encode images (B, 3, height, width) uint8, or cached features (B, P, C)."""
-        memory: Memory = self.encoder(source)
+        memory: Memory = self.encoder(source)  # summary (B, C), grid (B, P, C)
         return memory
 
     def init_state(self, source: Tensor) -> State:
@@ -36,82 +47,78 @@ class EncoderDecoder(nn.Module):
         return self.decoder.init_state(self.encode(source))
 
     def decode(self, batch: Batch, state: State) -> DecoderOutput:
-        """Run the decoder over every caption of a batch in one call (teacher forcing).
+        """Run the decoder over every caption of a batch (teacher forcing).
 
         Args:
             batch: its captions; `batch.source` is not read.
-            state: the initial state of its images, (B, ...), handed to all captions of each.
+            state: the initial state of its images, (B, ...), which each image's captions share.
 
         Returns:
-            One row for each of the M real target tokens, ordered as `batch.targets[batch.target_mask]`.
+            One row for each of the M real targets, ordered as `batch.targets[batch.target_mask]`.
         """
         state = select_state(state, batch.source_index)  # (N, ...)
-        output: DecoderOutput = self.decoder(batch.inputs, batch.target_mask, state)
+        # the inputs are the true tokens, not the model's predictions (teacher forcing)
+        output: DecoderOutput = self.decoder(batch.inputs, batch.target_mask, state)  # (M, D)
         return output
 
-    def step(self, words: Tensor, state: State) -> tuple[Tensor, State]:
-        """Log-probabilities (N, V) of the word after `words` (N,), and the new state: what a search needs."""
-        hidden, state = self.decoder.step(words, state)
-        return self._log_probs(hidden), state
+    def step(self, token_ids: Tensor, state: State) -> tuple[Tensor, State]:
+        """Return log-probabilities (N, V) of the token after `token_ids` (N,), and the state."""
+        features, state = self.decoder.step(token_ids, state)  # (N, D)
+        return self._log_probs(features), state
 
     def log_probs(self, batch: Batch, state: State) -> Tensor:
-        """Log-probabilities (M,) of the words of given captions, in the order of `batch.targets[batch.target_mask]`.
+        """Return the log-probability (M,) of every target token, ordered as in `decode`.
 
-        `state` is that before the first word of each image; `batch.source` is not looked at.
+        `state` is the initial state of the batch's images, (B, ...); `batch.source` is not read.
         """
         hidden = self.decode(batch, state).hidden  # (M, D)
-        words = batch.targets[batch.target_mask]
-        chunks = zip(torch.split(hidden, _CHUNK), torch.split(words, _CHUNK), strict=True)
-        return torch.cat(
-            [self._log_probs(part).gather(1, said.unsqueeze(1)).squeeze(1) for part, said in chunks]
-        )
+        targets = batch.targets[batch.target_mask].unsqueeze(1)  # (M, 1)
+        chunks = zip(torch.split(hidden, _CHUNK), torch.split(targets, _CHUNK), strict=True)
+        # log p(y_t | y_1 ... y_t-1, image): Vinyals et al. 2015, equation 2
+        picked = [self._log_probs(features).gather(1, target) for features, target in chunks]
+        return torch.cat(picked).squeeze(1)  # (M, 1) → (M,)
 
-    def _log_probs(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.decoder.output(hidden)
+    def _log_probs(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.decoder.output(features)  # (..., V)
+        # the softmax over V in float32, also under autocast
         return logits.float().log_softmax(dim=-1)
 
 
-_CHUNK = 1024  # words projected onto the vocabulary at a time, so that memory does not grow with the captions
-
-
 class Ensemble:
-    """Average models of one vocabulary, which may differ in everything else.
+    """Average the probabilities of models that share a vocabulary and may differ otherwise.
 
-    Its state is theirs, one after the other, so that a search handles it as any other.
+    Its state is the concatenation of the models' states, so a search handles it like any other.
     """
 
     def __init__(self, models: Sequence[StepModel]) -> None:
         self.models = list(models)
-        self._parts: list[int] = []  # how many parts of the state are each model's
+
+    @property
+    def state_parts(self) -> int:
+        """The number of parts of all models' states."""
+        return sum(model.state_parts for model in self.models)
 
     def init_state(self, source: Tensor) -> State:
-        """Look at images (B, 3, height, width) and give the states before the first word."""
-        states = [model.init_state(source) for model in self.models]
-        self._parts = [len(state) for state in states]
-        return tuple(part for state in states for part in state)
+        """Return the initial states of images (B, 3, height, width)."""
+        return tuple(part for model in self.models for part in model.init_state(source))
 
-    def step(self, words: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read one word (N,) and give the log-probabilities of the next, (N, V), with the new states."""
-        found = [
-            model.step(words, own)
-            for model, own in zip(self.models, self._split(state), strict=True)
-        ]
-        return _mean([log_probs for log_probs, _ in found]), tuple(
-            part for _, own in found for part in own
-        )
+    def step(self, token_ids: Tensor, state: State) -> tuple[Tensor, State]:
+        """Return log-probabilities (N, V) of the token after `token_ids` (N,), and the states."""
+        steps = [model.step(token_ids, own_state) for model, own_state in self._split(state)]
+        new_state = tuple(part for _, own_state in steps for part in own_state)
+        return _log_mean([log_probs for log_probs, _ in steps]), new_state  # (N, V)
 
     def log_probs(self, batch: Batch, state: State) -> Tensor:
-        """Read whole captions and give the log-probability of each of their M words, (M,)."""
-        states = self._split(state)
-        return _mean(
-            [model.log_probs(batch, own) for model, own in zip(self.models, states, strict=True)]
-        )
+        """Return the log-probability (M,) of every target token."""
+        return _log_mean([model.log_probs(batch, own) for model, own in self._split(state)])
 
-    def _split(self, state: State) -> list[State]:
-        ends = [sum(self._parts[: number + 1]) for number in range(len(self._parts))]
-        return [state[end - count : end] for end, count in zip(ends, self._parts, strict=True)]
+    def _split(self, state: State) -> list[tuple[StepModel, State]]:
+        # every model knows the number of its parts, so nothing about the split is stored
+        parts = iter(state)
+        return [(model, tuple(islice(parts, model.state_parts))) for model in self.models]
 
 
-def _mean(log_probs: list[Tensor]) -> Tensor:
-    """The logarithm of the mean probability."""
+def _log_mean(log_probs: list[Tensor]) -> Tensor:
+    """Return log(mean(p)) for log-probabilities log(p)."""
+    # log(1/K sum p_k) = logsumexp(log p_k) - log K, without underflow
     return torch.stack(log_probs).logsumexp(dim=0) - math.log(len(log_probs))

@@ -1,4 +1,4 @@
-"""A model on disk: config.json, model.safetensors, vocab.json, and nothing that runs code when loaded."""
+"""Model folders: config.json, model.safetensors and vocab.json. Loading one executes no code."""
 
 from __future__ import annotations
 
@@ -13,45 +13,47 @@ from typing import TYPE_CHECKING, Any
 from captioner.config.loading import parse, to_json
 from captioner.config.schema import ModelConfig
 from captioner.errors import CaptionerError
-from captioner.storage import CHECKSUMS, new_folder, verify
+from captioner.storage import CHECKSUMS, atomic_folder, verify_checksums
 from captioner.text.vocabulary import Vocabulary
 
-if TYPE_CHECKING:  # torch is imported where tensors are, so that a wrong folder is named at once
-    from torch import Tensor
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # without torch, errors about a wrong folder appear at once
     from torch import Tensor
 
 BUNDLED = Path(__file__).parents[1] / "pretrained"
+FORMAT_VERSION = 2
 _CONFIG, _WEIGHTS, _VOCABULARY = "config.json", "model.safetensors", "vocab.json"
+_RNN_WEIGHT_OF_VERSION_1 = re.compile(r"decoder\.rnn\.((?:weight|bias)_\w+_l0)")
 
 
 def resolve(folder: str | Path | None) -> Path:
-    """Find a model folder; `None` and `bundled` are the one that comes with the package.
+    """Return the path of a model folder; for `None` and `bundled`, that of the bundled model.
 
     Raises:
-        CaptionerError: there is no model there.
+        CaptionerError: it is not a model folder.
     """
     path = BUNDLED if folder is None or str(folder) == "bundled" else Path(folder)
-    if not os.path.isfile(
-        path / _CONFIG
-    ):  # of any text: `Path.is_file` throws on names that are too long
-        hint = "name the folder that holds it, for example runs/flickr8k/best"
-        if os.path.isfile(path):
-            hint = (
-                "it is a file, and pickles are never executed; train a captioner with encoder.weights set to a state "
-                "dict, saved as torch.save(model.state_dict(), file)"
-            )
-        if os.path.isfile(path / "best" / _CONFIG):
-            hint = f"did you mean {path / 'best'}?"
-        raise CaptionerError(f"{path} is not a model folder (it has no {_CONFIG}): {hint}")
+    # os.path.isfile returns False for a name that is too long; Path.is_file raises
+    if not os.path.isfile(path / _CONFIG):
+        raise CaptionerError(f"{path} is not a model folder (it has no {_CONFIG}): {_hint(path)}")
     return path
 
 
+def _hint(path: Path) -> str:
+    if os.path.isfile(path / "best" / _CONFIG):
+        return f"did you mean {path / 'best'}?"
+    if os.path.isfile(path):
+        return (
+            "it is a file, and pickles are never executed; train a captioner with encoder.weights "
+            "set to a state dict, saved as torch.save(model.state_dict(), file)"
+        )
+    return "name the folder that holds it, for example runs/flickr8k/best"
+
+
 def weights_digest(folder: str | Path | None) -> str:
-    """Tell a model from others by the SHA-256 of its weights, as it was noted when they were saved.
+    """Return the SHA-256 of a model's weights, as recorded when they were saved.
 
     Raises:
-        CaptionerError: there is no model there, or it has no checksums.
+        CaptionerError: it is not a model folder, or it has no checksums.
     """
     sums = resolve(folder) / CHECKSUMS
     try:
@@ -70,55 +72,53 @@ def write_model(
     state: Mapping[str, Tensor],
     half: bool = False,
 ) -> None:
-    """Write a model's files into an existing folder; `half` stores its weights in half precision."""
+    """Write a model's files into an existing folder; with `half`, floats as float16."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    about = {"format_version": FORMAT_VERSION, "vocabulary": vocabulary.digest, **to_json(config)}
-    (folder / _CONFIG).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    values = {"format_version": FORMAT_VERSION, "vocabulary": vocabulary.digest, **to_json(config)}
+    (folder / _CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     vocabulary.save(folder / _VOCABULARY)
-    tensors = {name: _stored(tensor, half=half) for name, tensor in state.items()}
+    tensors = {name: _prepare(tensor, half=half) for name, tensor in state.items()}
     try:
         save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
-    except SafetensorError as error:  # its name for what the disk says
+    except SafetensorError as error:  # how safetensors reports a full disk, for example
         raise OSError(str(error)) from error
 
 
-def write_config(folder: Path, config: ModelConfig) -> None:
-    """Change the settings of a model folder: its weights, its vocabulary and whatever else lies there are kept.
-
-    Raises:
-        CaptionerError: the folder cannot be written; it is then as it was.
-    """
-    folder = folder.resolve()  # where a link leads: the link itself stays
-    _, vocabulary, state = read_model(
-        folder
-    )  # checked, or new checksums would bless what has changed
-    with new_folder(folder) as place:
-        anew = {_CONFIG, _VOCABULARY, _WEIGHTS}
-        shutil.copytree(
-            folder,
-            place,
-            dirs_exist_ok=True,
-            ignore=lambda at, _: anew if Path(at) == folder else set(),
-        )
-        write_model(place, config=config, vocabulary=vocabulary, state=state)
-
-
-def _stored(tensor: Tensor, *, half: bool) -> Tensor:
+def _prepare(tensor: Tensor, *, half: bool) -> Tensor:
     import torch
 
-    wanted = torch.float16 if half and tensor.is_floating_point() else tensor.dtype
-    return (
-        tensor.detach().to("cpu", wanted).contiguous().clone()
-    )  # safetensors refuses tensors that share memory
+    dtype = torch.float16 if half and tensor.is_floating_point() else tensor.dtype
+    # a copy, because safetensors refuses tensors that share memory, such as tied embeddings
+    return tensor.detach().to("cpu", dtype).contiguous().clone()
+
+
+def write_config(folder: Path, config: ModelConfig) -> None:
+    """Replace the config of a model folder and keep all its other files.
+
+    Raises:
+        CaptionerError: the folder is not valid or cannot be written; it is then unchanged.
+    """
+    folder = folder.resolve()  # replaces the target of a symbolic link, not the link
+    # this checks the old checksums: new ones would hide that a file had changed
+    _, vocabulary, state = read_model(folder)
+    rewritten = {_CONFIG, _VOCABULARY, _WEIGHTS}
+    with atomic_folder(folder) as new:
+        shutil.copytree(
+            folder,
+            new,
+            dirs_exist_ok=True,
+            ignore=lambda parent, _: rewritten if Path(parent) == folder else set(),
+        )
+        write_model(new, config=config, vocabulary=vocabulary, state=state)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read a model's config as plain values, those that a folder of its kind would hold today.
+    """Read a model's config as plain values, converted from older format versions.
 
     Raises:
-        CaptionerError: it is broken, or of a version that this program cannot read.
+        CaptionerError: it is damaged, or of a version that this captioner cannot read.
     """
     try:
         values: dict[str, Any] = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
@@ -127,66 +127,74 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CaptionerError(
             f"{folder / _CONFIG} is not a captioner model config: {error!r}"
         ) from None
-    return migrate_config(values, version, source=folder)
+    return _migrate_config(values, version, folder=folder)
 
 
 def read_model(folder: Path) -> tuple[ModelConfig, Vocabulary, dict[str, Tensor]]:
     """Read a model's files, after checking that none has changed since it was saved.
 
     Raises:
-        CaptionerError: names the file that is missing, has changed or does not belong to the others.
+        CaptionerError: a file is missing, has changed or does not belong to the others.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    verify(folder)
+    verify_checksums(folder)
     values = read_config(folder)
     digest = values.pop("vocabulary", None)
     vocabulary = Vocabulary.load(folder / _VOCABULARY)
-    if digest != vocabulary.digest:
+    if digest != vocabulary.digest:  # token ids would stand for other words
         raise CaptionerError(
-            f"{folder / _VOCABULARY} ({len(vocabulary)} words, {vocabulary.digest[:12]}) is not the one this model "
-            f"was trained with ({str(digest)[:12]}): copy the whole folder again"
+            f"{folder / _VOCABULARY} ({len(vocabulary)} words, {vocabulary.digest[:12]}) is not "
+            f"the one this model was trained with ({str(digest)[:12]}): copy the whole folder again"
         )
     try:
-        state = migrate_weights(load_file(folder / _WEIGHTS))
+        state = _migrate_weights(load_file(folder / _WEIGHTS))
     except (OSError, SafetensorError) as error:
         raise CaptionerError(f"{folder / _WEIGHTS} cannot be read: {error}") from None
     return parse(ModelConfig, values, source=str(folder / _CONFIG)), vocabulary, state
 
 
-FORMAT_VERSION = 2
-_ONE_MODULE = re.compile(r"decoder\.rnn\.((?:weight|bias)_\w+_l0)")
+def _migrate_config(values: dict[str, Any], version: object, *, folder: Path) -> dict[str, Any]:
+    """Convert a config of format version 1 to version 2.
 
+    Version 2 changed three points:
 
-def migrate_config(values: dict[str, Any], version: object, *, source: object) -> dict[str, Any]:
-    """Give the config of a folder of any version.
+    * Each RNN layer became a module: `decoder.rnn.weight_ih_l0` of the state dict is now
+      `decoder.rnn.layers.0.weight_ih_l0`. `_migrate_weights` renames it.
+    * Layers after the first got residual connections. Weights of several layers that were trained
+      without them cannot be converted.
+    * `decoding.length_norm` was added. `decoding.length_alpha` then belonged to another length
+      normalisation, which is gone, so its value is dropped.
 
     Raises:
-        CaptionerError: it is of a version that this program does not know, or has no counterpart in the present one.
+        CaptionerError: the version is unknown, or the model cannot be converted.
     """
     if version == FORMAT_VERSION:
         return values
-    told = f"{source} has format version {version}, this captioner reads 1 to {FORMAT_VERSION}"
     if version != 1:
+        problem = (
+            f"{folder} has format version {version}, this captioner reads 1 to {FORMAT_VERSION}"
+        )
         newer = isinstance(version, int) and version > FORMAT_VERSION
         raise CaptionerError(
-            f"{told}: {'upgrade captioner' if newer else 'copy the whole folder again'}"
+            f"{problem}: {'upgrade captioner' if newer else 'copy the whole folder again'}"
         )
+    # nothing has checked the values yet: a section may be missing or no mapping
     decoder, decoding = values.get("decoder"), values.get("decoding")
     if isinstance(decoder, dict) and decoder.get("layers", 1) != 1:
         raise CaptionerError(
-            f"{told}, but not its decoder of several layers, which worked otherwise: train it anew"
+            f"{folder} has format version 1, whose decoders of several layers had no residual "
+            "connections, so they cannot be converted: train the model again"
         )
-    if (
-        isinstance(decoding, dict) and "length_norm" not in decoding
-    ):  # the rule it ranked by is no more
+    if isinstance(decoding, dict) and "length_norm" not in decoding:
         decoding.pop("length_alpha", None)
     return values
 
 
-def migrate_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give the weights their present names; those that have them already keep them."""
+def _migrate_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of version 1; names of version 2 stay as they are."""
     return {
-        _ONE_MODULE.sub(r"decoder.rnn.layers.0.\1", name): tensor for name, tensor in state.items()
+        _RNN_WEIGHT_OF_VERSION_1.sub(r"decoder.rnn.layers.0.\1", name): tensor
+        for name, tensor in state.items()
     }

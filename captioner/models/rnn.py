@@ -1,4 +1,4 @@
-"""Recurrent layers one above the other. Knows neither words nor images."""
+"""Stacked LSTM, GRU or tanh RNN layers with residual connections."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from torch import Tensor, nn
 
 from captioner.config.schema import CellName
 
-_CELLS: dict[CellName, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
+# they hold the weights of one layer and run whole sequences
+_LAYERS: dict[CellName, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
     "lstm": nn.LSTM,
     "gru": nn.GRU,
     "rnn": nn.RNN,
 }
 
-_STEPS: dict[CellName, Callable[..., Tensor | tuple[Tensor, Tensor]]] = {
+# they compute one step with the same weights
+_CELLS: dict[CellName, Callable[..., Tensor | tuple[Tensor, Tensor]]] = {
     "lstm": torch.lstm_cell,
     "gru": torch.gru_cell,
     "rnn": torch.rnn_tanh_cell,
 }
 
-PARTS: dict[CellName, int] = {"lstm": 2, "gru": 1, "rnn": 1}
-"""Of a state: the LSTM's are hidden and cell, the others have a hidden part alone."""
+STATE_PARTS: dict[CellName, int] = {"lstm": 2, "gru": 1, "rnn": 1}  # LSTM: hidden and cell state
 
 
 class ResidualRNN(nn.Module):
-    """Layers of one kind; each beyond the first adds its input to its output, so that depth costs no gradient.
+    """RNN layers; each layer after the first adds its input to its output.
 
-    The residual connections are those of Wu et al. 2016, "Google's neural machine translation system", section 3.1;
-    dropout lies before each layer beyond the first. (torch's own stacked networks have no residual connections.)
+    Wu et al. 2016, "Google's neural machine translation system", section 3.1. Dropout is applied
+    to the input of each layer after the first.
     """
 
     def __init__(
@@ -43,38 +44,40 @@ class ResidualRNN(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.parts, self._step = PARTS[cell], _STEPS[cell]
-        sizes = [input_size] + [hidden_size] * (layers - 1)
+        self.state_parts, self._cell = STATE_PARTS[cell], _CELLS[cell]
+        input_sizes = [input_size] + [hidden_size] * (layers - 1)
         self.layers = nn.ModuleList(
-            _CELLS[cell](size, hidden_size, batch_first=True) for size in sizes
+            _LAYERS[cell](size, hidden_size, batch_first=True) for size in input_sizes
         )
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, inputs: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Read (N, T, input size) from the state, `parts` times (N, L, H), on: (N, T, H) and the new state."""
-        ends = []
-        for number, layer in enumerate(self.layers):
-            below = self.dropout(inputs) if number else inputs
-            own = tuple(part[:, number] for part in state)  # (N, H)
-            read = self._one if inputs.shape[1] == 1 else self._all
-            outputs, end = read(cast(nn.RNNBase, layer), below, own)
-            inputs = inputs + outputs if number else outputs
-            ends.append(end)
-        return inputs, tuple(torch.stack(part, dim=1) for part in zip(*ends, strict=True))
+        """Return the top layer's outputs (N, T, H), and the new state; its parts are (N, L, H)."""
+        run = self._run_cell if inputs.shape[1] == 1 else self._run_sequence
+        last_states = []
+        for index, layer in enumerate(self.layers):
+            layer_state = tuple(part[:, index] for part in state)  # each (N, H)
+            layer_inputs = self.dropout(inputs) if index > 0 else inputs
+            outputs, last_state = run(cast(nn.RNNBase, layer), layer_inputs, layer_state)
+            inputs = inputs + outputs if index > 0 else outputs  # residual connection
+            last_states.append(last_state)
+        # from one tuple for each layer to one tensor (N, L, H) for each part
+        return inputs, tuple(torch.stack(part, dim=1) for part in zip(*last_states, strict=True))
 
-    def _all(
+    def _run_sequence(
         self, layer: nn.RNNBase, inputs: Tensor, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        own = tuple(part.unsqueeze(0).contiguous() for part in state)  # torch's: (1, N, H)
-        outputs, end = layer(inputs, own if self.parts == 2 else own[0])
-        return outputs, tuple(part.squeeze(0) for part in (end if self.parts == 2 else (end,)))
+        first = tuple(part.unsqueeze(0).contiguous() for part in state)  # PyTorch's: (1, N, H)
+        # an LSTM takes and returns the tuple (h, c), the others the tensor h
+        outputs, last = layer(inputs, first if self.state_parts == 2 else first[0])  # (N, T, H)
+        parts = last if self.state_parts == 2 else (last,)  # each (1, N, H)
+        return outputs, tuple(part.squeeze(0) for part in parts)
 
-    def _one(
+    def _run_cell(
         self, layer: nn.RNNBase, inputs: Tensor, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Take one step, which by a whole layer costs two to three times as much in training: it sets up a sequence."""
-        end = self._step(
-            inputs.squeeze(1), state if self.parts == 2 else state[0], *layer.all_weights[0]
-        )
-        parts = end if isinstance(end, tuple) else (end,)
+        # one step: calling the whole layer takes two to three times as long, in training
+        previous = state if self.state_parts == 2 else state[0]
+        new = self._cell(inputs.squeeze(1), previous, *layer.all_weights[0])  # of its one layer
+        parts = new if isinstance(new, tuple) else (new,)  # each (N, H)
         return parts[0].unsqueeze(1), parts

@@ -1,1 +1,1 @@
-"""A page to look at captions with: one HTML file that asks for nothing from anywhere."""
+"""HTML reports: one file with images, captions and scores that loads nothing from the network."""

@@ -1,4 +1,4 @@
-"""Turn captions, and what they scored, into a page to look at."""
+"""Reports of the command line: captions of images, with or without references and scores."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from captioner.config.schema import DecodingConfig, ModelConfig
 from captioner.console import track
 from captioner.data.datasets import Example
 from captioner.errors import UsageError
-from captioner.metrics.scorer import NAMES, Scores
-from captioner.metrics.signature import own_version
-from captioner.report.page import Entry, Figure, write_report
-from captioner.storage import check_new_file
+from captioner.metrics.scorer import METRIC_LABELS, Scores
+from captioner.metrics.signature import captioner_version
+from captioner.report.page import ReportEntry, ReportScore, write_report
+from captioner.storage import check_writable
 
-OF_IMAGES = ("CIDEr", "METEOR", "ROUGE_L", "Bleu_4")
-"""Metrics shown of each image; the page opens with the first."""
+IMAGE_METRICS = ("CIDEr", "METEOR", "ROUGE_L", "Bleu_4")
+"""The metrics that the report shows for each image. It opens sorted by the first."""
 
 
 def check_report(path: Path) -> None:
-    """Refuse a page that could not be written, before any captioning is done.
+    """Raise an error if a report cannot be written to `path`, before any image is captioned.
 
     Raises:
-        UsageError: its name does not end in .html, or its folder is not there.
+        UsageError: the file cannot be written, or its name does not end in .html.
     """
     if path.suffix not in (".html", ".htm"):
-        raise UsageError(f"{path}: a report is a page; name it .html")
-    check_new_file(path)
+        raise UsageError(f"{path}: a report is an HTML page: end its name in .html")
+    check_writable(path)
 
 
 def report_captions(
@@ -37,18 +37,21 @@ def report_captions(
     *,
     models: Sequence[Path],
     config: ModelConfig,
-    asked: DecodingConfig,
+    decoding: DecodingConfig,
 ) -> None:
-    """Write the page of images that nobody has described."""
+    """Write a report of images without references.
+
+    Raises:
+        CaptionerError: the file cannot be written.
+    """
     cropped = config.encoder.transform == "crop"
     entries = [
-        Entry(str(file), file, caption, cropped=cropped)
+        ReportEntry(str(file), file, caption, cropped=cropped)
         for file, caption in captioned.items()
         if not caption.abstained
     ]
-    write_report(
-        path, _tracked(entries), title=f"{len(entries):,} captions", about=_about(models, asked)
-    )
+    about = _describe(models, decoding)
+    write_report(path, _tracked(entries), title=f"{len(entries):,} captions", about=about)
 
 
 def report_evaluation(
@@ -60,48 +63,65 @@ def report_evaluation(
     annotations: Path,
     models: Sequence[Path],
     config: ModelConfig,
-    asked: DecodingConfig,
+    decoding: DecodingConfig,
 ) -> None:
-    """Write the page of images with their references and scores."""
+    """Write a report of the scored images, with their references and scores.
 
-    def entry(example: Example) -> Entry:
-        alone = {NAMES[metric]: scores.per_image[metric][example.image_id] for metric in OF_IMAGES}
-        caption = captioned[example.image_id]
-        cropped = config.encoder.transform == "crop"
-        return Entry(example.path.name, example.path, caption, example.captions, alone, cropped)
-
-    figures = [
-        Figure(NAMES[metric], 100 * score, *(100 * end for end in scores.intervals[metric]))
-        for metric, score in scores.figures.items()
+    Raises:
+        CaptionerError: the file cannot be written.
+    """
+    scored = set(scores.images)
+    entries = [
+        ReportEntry(
+            example.path.name,
+            example.path,
+            captioned[example.image_id],
+            references=example.captions,
+            scores={
+                METRIC_LABELS[metric]: scores.per_image[metric][example.image_id]
+                for metric in IMAGE_METRICS
+            },
+            cropped=config.encoder.transform == "crop",
+        )
+        for example in examples
+        if example.image_id in scored
     ]
-    people, scored = scores.people.shown, set(scores.images)
+    figures = [
+        ReportScore(
+            METRIC_LABELS[name], 100 * score, *(100 * end for end in scores.intervals[name])
+        )
+        for name, score in scores.metrics.items()
+    ]
+    references = scores.reference_diversity.formatted
     write_report(
         path,
-        _tracked([entry(example) for example in examples if example.image_id in scored]),
+        _tracked(entries),
         title=f"{annotations.name}, {len(scores.images):,} images",
-        about={**_about(models, asked), "signature": scores.signature},
+        about={**_describe(models, decoding), "signature": scores.signature},
         figures=figures,
         facts={
-            name: f"{text} (people {people[name]})" for name, text in scores.diversity.shown.items()
+            name: f"{value} (references {references[name]})"
+            for name, value in scores.diversity.formatted.items()
         },
     )
 
 
-def _tracked(entries: Sequence[Entry]) -> Iterator[Entry]:
+def _tracked(entries: Sequence[ReportEntry]) -> Iterator[ReportEntry]:
     return track(entries, total=len(entries), doing="writing the report", unit="images")
 
 
-def _about(models: Sequence[Path], asked: DecodingConfig) -> dict[str, str]:
-    """Say what captioned, and how: the kind of search, and every setting that is not the usual one."""
-    usual = to_json(DecodingConfig())
-    unusual = {
+def _describe(models: Sequence[Path], decoding: DecodingConfig) -> dict[str, str]:
+    """Return the model, the version, and the decoding settings that differ from the defaults."""
+    defaults = to_json(DecodingConfig())
+    changed = {
         name: value
-        for name, value in to_json(asked).items()
-        if value != usual[name] and name != "method"
+        for name, value in to_json(decoding).items()
+        if value != defaults[name] and name != "method"
     }
-    first = "sampling" if asked.method == "sample" else f"beam {unusual.pop('beam', asked.beam)}"
+    sampled = decoding.method == "sample"
+    method = "sampling" if sampled else f"beam {changed.pop('beam', decoding.beam)}"
     return {
         "model": ", ".join(map(str, models)) or "bundled",
-        "decoding": ", ".join([first, *(f"{name} {value}" for name, value in unusual.items())]),
-        "captioner": own_version(),
+        "decoding": ", ".join([method, *(f"{name} {value}" for name, value in changed.items())]),
+        "captioner": captioner_version(),
     }

@@ -1,11 +1,11 @@
 "use strict";
 
-// One image: its photo, its caption word by word, its scores, what people said.
+// One image: its photo, its caption word by word, its references, other captions and scores.
 
 const WARM = [255, 122, 0];
 const COOL = [0, 130, 255];
 
-/** Everything on the page is made here: strings become text, never markup. */
+/** Create an element. All elements of the page are made here: strings become text, never markup. */
 function element(tag, properties = {}, ...children) {
   const node = Object.assign(document.createElement(tag), properties);
   node.append(...children);
@@ -28,49 +28,54 @@ function photo(entry) {
     const problem = `This image could not be read: ${entry.problem}`;
     return element("div", { className: "photo problem" }, element("p", {}, problem), readout);
   }
-  const image = element("img", { alt: `Photo ${entry.name}`, src: `data:image/webp;base64,${entry.photo}` });
+  const src = `data:image/webp;base64,${entry.photo}`;
+  const image = element("img", { alt: `Photo ${entry.name}`, src });
   const frame = element("div", { className: "frame" }, image, element("canvas", { hidden: true }));
   const ratio = entry.width / entry.height;
   frame.style.aspectRatio = ratio;
-  frame.style.width = `${Math.min(1, ratio / (4 / 3)) * 100}%`; // as large as its 4:3 place lets it be
+  frame.style.width = `${Math.min(1, ratio / (4 / 3)) * 100}%`; // fill the 4:3 box in one direction
   return element("div", { className: "photo" }, frame, readout);
 }
 
 function caption(entry, query) {
   const line = element("p", { className: "caption" });
-  for (const [text, sure, columns, heat] of entry.words) {
-    const word = element("span", { className: heat ? "word hot" : "word" }, marked(text, query));
-    word.style.setProperty("--sure", sure ?? 0);
+  for (const [text, confidence, columns, map] of entry.words) {
+    const word = element("span", { className: map ? "word mapped" : "word" }, marked(text, query));
+    word.style.setProperty("--confidence", confidence ?? 0);
     word.role = "button";
-    word.ariaLabel = sure === null ? text : `${text}, ${percent(sure)}`;
-    const show = () => pointAt(word, text, sure, columns, heat);
+    word.ariaLabel = confidence === null ? text : `${text}, ${percent(confidence)}`;
+    const show = () => showDetails(word, text, confidence, columns, map);
     for (const event of ["pointerenter", "focus", "click"]) word.addEventListener(event, show);
-    for (const event of ["pointerleave", "blur"]) word.addEventListener(event, () => pointAway(word));
+    for (const event of ["pointerleave", "blur"]) {
+      word.addEventListener(event, () => hideDetails(word));
+    }
     line.append(word, " ");
   }
   if (!entry.words.length) line.append(element("em", {}, "(no words)"));
-  rove(line);
+  addArrowKeys(line);
   return line;
 }
 
-/** Show how sure the model was of the word, and on the photo what the word hangs on. */
-function pointAt(word, text, sure, columns, heat) {
-  const place = word.closest(".card").querySelector(".photo");
-  const readout = place.querySelector(".readout");
-  readout.textContent = sure === null ? text : `${text}  ${percent(sure)}`;
-  readout.hidden = sure === null && !heat;
-  const canvas = place.querySelector("canvas");
-  if (heat && canvas) paint(canvas, columns, heat);
-  if (canvas) canvas.hidden = !heat;
+/** Show the confidence of the word, and its heat map over the photo. */
+function showDetails(word, text, confidence, columns, map) {
+  const box = word.closest(".card").querySelector(".photo");
+  const readout = box.querySelector(".readout");
+  readout.textContent = confidence === null ? text : `${text}  ${percent(confidence)}`;
+  readout.hidden = confidence === null && !map;
+  const canvas = box.querySelector("canvas");
+  if (map && canvas) paint(canvas, columns, map);
+  if (canvas) canvas.hidden = !map;
 }
 
-function pointAway(word) {
-  for (const shown of word.closest(".card").querySelectorAll("canvas, .readout")) shown.hidden = true;
+function hideDetails(word) {
+  for (const shown of word.closest(".card").querySelectorAll("canvas, .readout")) {
+    shown.hidden = true;
+  }
 }
 
-/** A pixel for each part of the photo; the browser smooths between them. */
-function paint(canvas, columns, heat) {
-  const cells = Int8Array.from(atob(heat), (byte) => byte.charCodeAt(0));
+/** Paint a heat map, one pixel for each cell; the browser interpolates between them. */
+function paint(canvas, columns, map) {
+  const cells = Int8Array.from(atob(map), (byte) => byte.charCodeAt(0));
   canvas.width = columns;
   canvas.height = cells.length / columns;
   const context = canvas.getContext("2d");
@@ -93,36 +98,38 @@ function scores(entry, measure) {
 function references(entry, query) {
   if (!entry.references.length) return [];
   const items = entry.references.map((text) => element("li", {}, marked(text, query)));
-  return [element("div", {}, element("h3", {}, "People say"), element("ul", {}, ...items))];
+  return [element("div", {}, element("h3", {}, "References"), element("ul", {}, ...items))];
 }
 
 function otherCaptions(entry, query) {
   if (!entry.others.length) return [];
-  const items = entry.others.map(([text, logProb]) =>
-    element("li", {}, marked(text, query), " ", element("small", {}, decimal(logProb))));
-  const many = entry.others.length === 1 ? "1 other caption" : `${entry.others.length} other captions`;
-  return [element("details", {}, element("summary", {}, many), element("ol", {}, ...items))];
+  const items = entry.others.map(([text, logProb]) => element("li", {}, marked(text, query), " ",
+    element("small", { title: "log-probability" }, decimal(logProb))));
+  const count = entry.others.length;
+  const summary = count === 1 ? "1 other caption" : `${count} other captions`;
+  return [element("details", {}, element("summary", {}, summary), element("ol", {}, ...items))];
 }
 
-/** The text with the words marked that are looked for. */
+/** The text, with the words that match the search highlighted. */
 function marked(text, query) {
   const parts = document.createDocumentFragment();
   for (const part of text.split(WORDS)) {
-    const found = query.some((start) => part.toLowerCase().startsWith(start));
-    parts.append(found ? element("mark", {}, part) : part);
+    const matches = query.some((start) => part.toLowerCase().startsWith(start));
+    parts.append(matches ? element("mark", {}, part) : part);
   }
   return parts;
 }
 
-const decimal = (value) => value?.toFixed(1) ?? "–"; // null: no finite number
+const decimal = (value) => value?.toFixed(1) ?? "–"; // null: not a finite number
 const percent = (share) => (share > 0 && share < 0.01 ? "< 1 %" : `${Math.round(100 * share)} %`);
 
-/** Make a row one stop of the Tab key; the arrow keys move within it. */
-function rove(row) {
+/** Make a row one stop of the Tab key; the arrow keys move within the row. */
+function addArrowKeys(row) {
   const stops = [...row.children];
   stops.forEach((stop, index) => { stop.tabIndex = index ? -1 : 0; });
   row.addEventListener("keydown", (event) => {
-    const next = stops[stops.indexOf(event.target) + { ArrowRight: 1, ArrowLeft: -1 }[event.key]];
+    const offset = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const next = stops[stops.indexOf(event.target) + offset];
     if (!next) return;
     event.preventDefault();
     event.target.tabIndex = -1;

@@ -1,4 +1,5 @@
-// What is shown, in which order: the form is the state, and every change of it comes through `update`.
+// The search, the filter and the order of the images. The form holds the state of the page; `update`
+// shows the images again after each change.
 
 const WORDS = /([\p{L}\p{N}'’-]+)/u;
 const PAGE = 24;
@@ -14,37 +15,40 @@ const form = document.forms.choices;
 let showHistogram;
 let queue = [];
 
-const PLACES = {
-  caption: ({ said }) => said,
-  references: ({ known }) => known,
-  either: ({ said, known }) => said || known,
-  missed: ({ said, known }) => known && !said,
-  invented: ({ said, known }) => said && !known,
-  name: ({ named }) => named,
+/** What each choice of where to search requires of the matches in the parts of an entry. */
+const CONDITIONS = {
+  caption: ({ caption }) => caption,
+  references: ({ references }) => references,
+  either: ({ caption, references }) => caption || references,
+  missed: ({ caption, references }) => references && !caption,
+  invented: ({ caption, references }) => caption && !references,
+  name: ({ name }) => name,
 };
 
-/** Whether every word that is looked for begins a word there. */
-function holds(entry, query, where) {
+/** Whether each word of the query is the beginning of a word in the chosen parts of the entry. */
+function matches(entry, query, where) {
   if (!query.length) return true;
   entry.parts ??= {
-    said: wordsOf(entry.words.map(([text]) => text).join(" ")),
-    known: entry.references.flatMap(wordsOf),
-    named: wordsOf(entry.name),
+    caption: wordsOf(entry.words.map(([text]) => text).join(" ")),
+    references: entry.references.flatMap(wordsOf),
+    name: wordsOf(entry.name),
   };
-  const found = {};
+  const matched = {};
   for (const [part, words] of Object.entries(entry.parts)) {
-    found[part] = query.every((start) => words.some((word) => word.startsWith(start)));
+    matched[part] = query.every((start) => words.some((word) => word.startsWith(start)));
   }
-  return PLACES[where](found);
+  return CONDITIONS[where](matched);
 }
 
-/** The values of those that have one. */
-function valuesOf(some, measure) {
-  return some.map((entry) => entry.measures[measure] ?? NaN).filter((value) => !Number.isNaN(value));
+/** The values of one measure, without the entries that have none. */
+function valuesOf(selected, measure) {
+  return selected.map((entry) => entry.measures[measure] ?? NaN)
+    .filter((value) => !Number.isNaN(value));
 }
 
 function compare(order, measure) {
-  const value = (entry) => entry.measures[measure] ?? (order === "best" ? -Infinity : Infinity); // none: last
+  const last = order === "best" ? -Infinity : Infinity; // for entries without a value
+  const value = (entry) => entry.measures[measure] ?? last;
   return {
     best: (a, b) => value(b) - value(a) || 0,
     worst: (a, b) => value(a) - value(b) || 0,
@@ -54,13 +58,16 @@ function compare(order, measure) {
 }
 
 function update() {
-  const { query: text, where, low: from, high: below, order, measure } = Object.fromEntries(new FormData(form));
-  const query = wordsOf(text);
-  const [low, high] = [from === "" ? -Infinity : Number(from), below === "" ? Infinity : Number(below)];
-  const all = low === -Infinity && high === Infinity;
-  const found = entries.filter((entry) => holds(entry, query, where));
-  showHistogram(valuesOf(found, measure), low, high);
-  queue = found.filter((entry) => all || valuesOf([entry], measure).some((value) => value >= low && value < high));
+  const choices = Object.fromEntries(new FormData(form));
+  const { where, order, measure } = choices;
+  const query = wordsOf(choices.query);
+  const low = choices.low === "" ? -Infinity : Number(choices.low);
+  const high = choices.high === "" ? Infinity : Number(choices.high);
+  const unlimited = low === -Infinity && high === Infinity;
+  const inRange = (value) => value >= low && value < high;
+  const matching = entries.filter((entry) => matches(entry, query, where));
+  showHistogram(valuesOf(matching, measure), low, high);
+  queue = matching.filter((entry) => unlimited || valuesOf([entry], measure).some(inRange));
   queue.sort(compare(order, measure));
   get("count").textContent = queue.length === entries.length
     ? images(entries.length) : `${queue.length.toLocaleString("en")} of ${images(entries.length)}`;
@@ -69,12 +76,12 @@ function update() {
   showMore();
 }
 
-/** Add the next cards when the end of the list comes near: what is not shown costs nothing. */
+/** Add the next cards when the end of the list is near. */
 function showMore() {
   const [query, measure] = [wordsOf(form.elements.query.value), form.elements.measure.value];
   get("cards").append(...queue.splice(0, PAGE).map((entry) => card(entry, query, measure)));
   get("more").hidden = !queue.length;
-  nearEnd.unobserve(get("more")); // observed anew, it reports at once whether that was enough
+  nearEnd.unobserve(get("more")); // observing again reports at once whether the end is still near
   nearEnd.observe(get("more"));
 }
 
@@ -105,24 +112,32 @@ function describe() {
   }
   drawFigures(report.figures);
   if (!entries.some((entry) => entry.references.length)) {
-    for (const place of ["references", "either", "missed", "invented"]) {
-      form.elements.where.querySelector(`[value=${place}]`).remove();
+    for (const where of ["references", "either", "missed", "invented"]) {
+      form.elements.where.querySelector(`[value=${where}]`).remove();
     }
   }
   const words = entries.flatMap((entry) => entry.words);
-  get("shade").hidden = words.every(([, sure]) => sure === null);
-  for (const way of ["occlusion", "attention"]) get(way).hidden = !entries.some((entry) => entry.explanation === way);
-  document.querySelectorAll("#legend .word").forEach((sample, index) => sample.style.setProperty("--sure", index / 4));
+  get("shade").hidden = words.every(([, confidence]) => confidence === null);
+  for (const method of ["occlusion", "attention"]) {
+    get(method).hidden = !entries.some((entry) => entry.explanation === method);
+  }
+  document.querySelectorAll("#legend .word").forEach((sample, index) => {
+    sample.style.setProperty("--confidence", index / 4);
+  });
   for (const measure of new Set(entries.flatMap((entry) => Object.keys(entry.measures)))) {
     form.elements.measure.add(new Option(measure));
   }
 }
 
-const nearEnd = new IntersectionObserver(([seen]) => { if (seen.isIntersecting && queue.length) showMore(); },
-  { rootMargin: "800px" });
+const nearEnd = new IntersectionObserver(([button]) => {
+  if (button.isIntersecting && queue.length) showMore();
+}, { rootMargin: "800px" });
 get("more").addEventListener("click", showMore);
 form.addEventListener("submit", (event) => event.preventDefault());
-form.addEventListener("input", (event) => (event.target.name === "measure" ? changeMeasure() : update()));
+form.addEventListener("input", (event) => {
+  if (event.target.name === "measure") changeMeasure();
+  else update();
+});
 get("all").addEventListener("click", () => {
   form.elements.query.value = "";
   chooseRange("", "");

@@ -1,7 +1,7 @@
-"""Captions with their photographs → one HTML file, to be looked at in a browser, mailed or kept.
+"""Writes captions with their images to one HTML file, which you can open in a browser or mail.
 
-What comes from outside (captions, file names, titles) stands in JSON blocks only, and the script shows it as text. The
-page's Content-Security-Policy forbids the browser every request, and every script but the page's own.
+Text from outside (captions, file names, titles) is in JSON blocks only, and the script shows it as
+text. The Content-Security-Policy of the page blocks every request and every other script.
 """
 
 from __future__ import annotations
@@ -19,57 +19,39 @@ from pathlib import Path
 
 from PIL import ImageOps
 
-from captioner.captions import Caption, Heat, Word
+from captioner.captions import Caption, HeatMap, Word
 from captioner.data.images import map_ahead, read_image
 from captioner.errors import ImageError
-from captioner.storage import new_file
+from captioner.storage import atomic_file
 
-FAINT = 0.25
-"""A caption none of whose words loses more log-probability than this does not glow to the full."""
+THUMBNAIL_SIDE, QUALITY = 320, 40
+"""The longer side of a thumbnail in pixels, and its WebP quality."""
 
-Glow = tuple[()] | tuple[int, str]
-"""Columns, and a signed byte for each part, row by row, in base64: 127 in full; nothing for a word without heat."""
+THREADS = 4
+"""The threads that make thumbnails; Pillow releases the global interpreter lock."""
 
+MIN_SCALE = 0.25
+"""The least change of a log-probability that an occlusion map draws at full strength."""
 
-def glows(caption: Caption) -> list[Glow]:
-    """Give each word's glow, in proportion to the most there is.
-
-    That is the most of all words, so that what they lose can be compared; but a word's own where attention looked,
-    which sums to 1 for every word, and is small everywhere where it looks around.
-    """
-    most = [
-        max((abs(part) for row in word.heat or () for part in row), default=0.0)
-        for word in caption.words
-    ]
-    if caption.explanation != "attention":
-        most = [max([FAINT, *most])] * len(most)
-    return [_glow(word.heat, own) for word, own in zip(caption.words, most, strict=True)]
-
-
-def _glow(heat: Heat | None, most: float) -> Glow:
-    if not heat:
-        return ()
-    cells = [round(127 * part / most) for row in heat for part in row]
-    return len(heat[0]), base64.b64encode(bytes(cell & 0xFF for cell in cells)).decode()
+EncodedMap = tuple[()] | tuple[int, str]
+"""The columns of a heat map, and its cells row by row, as signed bytes in base64; () for no map."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One image with its captions. Of the path, only what `name` repeats of it is found in the page."""
+class ReportEntry:
+    """An image with its captions. The page shows `name`, and no other part of the path."""
 
     name: str
-    path: Path  # where the image is, for the thumbnail
+    path: Path
     caption: Caption
     references: Sequence[str] = ()
-    scores: Mapping[str, float] = field(
-        default_factory=dict
-    )  # of this image, as metrics give them: shown times 100
-    cropped: bool = False  # show its middle alone, as a model with the transform `crop` sees it
+    scores: Mapping[str, float] = field(default_factory=dict)  # of this image, as fractions
+    cropped: bool = False  # show the center square only, as the transform `crop` does
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A score of the whole set, as shown (times 100), with the ends of its 95 % interval where they are known."""
+class ReportScore:
+    """A score of the whole set times 100, and its 95 % interval if that is known."""
 
     name: str
     value: float
@@ -77,84 +59,84 @@ class Figure:
     high: float | None = None
 
 
-LONGEST, QUALITY = 320, 40
-"""A thumbnail's longer side in pixels, and its WebP quality."""
-
-THREADS = 4
-"""Thumbnails are made by so many threads: Pillow lets go of the interpreter's lock."""
-
-
 def write_report(
     path: Path,
-    entries: Iterable[Entry],
+    entries: Iterable[ReportEntry],
     *,
     title: str,
     about: Mapping[str, str],
-    figures: Sequence[Figure] = (),
+    figures: Sequence[ReportScore] = (),
     facts: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the page, whole or not at all. Entries are taken as they come, and written as they are taken.
+    """Write the page. The entries are written one by one, as the iterable yields them.
 
-    `about` says what was done (model, data, decoding, signature), `facts` what else was counted; both are text. The
-    page opens with the first of the scores, the best images first; without scores, with the confidence. An image that
-    cannot be read costs its thumbnail only: a grey box says why.
+    If an image cannot be read, a box with the reason takes the place of its thumbnail.
+
+    Args:
+        path: the HTML file.
+        entries: the images. The page opens sorted by the first of their scores, the best first;
+            without scores, by confidence.
+        title: the heading.
+        about: how the captions were made, for example the model and the decoding settings.
+        figures: the scores of the whole set.
+        facts: further figures of the whole set.
 
     Raises:
-        CaptionerError: the file cannot be written; nothing is left behind, and what was there before is kept.
+        CaptionerError: the file cannot be written; an existing file is kept.
     """
-    shown = [
-        [figure.name, *map(_number, (figure.value, figure.low, figure.high))] for figure in figures
+    scores = [
+        [score.name, *map(_rounded, (score.value, score.low, score.high))] for score in figures
     ]
-    report = {"title": title, "about": dict(about), "figures": shown, "facts": dict(facts or {})}
-    head, tail = _frame()
-    with new_file(path) as file:
-        file.write(head.replace("{{ report }}", _json(report)))
-        for number, line in enumerate(map_ahead(_line, entries, threads=THREADS)):
+    report = {"title": title, "about": dict(about), "figures": scores, "facts": dict(facts or {})}
+    head, tail = _page_template()
+    with atomic_file(path) as file:
+        file.write(head.replace("{{ report }}", _to_json(report)))
+        for number, line in enumerate(map_ahead(_entry_json, entries, threads=THREADS)):
             file.write(f",\n{line}" if number else line)
         file.write(tail)
 
 
-def style(package: str, name: str) -> str:
-    """Give the style sheet of a page: what all pages share, light and dark, and its own."""
-    sheets = files(__package__) / "base.css", files(package) / name
-    return "\n".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
+def read_stylesheet(package: str, name: str) -> str:
+    """Return the style sheet that all pages share, followed by that of one page."""
+    paths = files(__package__) / "base.css", files(package) / name
+    return "\n".join(path.read_text(encoding="utf-8") for path in paths)
 
 
-def _frame() -> tuple[str, str]:
-    """Give the page before its entries and after them."""
-    part = files(__package__)
+def _page_template() -> tuple[str, str]:
+    """Return the page before and after the entries."""
+    folder = files(__package__)
     script = "\n".join(
-        (part / name).read_text(encoding="utf-8") for name in ("card.js", "charts.js", "page.js")
+        (folder / name).read_text(encoding="utf-8") for name in ("card.js", "charts.js", "page.js")
     )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = (part / "page.html").read_text(encoding="utf-8")
-    page = page.replace("{{ style }}", style(__package__, "page.css"))
+    page = (folder / "page.html").read_text(encoding="utf-8")
+    page = page.replace("{{ style }}", read_stylesheet(__package__, "page.css"))
     page = page.replace("{{ script }}", script).replace("{{ digest }}", digest)
     head, tail = page.split("{{ entries }}")
     return head, tail
 
 
-def _line(entry: Entry) -> str:
-    measures = {name: _number(100 * score, 2) for name, score in entry.scores.items()}
+def _entry_json(entry: ReportEntry) -> str:
+    """Return the JSON object of an entry, on one line."""
     caption = entry.caption
+    measures = {name: _rounded(100 * score, 2) for name, score in entry.scores.items()}
     if caption.confidence is not None:
-        measures["confidence"] = _number(100 * caption.confidence, 2)
-    measures["log-probability"] = _number(caption.log_prob)
-    return _json(
+        measures["confidence"] = _rounded(100 * caption.confidence, 2)
+    measures["log-probability"] = _rounded(caption.log_prob)
+    # The checksum of the name orders the images at random, but in the same order in every report.
+    return _to_json(
         {
             "name": entry.name,
-            "lot": zlib.crc32(
-                entry.name.encode(errors="surrogatepass")
-            ),  # its place in the random order of any report
+            "lot": zlib.crc32(entry.name.encode(errors="surrogatepass")),
             **_thumbnail(entry.path, cropped=entry.cropped),
             "explanation": caption.explanation,
             "words": [
-                [word.text, _number(_shade(word)), *glow]
-                for word, glow in zip(caption.words, glows(caption), strict=True)
+                [word.text, _rounded(_word_confidence(word)), *encoded]
+                for word, encoded in zip(caption.words, _encode_maps(caption), strict=True)
             ],
             "measures": measures,
             "others": [
-                [other.text, _number(other.log_prob)]
+                [other.text, _rounded(other.log_prob)]
                 for other in caption.others
                 if not other.abstained
             ],
@@ -163,37 +145,57 @@ def _line(entry: Entry) -> str:
     )
 
 
-def _shade(word: Word) -> float:
-    """Its confidence; of a model that was never calibrated, its probability."""
+def _word_confidence(word: Word) -> float:
+    """Return the confidence of a word, or its probability if the model is not calibrated."""
     return math.exp(word.log_prob) if word.confidence is None else word.confidence
 
 
 def _thumbnail(path: Path, *, cropped: bool) -> dict[str, str | int]:
-    """Give the photo in small, in its own shape; or why it cannot be read."""
+    """Return the thumbnail with its size, or the reason why the image cannot be read."""
     try:
-        picture = read_image(path, at_least=LONGEST)
+        image = read_image(path, min_side=THUMBNAIL_SIDE)
     except ImageError as error:
         return {"problem": error.reason}
     if cropped:
-        picture = ImageOps.fit(
-            picture, (min(picture.size),) * 2, bleed=1 / 16
-        )  # 7/8 of the short side
-    picture.thumbnail((LONGEST, LONGEST))
+        shorter = min(image.size)
+        image = ImageOps.fit(image, (shorter, shorter), bleed=1 / 16)  # 7/8 of the shorter side
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     file = io.BytesIO()
-    picture.save(file, "WEBP", quality=QUALITY, method=2)
+    image.save(file, "WEBP", quality=QUALITY, method=2)
     return {
         "photo": base64.b64encode(file.getvalue()).decode(),
-        "width": picture.width,
-        "height": picture.height,
+        "width": image.width,
+        "height": image.height,
     }
 
 
-def _number(value: float | None, digits: int = 3) -> float | None:
-    return (
-        round(value, digits) if value is not None and math.isfinite(value) else None
-    )  # JSON knows no NaN
+def _encode_maps(caption: Caption) -> list[EncodedMap]:
+    """Return the heat map of each word, scaled so that the largest cell is 127.
+
+    Occlusion maps have one scale for all words, so that you can compare the words. Attention maps
+    have a scale for each word, because the weights of each word sum to 1.
+    """
+    scales = [
+        max((abs(cell) for row in word.heat or () for cell in row), default=0.0)
+        for word in caption.words
+    ]
+    if caption.explanation != "attention":
+        scales = [max([MIN_SCALE, *scales])] * len(scales)
+    return [_encode(word.heat, scale) for word, scale in zip(caption.words, scales, strict=True)]
 
 
-def _json(value: object) -> str:
-    """Give ASCII that no HTML parser takes for the end of a script, or for a comment."""
+def _encode(heat: HeatMap | None, scale: float) -> EncodedMap:
+    if not heat:
+        return ()
+    cells = [round(127 * cell / scale) for row in heat for cell in row]
+    return len(heat[0]), base64.b64encode(bytes(cell & 0xFF for cell in cells)).decode()
+
+
+def _rounded(value: float | None, digits: int = 3) -> float | None:
+    """Return the rounded value, or None if it is not finite: JSON has no NaN and no infinity."""
+    return round(value, digits) if value is not None and math.isfinite(value) else None
+
+
+def _to_json(value: object) -> str:
+    """Return ASCII JSON without "<", which could end the script element or begin a comment."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

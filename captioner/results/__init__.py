@@ -1,1 +1,1 @@
-"""Files of captions and of their scores."""
+"""Results files, the captions of images, and the files of their scores."""

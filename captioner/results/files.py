@@ -1,6 +1,7 @@
-"""COCO results files: [{"image_id": 42, "caption": "a dog runs"}, ...], read with care and written whole or not at all.
+"""COCO results files, and scores.json, which holds the scores of the results files in its folder.
 
-A name that ends in .jsonl means JSON lines: one such object a line.
+A results file is a JSON list of {"image_id": 42, "caption": "a dog runs"}. If its name ends in
+.jsonl, it has one such object per line. A file is written completely or not at all.
 """
 
 from __future__ import annotations
@@ -8,115 +9,150 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from captioner.captions import ImageId
-from captioner.errors import UsageError, listed
-from captioner.metrics.scorer import Scores
-from captioner.storage import check_new_file, new_file
+from captioner.errors import UsageError, summarize
+from captioner.storage import atomic_file, check_writable
+
+if TYPE_CHECKING:
+    from captioner.metrics.scorer import Scores
+
+SCORES = "scores.json"
 
 
 def read_results(path: str | Path) -> dict[ImageId, str]:
-    """Give the caption of each image. Raises UsageError that names the file, the places and the reasons."""
+    """Return the caption of each image.
+
+    Raises:
+        UsageError: the file cannot be read, or has errors; the message lists the first of them.
+    """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UsageError(f"{path}: cannot read the results: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8"
-        ) from error
+        raise UsageError(f"{path}: not UTF-8 (byte {error.start}): save it as UTF-8") from error
+    iterate = _json_lines if path.suffix == ".jsonl" else _json_list
     results: dict[ImageId, str] = {}
     problems = []
-    for place, entry in _lines(path, text) if path.suffix == ".jsonl" else _entries(path, text):
+    for position, entry in iterate(path, text):
         try:
-            image, caption = _checked(entry)
+            image, caption = _validated(entry)
         except ValueError as error:
-            problems.append(f"{place}: {error}")
+            problems.append(f"{position}: {error}")
             continue
         if image in results:
-            problems.append(f"{place}: image {image!r} has a caption already")
+            problems.append(f"{position}: image {image!r} has a caption already")
         results[image] = caption
     if problems:
         raise UsageError(
-            f"{path}: {listed(problems, 'wrong result')}; "
-            'give one {"image_id": number or text, "caption": text} for each image'
+            f"{path}: {summarize(problems, 'invalid result')}: "
+            'write one {"image_id": number or text, "caption": text} for each image'
         )
     return results
 
 
 def check_destination(path: Path) -> None:
-    """Refuse a file that could not be written, or that holds something else, before any captioning is done.
+    """Raise an error if results cannot be written to `path`, before any image is captioned.
 
-    Raises UsageError where its ending is neither .json nor .jsonl, its folder is not there, or it is no results file.
+    Raises:
+        UsageError: the file cannot be written, its name does not end in .json or .jsonl, or it
+            exists and is not a results file.
     """
     if path.suffix not in (".json", ".jsonl"):
         raise UsageError(
-            f"{path}: its ending says the format; name it .json (COCO results) or .jsonl (JSON lines)"
+            f"{path}: the format of results is not clear from this name: "
+            "end it in .json (COCO results) or .jsonl (JSON lines)"
         )
-    check_new_file(path)
+    check_writable(path)
     if path.exists() and path.stat().st_size:
         try:
             read_results(path)
         except UsageError as error:
-            raise UsageError(
-                f"{path} would be replaced, but holds no results: choose another name"
-            ) from error
+            raise UsageError(f"{path} is not a results file: choose another name") from error
 
 
 def write_results(path: str | Path, results: Mapping[ImageId, str]) -> None:
-    """Write the captions in COCO's form, whole or not at all. Raises CaptionerError where that cannot be done."""
+    """Write the captions to a results file.
+
+    Raises:
+        CaptionerError: the file cannot be written; an existing file is kept.
+    """
     path = Path(path)
-    lines = [
-        json.dumps({"image_id": image, "caption": caption}) for image, caption in results.items()
-    ]
-    text = (
-        "".join(f"{line}\n" for line in lines)
-        if path.suffix == ".jsonl"
-        else "[" + ",\n".join(lines) + "]\n"
-    )
-    with new_file(path) as file:
+    lines = [format_result(image, caption) for image, caption in results.items()]
+    text = "\n".join([*lines, ""]) if path.suffix == ".jsonl" else "[" + ",\n".join(lines) + "]\n"
+    with atomic_file(path) as file:
         file.write(text)
 
 
-def _entries(path: Path, text: str) -> Iterator[tuple[str, object]]:
-    entries = _parsed(path, text, first_line=1)
+def format_result(image: ImageId, caption: str) -> str:
+    """Return one result as a JSON object on one line."""
+    return json.dumps({"image_id": image, "caption": caption})
+
+
+def check_scores_file(results: Path) -> None:
+    """Raise an error if `write_scores` cannot work, before any image is captioned.
+
+    Raises:
+        UsageError: the scores.json beside the results is broken, or the results have its name.
+    """
+    if results.name == SCORES:
+        raise UsageError(f"{results}: {SCORES} is the file of the scores: choose another name")
+    _read_scores(results.parent / SCORES)
+
+
+def write_scores(results: Path, scores: Scores) -> None:
+    """Write the scores of a results file into the scores.json beside it; keep the other entries.
+
+    Raises:
+        UsageError: the existing scores.json is broken.
+        CaptionerError: the file cannot be written.
+    """
+    path = results.parent / SCORES
+    entries = {**_read_scores(path), results.name: scores.as_dict()}
+    with atomic_file(path) as file:
+        file.write(json.dumps(entries, indent=2) + "\n")
+
+
+def _json_list(path: Path, text: str) -> Iterator[tuple[str, object]]:
+    """Yield the position and the value of each entry of a JSON list."""
+    entries = _parse(path, text, first_line=1)
     if not isinstance(entries, list):
         raise UsageError(
-            f"{path}: not a list of results; end its name in .jsonl if it holds one result a line"
+            f"{path}: not a list of results: end its name in .jsonl if it has one result per line"
         )
     for number, entry in enumerate(entries, start=1):
         yield f"result {number}", entry
 
 
-def _lines(path: Path, text: str) -> Iterator[tuple[str, object]]:
-    for number, line in enumerate(
-        text.split("\n"), start=1
-    ):  # not splitlines: JSON may hold other line separators
+def _json_lines(path: Path, text: str) -> Iterator[tuple[str, object]]:
+    """Yield the position and the value of each line that is not empty."""
+    # Not splitlines(): strings in JSON may contain other line separators, such as U+2028.
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            yield f"line {number}", _parsed(path, line, first_line=number)
+            yield f"line {number}", _parse(path, line, first_line=number)
 
 
-def _parsed(path: Path, text: str, first_line: int) -> object:
+def _parse(path: Path, text: str, first_line: int) -> object:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
-        raise UsageError(
-            f"{path}, line {line}: not JSON: {error.msg}; write the file again"
-        ) from error
-    except RecursionError as error:
-        raise UsageError(
-            f"{path}, line {first_line}: not JSON: nested too deep; write the file again"
-        ) from error
-    except ValueError as error:  # a number of thousands of digits
-        raise UsageError(
-            f"{path}, line {first_line}: not JSON: {error}; write the file again"
-        ) from error
+        line, reason = first_line + error.lineno - 1, error.msg
+    except RecursionError:
+        line, reason = first_line, "nested too deeply"
+    except ValueError as error:  # an integer of thousands of digits
+        line, reason = first_line, str(error)
+    raise UsageError(f"{path}, line {line}: not JSON: {reason}: write the file again")
 
 
-def _checked(entry: object) -> tuple[ImageId, str]:
-    """Give an entry's image and caption; raises ValueError with the reason."""
+def _validated(entry: object) -> tuple[ImageId, str]:
+    """Return the image and the caption of an entry.
+
+    Raises:
+        ValueError: with the reason why it is not a result.
+    """
     if not isinstance(entry, dict):
         raise ValueError("not an object")
     if missing := [key for key in ("image_id", "caption") if key not in entry]:
@@ -129,48 +165,14 @@ def _checked(entry: object) -> tuple[ImageId, str]:
     return image, caption
 
 
-SCORES = "scores.json"
-
-
-def check_scores_file(results: Path) -> None:
-    """Make sure, before any captioning is done, that the scores of a results file can be noted beside it.
-
-    Raises:
-        UsageError: the scores.json there is broken, or the results file wants its name.
-    """
-    if results.name == SCORES:
-        raise UsageError(
-            f"{results}: the scores of results go to {SCORES}; name the results otherwise"
-        )
-    _read_scores(results.parent / SCORES)
-
-
-def write_scores(results: Path, scores: Scores) -> None:
-    """Note the scores of a results file in the scores.json beside it, where those of other files are kept.
-
-    Raises:
-        UsageError: the scores.json that is there is broken.
-        CaptionerError: it cannot be written.
-    """
-    path = results.parent / SCORES
-    entries = {**_read_scores(path), results.name: scores.as_dict()}
-    with new_file(path) as file:
-        file.write(json.dumps(entries, indent=2) + "\n")
-
-
 def _read_scores(path: Path) -> dict[str, object]:
+    """Return the entries of a scores.json, or none if the file does not exist."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{path}: cannot be read ({error}); move it away, and a new one is begun"
-        ) from error
-    if not isinstance(entries, dict) or not all(
-        isinstance(scores, dict) for scores in entries.values()
-    ):
-        raise UsageError(
-            f"{path}: does not map results files to their scores; move it away, and a new one is begun"
-        )
+        raise UsageError(f"{path}: cannot be read ({error}): move it away") from error
+    if not isinstance(entries, dict) or not all(isinstance(s, dict) for s in entries.values()):
+        raise UsageError(f"{path}: does not map results files to their scores: move it away")
     return entries

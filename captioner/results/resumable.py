@@ -1,6 +1,7 @@
-"""Results on their way: each caption is on disk as soon as it is known, so that a run that was killed goes on.
+"""Results that survive an interrupted run: each caption is appended to a file on disk at once.
 
-`captions.json` grows as `captions.json.part`: in its first line what its captions hang on, then one result a line.
+While a run writes `captions.json`, its captions are in `captions.json.part`. The first line of that
+file is the provenance of the captions; each other line is a result.
 """
 
 from __future__ import annotations
@@ -13,96 +14,91 @@ from pathlib import Path
 from captioner.captions import ImageId
 from captioner.console import console
 from captioner.errors import CaptionerError, UsageError
-from captioner.results.files import write_results
-from captioner.storage import new_file
+from captioner.results.files import format_result, write_results
+from captioner.storage import atomic_file
 
 
 class ResumableResults:
-    """The captions there are so far."""
+    """The captions that are available so far, those of an interrupted run included."""
 
-    def __init__(self, captions: dict[ImageId, str], part: Path | None) -> None:
+    def __init__(self, captions: dict[ImageId, str], part: Path) -> None:
         self.captions = captions
         self._part = part
 
     def add(self, image: ImageId, caption: str) -> None:
-        """Keep a caption.
+        """Add a caption, and append it to the file.
 
         Raises:
-            CaptionerError: it cannot be written; those before it are.
+            CaptionerError: the file cannot be written; the captions before this one are kept.
         """
-        if self._part:
-            try:
-                with self._part.open(
-                    "a", encoding="utf-8"
-                ) as file:  # closed, so that nothing waits in memory
-                    file.write(_line(image, caption))
-            except OSError as error:
-                reason = f"{self._part} cannot be written: {error.strerror}"
-                raise CaptionerError(
-                    f"{reason}; free some space, and the same command goes on"
-                ) from error
+        try:
+            # Opened and closed for each caption, so that none is lost in a buffer.
+            with self._part.open("a", encoding="utf-8") as file:
+                file.write(format_result(image, caption) + "\n")
+        except OSError as error:
+            raise CaptionerError(
+                f"{self._part} cannot be written: {error.strerror}: "
+                "free some space and run the same command again to continue"
+            ) from error
         self.captions[image] = caption
 
 
 @contextmanager
 def resumable_results(
-    path: Path | None,
+    path: Path,
     images: Collection[ImageId],
     *,
-    made_by: Mapping[str, object],
-    go_on: bool = True,
+    provenance: Mapping[str, object],
+    resume: bool = True,
 ) -> Iterator[ResumableResults]:
-    """Give the results that an interrupted run left, to add to; written as `path` when the block ends well.
+    """Yield results to add captions to; write them to `path` when the block ends without an error.
 
     Args:
-        path: the results file; none: nothing is kept.
-        images: what is to be captioned, in the order of the results; captions of others are dropped.
-        made_by: what captions hang on, as plain values.
-        go_on: take up what an interrupted run left; else begin anew.
+        path: the results file.
+        images: the images to caption, in the order of the results. Captions of other images that an
+            interrupted run left are dropped.
+        provenance: everything that the captions depend on, as values for JSON.
+        resume: start from the captions that an interrupted run left; otherwise they are dropped.
 
     Raises:
-        UsageError: an interrupted run left captions that were made otherwise.
-        CaptionerError: something cannot be written.
+        UsageError: an interrupted run left captions with another provenance.
+        CaptionerError: a file cannot be written.
     """
-    if path is None:
-        yield ResumableResults({}, None)
-        return
     part = path.with_name(path.name + ".part")
-    there = _read(part, made_by)
-    captions = {image: there[image] for image in images if go_on and image in there}
-    with new_file(part) as file:  # anew, for the end of a killed run's may be half a line
-        file.writelines(
-            [json.dumps(made_by) + "\n", *(_line(*result) for result in captions.items())]
-        )
+    existing = _read_part(part, provenance)
+    captions = {image: existing[image] for image in images if resume and image in existing}
+    # The file is written anew, because a killed run may have left half a line at its end.
+    lines = [json.dumps(provenance), *(format_result(*result) for result in captions.items())]
+    with atomic_file(part) as file:
+        file.writelines(f"{line}\n" for line in lines)
     try:
         yield ResumableResults(captions, part)
     except BaseException:
-        kept = f"captioner: {len(captions):,} captions are kept in {part}, where the same command goes on"
-        console.print(kept, markup=False)
+        console.print(
+            f"captioner: {len(captions):,} captions are kept in {part}: "
+            "run the same command again to continue",
+            markup=False,
+        )
         raise
     write_results(path, {image: captions[image] for image in images if image in captions})
     part.unlink()
 
 
-def _line(image: ImageId, caption: str) -> str:
-    return json.dumps({"image_id": image, "caption": caption}) + "\n"
-
-
-def _read(part: Path, made_by: Mapping[str, object]) -> dict[ImageId, str]:
-    """Give the captions of the whole lines."""
+def _read_part(part: Path, provenance: Mapping[str, object]) -> dict[ImageId, str]:
+    """Return the captions of all complete lines, or none if the file does not exist."""
     try:
         first, *lines = part.read_text(encoding="utf-8").split("\n")[:-1]
-        about, results = json.loads(first), [json.loads(line) for line in lines]
+        existing, results = json.loads(first), [json.loads(line) for line in lines]
         captions = {result["image_id"]: result["caption"] for result in results}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UsageError(
-            f"{part}: cannot be read as what an interrupted run left ({error}); move it away"
+            f"{part} is not a file of an interrupted run ({error}): move it away"
         ) from error
-    if about != made_by:
+    if existing != provenance:
         raise UsageError(
-            f"{part} holds {len(captions):,} captions that an interrupted run made with another model or other "
-            "settings: run it again with those, or delete that file"
+            f"{part} holds {len(captions):,} captions that an interrupted run generated with "
+            "another model or other settings: run it again with those, or delete that file"
         )
     return captions

@@ -1,1 +1,1 @@
-"""Captions as words, and words as ids."""
+"""Text: captions as words, words as ids, and pretrained word vectors."""

@@ -1,4 +1,4 @@
-"""Word vectors that others have learnt, out of a text file. Knows neither a model nor the numbers of words."""
+"""Read pretrained word vectors from a text file, as GloVe and word2vec write it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ from pathlib import Path
 
 from captioner.errors import UsageError
 
-_EXPECTED = "expected a word and its numbers on each line, as in the glove.6B.100d.txt that is in glove.6B.zip"
+_EXPECTED = (
+    "expected a word and its numbers on each line, as in glove.6B.100d.txt, a part of glove.6B.zip"
+)
 
 
 def read_glove(path: Path, words: Container[str], *, size: int) -> dict[str, list[float]]:
-    """Read the vectors of those of `words` that a file has, each of `size` numbers, to start embeddings from.
+    """Return the vectors of those `words` that the file has, `size` numbers each.
 
-    A line is `word v1 v2 ...`, as Pennington et al. 2014, "GloVe: global vectors for word representation", give
-    theirs; a first line `count size`, as of word2vec, is passed over. A file whose name ends in .gz is unpacked.
+    A line is `word v1 v2 ...`, as in the files of Pennington et al. 2014, "GloVe: global vectors
+    for word representation". A first line `count size`, as in those of word2vec, is skipped. A
+    file whose name ends in .gz is unpacked.
 
     Raises:
-        UsageError: the file cannot be read, its vectors have another size, or it knows none of `words`.
+        UsageError: the file cannot be read, its vectors have another size, or it has none of
+            `words`.
     """
     vectors = {}
     for number, line in _lines(path):
@@ -28,36 +32,40 @@ def read_glove(path: Path, words: Container[str], *, size: int) -> dict[str, lis
             _check_size(path, line, size)
             if _is_header(line):
                 continue
-        word, *values = line.rsplit(
-            " ", size
-        )  # from the right: some files have words with a space within
+        # Split from the right: some files have words that contain a space.
+        word, *values = line.rsplit(" ", size)
         vector = _numbers(values) if word in words else []
-        if len(values) < size or vector is None or (" " in word and _numbers(word.split(" ")[-1:])):
+        too_many_numbers = " " in word and _numbers(word.split(" ")[-1:])
+        if len(values) < size or vector is None or too_many_numbers:
             raise UsageError(
-                f"{path}, line {number}: '{line[:40]}' is not a word with {size} numbers; {_EXPECTED}"
+                f"{path}, line {number}: '{line[:40]}' is not a word with {size} numbers: "
+                f"{_EXPECTED}"
             )
         if vector:
             vectors[word] = vector
     if not vectors:
         raise UsageError(
-            f"{path} has a vector for none of the words: {_EXPECTED}; words are in lower case"
+            f"{path} has a vector for none of the words: {_EXPECTED}, with words in lower case"
         )
     return vectors
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Give each line with its number. Bytes are cut into lines first, for a text may hold other ends of lines."""
+    """Yield each line with its number.
+
+    Lines are split as bytes: words can contain characters that end a line of text in Unicode.
+    """
     number = 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 yield number, line.decode("utf-8").rstrip(" \r\n")
     except UnicodeDecodeError:
-        raise UsageError(f"{path}, line {number}: this is not UTF-8 text; {_EXPECTED}") from None
+        raise UsageError(f"{path}, line {number}: this is not UTF-8 text: {_EXPECTED}") from None
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(
-            f"{path}: cannot read word vectors: {reason}; check training.glove"
+            f"{path}: cannot read word vectors: {reason}; check the path in training.glove"
         ) from None
 
 
@@ -67,18 +75,19 @@ def _is_header(line: str) -> bool:
 
 
 def _check_size(path: Path, line: str, size: int) -> None:
-    """Tell by the first line whether all that is to come has the wrong size."""
+    """Raise a UsageError if the first line shows that the vectors have another size."""
     fields = line.split(" ")
     vector = _numbers(fields[1:])
-    found = int(fields[1]) if _is_header(line) else len(vector or ())
-    if found and found != size:
+    actual = int(fields[1]) if _is_header(line) else len(vector or ())
+    if actual and actual != size:
         raise UsageError(
-            f"{path} has vectors of {found} numbers, not of {size}: set decoder.embed_size={found}"
+            f"{path} has vectors of {actual} numbers, not of {size}: "
+            f"set decoder.embed_size={actual}"
         )
 
 
 def _numbers(texts: Sequence[str]) -> list[float] | None:
-    """Give finite numbers, or `None` where there is anything else."""
+    """Return the numbers in texts, or None if one is not a finite number."""
     try:
         numbers = [float(text) for text in texts]
     except ValueError:

@@ -1,4 +1,4 @@
-"""Where a run stands, on disk: a model folder with the states of the optimiser and the average beside it."""
+"""Checkpoints of a run: a model folder, and beside it the state of the training."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from captioner.errors import CaptionerError, UsageError
-from captioner.storage import new_folder, verify
-from captioner.training.ema import EMA
+from captioner.storage import atomic_folder, verify_checksums
 
 _STATE = "training.pt"
 _NAME = re.compile(r"checkpoint-(\d+)")
+
+# Keys of training.pt that differ from the names of the fields in `Progress`.
+_KEYS = {
+    "best_cider": "best",
+    "validations_since_best": "worse",
+    "validated_step": "validated",
+    "micro_batches": "parts",
+}
 
 
 @dataclass
@@ -27,60 +34,75 @@ class Progress:
     epoch: int = 0  # of the phase
     batch: int = 0  # of the epoch
     step: int = 0  # of the run
-    best: float = -1.0  # CIDEr-D
-    worse: int = 0  # validations since the best one
-    validated: int = 0  # the last step that was
-    parts: int = 1  # that each batch is worked through in, where memory decides it
+    best_cider: float = -1.0  # the best CIDEr-D of a validation
+    validations_since_best: int = 0
+    validated_step: int = 0  # the step of the last validation
+    micro_batches: int = 1  # of each batch, where training.accumulate is auto
     log_size: int = 0  # bytes of metrics.jsonl
 
-    def next_phase(self) -> None:
-        """Stand at the beginning of the next one."""
-        self.phase, self.parts = self.phase + 1, 1
-        self.epoch = self.batch = self.worse = 0
+    def start_next_phase(self) -> None:
+        """Move to the first step of the next phase."""
+        self.phase, self.micro_batches = self.phase + 1, 1
+        self.epoch = self.batch = self.validations_since_best = 0
+
+    def add_validation(self, cider: float) -> bool:
+        """Note a validation of the current step. Return whether its CIDEr-D is the best so far."""
+        is_best = cider > self.best_cider
+        self.best_cider = max(cider, self.best_cider)
+        self.validations_since_best = 0 if is_best else self.validations_since_best + 1
+        self.validated_step = self.step
+        return is_best
+
+
+class TrainingState(NamedTuple):
+    """All that a checkpoint holds besides the model."""
+
+    progress: Progress
+    optimizer: dict[str, Any]  # state dict
+    average: dict[str, Any]  # state dict of the EMA
+    rng_states: list[list[torch.Tensor]]  # of each rank
 
 
 def save_checkpoint(
-    output: Path,
-    progress: Progress,
-    *,
-    write_model: Callable[[Path], None],
-    optimizer: torch.optim.Optimizer,
-    average: EMA,
-    random_states: list[list[torch.Tensor]],
-    keep: int,
+    output: Path, state: TrainingState, *, write_model: Callable[[Path], None], keep: int
 ) -> None:
-    """Save `checkpoint-<step>/`, and then let go of all but the newest `keep`.
+    """Write the folder `checkpoint-<step>`, then remove all checkpoints but the newest `keep`.
 
-    Those of later steps go too: a run that has gone on from an earlier one has left them, or they were corrupt.
+    Checkpoints of later steps are removed too. They are corrupt, or the run was resumed from an
+    earlier one.
     """
-    with new_folder(output / f"checkpoint-{progress.step}") as folder:
+    step = state.progress.step
+    with atomic_folder(output / f"checkpoint-{step}") as folder:
         write_model(folder)
-        state = {
-            "progress": asdict(progress),
-            "optimizer": optimizer.state_dict(),
-            "average": average.state_dict(),
-            "random": random_states,
+        progress = {_KEYS.get(name, name): value for name, value in asdict(state.progress).items()}
+        content = {
+            "progress": progress,
+            "optimizer": state.optimizer,
+            "average": state.average,
+            "random": state.rng_states,
         }
-        _save(state, folder / _STATE)
-    there = checkpoints(output)
-    kept = [path for path in there if _step(path) <= progress.step][-keep:]
-    for path in there:
+        _save(content, folder / _STATE)
+    existing = checkpoints(output)
+    kept = [path for path in existing if _step(path) <= step][-keep:]
+    for path in existing:
         if path not in kept:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _save(state: dict[str, Any], path: Path) -> None:
+def _save(content: dict[str, Any], path: Path) -> None:
     with path.open("wb") as file:
         try:
-            torch.save(state, file)
-        except RuntimeError as error:  # torch only says that its count of bytes is wrong
+            torch.save(content, file)
+        except RuntimeError as error:
+            # On a full disk, torch raises this error about a wrong number of bytes.
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def checkpoints(output: Path) -> list[Path]:
-    """Every checkpoint of a run, the oldest first."""
-    found = [path for path in output.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=_step)
+    """Return the checkpoints of a run, the oldest first."""
+    return sorted(
+        (path for path in output.glob("checkpoint-*") if _NAME.fullmatch(path.name)), key=_step
+    )
 
 
 def _step(checkpoint: Path) -> int:
@@ -88,36 +110,37 @@ def _step(checkpoint: Path) -> int:
 
 
 def resume_hint(output: Path) -> str:
-    """Say how to go on with a run that stopped."""
+    """Return the advice for messages about a run that stopped: from where to resume it."""
     saved = checkpoints(output)
-    return (
-        f"go on from {saved[-1].name} with --resume auto"
-        if saved
-        else "there is no checkpoint yet: start again"
-    )
+    return f"resume from {saved[-1].name}" if saved else "there is no checkpoint yet: start again"
 
 
 def find_checkpoint(output: Path, resume: str, warn: Callable[[str], None]) -> Path | None:
-    """Choose what to go on from: `auto` is the newest sound checkpoint of `output`, if any; else a path.
+    """Return the checkpoint to resume from, with its checksums verified.
+
+    Args:
+        output: folder of the run.
+        resume: `auto` for the newest checkpoint of `output` that is not corrupt, or a path.
+        warn: called with a message about each corrupt checkpoint.
+
+    Returns:
+        The checkpoint, or None if `resume` is `auto` and there is none.
 
     Raises:
-        CaptionerError: the path is not a checkpoint, or is corrupt.
+        UsageError: the path is not a checkpoint.
+        CaptionerError: the checkpoint at the path is corrupt.
     """
     if resume != "auto":
         path = Path(resume)
         if not (path / _STATE).is_file():
-            there = ", ".join(found.name for found in checkpoints(path)) if path.is_dir() else ""
-            hint = (
-                f"it holds {there}"
-                if there
-                else "name a checkpoint-<step> folder, or --resume auto"
-            )
-            raise UsageError(f"--resume {path}: this is not a checkpoint ({hint})")
-        verify(path)
+            inside = ", ".join(checkpoint.name for checkpoint in checkpoints(path))
+            hint = f"it contains {inside}" if inside else "name a checkpoint-<step> folder"
+            raise UsageError(f"cannot resume from {path}: this is not a checkpoint ({hint})")
+        verify_checksums(path)
         return path
     for path in reversed(checkpoints(output)):
         try:
-            verify(path)
+            verify_checksums(path)
         except CaptionerError as error:
             warn(f"{error}; trying the checkpoint before")
             continue
@@ -125,33 +148,36 @@ def find_checkpoint(output: Path, resume: str, warn: Callable[[str], None]) -> P
     return None
 
 
-def load_checkpoint(
-    folder: Path,
-) -> tuple[Progress, dict[str, Any], dict[str, Any], list[list[torch.Tensor]]]:
-    """Give where the run stood, the states of its optimiser, its average and every rank's chance. Runs no code.
+def load_checkpoint(folder: Path) -> TrainingState:
+    """Read the state of the training. Executes no code of the file.
 
     Raises:
-        CaptionerError: the file holds something else, which a pickle that would run code does.
+        CaptionerError: the file holds something else, such as a pickle that would run code.
     """
     try:
-        state = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
-        return Progress(**state["progress"]), state["optimizer"], state["average"], state["random"]
-    except Exception as error:  # what torch.load raises for a foreign file is not documented
+        content = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
+        names = {key: name for name, key in _KEYS.items()}
+        progress = {names.get(key, key): value for key, value in content["progress"].items()}
+        return TrainingState(
+            Progress(**progress), content["optimizer"], content["average"], content["random"]
+        )
+    except Exception as error:  # torch.load does not document what it raises for a foreign file
         reason = " ".join(str(error).split())[:200]
         raise CaptionerError(
-            f"{folder / _STATE} holds no state of a training that this captioner knows ({reason}), and nothing in it "
-            f"was executed: start a new run from the model beside it, with init={folder}"
+            f"{folder / _STATE} is not the state of a training that this version reads ({reason}), "
+            "and nothing in it was executed: start a new run from the model beside it, with "
+            f"init={folder}"
         ) from error
 
 
-def random_state(device: torch.device) -> list[torch.Tensor]:
-    """Give the state of torch's chance: the CPU's, and the GPU's where that is what computes."""
+def get_rng_states(device: torch.device) -> list[torch.Tensor]:
+    """Return the states of torch's random number generators: of the CPU, and of a GPU in use."""
     states = [torch.get_rng_state()]
     return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
 
-def restore_random_state(states: list[torch.Tensor], device: torch.device) -> None:
-    """Put back what `random_state` gave; a run that has moved to a GPU draws afresh there."""
+def set_rng_states(states: list[torch.Tensor], device: torch.device) -> None:
+    """Set what `get_rng_states` returned. A run that moves to a GPU keeps the state of the GPU."""
     torch.set_rng_state(states[0])
     if device.type == "cuda" and len(states) > 1:
         torch.cuda.set_rng_state(states[1], device)

@@ -1,128 +1,146 @@
-"""The training loop: takes steps. Knows neither images nor words; saving and validating are handed in."""
+"""The training step: sum gradients over micro-batches and ranks, clip them, update the weights."""
 
 from __future__ import annotations
 
 import gc
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from captioner.config.schema import PrecisionName
-from captioner.devices import autocast
+from captioner.devices import PrecisionName, autocast
 from captioner.distributed import Ranks
 from captioner.errors import CaptionerError
-from captioner.training.checkpoint import random_state, restore_random_state
+from captioner.training.checkpoint import get_rng_states, set_rng_states
 from captioner.training.losses import LossSum
+from captioner.training.objectives import ObjectiveOutput
 from captioner.types import Batch
 
-
-def in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """Gather the parts of each step."""
-    parts = iter(batches)
-    while group := list(itertools.islice(parts, size)):
-        yield group
+CountTerms = Callable[[Batch], Tensor]
+"""Batch -> number of terms of its loss, known before the loss is: see `Objective.count`."""
 
 
 class NotFiniteError(CaptionerError):
-    """The loss of a batch or its gradient is infinite or not a number: no step was taken."""
+    """The loss of a batch or its gradient is infinite or not a number. No step was taken."""
 
-    def __init__(self, loss: float, norm: float, parts: list[Batch]) -> None:
+    def __init__(self, loss: float, gradient_norm: float, micro_batches: list[Batch]) -> None:
         super().__init__(
-            f"the loss ({loss:.3g}) or its gradient ({norm:.3g}) is not a finite number, so no step was taken"
+            f"the loss ({loss:.3g}) or the norm of its gradient ({gradient_norm:.3g}) is not a "
+            "finite number, so no step was taken"
         )
-        self.loss, self.norm, self.parts = loss, norm, parts
+        self.loss, self.gradient_norm = loss, gradient_norm
+        self.micro_batches = micro_batches
 
 
-Count = Callable[[Batch], Tensor]
-"""How many things the objective's loss of a batch is a sum of: words, as a rule."""
+def group_micro_batches(micro_batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """Yield the micro-batches of each step, `size` at a time."""
+    remaining = iter(micro_batches)
+    while group := list(itertools.islice(remaining, size)):
+        yield group
 
 
-def gradients(
-    objective: nn.Module,
-    parts: list[Batch],
-    *,
-    count: Count,
-    ranks: Ranks,
-    precision: PrecisionName,
-) -> LossSum:
-    """Add to every parameter the gradient of the mean loss, over all `parts` and ranks, exactly.
-
-    The words are counted first, so each part is divided by the same number; DDP's mean over ranks is undone.
-    """
-    parts = [part.to(ranks.device) for part in parts]
-    words = ranks.sum(torch.stack([count(part) for part in parts]).sum())
-    total = torch.zeros((), device=ranks.device)
-    for index, part in enumerate(parts):
-        last = index == len(parts) - 1
-        waits = isinstance(objective, DistributedDataParallel) and not last
-        with objective.no_sync() if waits else nullcontext():  # type: ignore[operator]
-            with autocast(ranks.device, precision):
-                loss: LossSum = objective(part)
-            (loss.total * (ranks.count / words)).backward()  # type: ignore[no-untyped-call]
-        total += loss.total.detach()
-    return LossSum(ranks.sum(total), words)
-
-
-def fit(
+def train_step(
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
-    steps: Iterable[list[Batch]],
+    micro_batches: list[Batch],
     *,
-    count: Count,
+    count: CountTerms,
     ranks: Ranks,
     precision: PrecisionName,
     gradient_clip: float,
-    before_step: Callable[[], None],
-    after_step: Callable[[LossSum], bool],
-) -> None:
-    """Take a step for each group of batches, until `after_step` says that it is enough.
+    progress: float = 0.0,
+) -> ObjectiveOutput:
+    """Update the weights once, from all micro-batches of all ranks.
+
+    Args:
+        objective: an `Objective`, or one that `Ranks.wrap` has wrapped.
+        optimizer: of all weights that learn.
+        micro_batches: this rank's share of the batch.
+        count: the `count` of the objective.
+        ranks: the processes that take this step together.
+        precision: of the forward pass.
+        gradient_clip: the largest norm of the gradient; a larger one is scaled down.
+        progress: share of the phase's steps already taken.
+
+    Returns:
+        The loss over all micro-batches and ranks.
 
     Raises:
-        NotFiniteError: the step is not taken; the weights are the last good ones.
+        NotFiniteError: the loss or its gradient is not finite; the weights have not changed.
     """
-    learning: list[Tensor] = [
-        weight for group in optimizer.param_groups for weight in group["params"]
-    ]
-    for parts in steps:
-        before_step()
-        optimizer.zero_grad(set_to_none=True)
-        loss = gradients(objective, parts, count=count, ranks=ranks, precision=precision)
-        norm = nn.utils.clip_grad_norm_(learning, gradient_clip)
-        if not norm.isfinite() or not loss.total.isfinite():
-            raise NotFiniteError(loss.mean, float(norm), parts)
-        optimizer.step()
-        if after_step(loss):
-            return
+    optimizer.zero_grad(set_to_none=True)
+    output = accumulate_gradients(
+        objective, micro_batches, progress=progress, count=count, ranks=ranks, precision=precision
+    )
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    norm = nn.utils.clip_grad_norm_(weights, gradient_clip)
+    if not norm.isfinite() or not output.loss.total.isfinite():
+        raise NotFiniteError(output.loss.mean, float(norm), micro_batches)
+    optimizer.step()
+    return output
 
 
-_CPU = (
-    "can't allocate memory",
-    "could not create a primitive",
-)  # what torch says, and oneDNN in it
+def accumulate_gradients(
+    objective: nn.Module,
+    micro_batches: list[Batch],
+    *,
+    progress: float,
+    count: CountTerms,
+    ranks: Ranks,
+    precision: PrecisionName,
+) -> ObjectiveOutput:
+    """Add to every parameter the gradient of the mean loss over all micro-batches and ranks.
+
+    The result equals that of one large batch: the terms of the loss are counted first, over all
+    micro-batches and ranks, and each loss sum is divided by the same count before `backward`.
+    """
+    micro_batches = [batch.to(ranks.device) for batch in micro_batches]
+    terms = ranks.sum(torch.stack([count(batch) for batch in micro_batches]).sum())  # scalar int64
+    total = torch.zeros((), device=ranks.device)
+    metrics: Mapping[str, float] = {}  # of the last micro-batch
+    for index, batch in enumerate(micro_batches):
+        # DDP averages gradients over ranks in `backward`; once a step is enough.
+        is_last = index == len(micro_batches) - 1
+        skips_averaging = isinstance(objective, DistributedDataParallel) and not is_last
+        with objective.no_sync() if skips_averaging else nullcontext():  # type: ignore[operator]
+            with autocast(ranks.device, precision):
+                output: ObjectiveOutput = objective(batch, progress)
+            # The factor `world_size` turns DDP's mean over ranks into a sum.
+            scaled = output.loss.total * (ranks.world_size / terms)
+            scaled.backward()  # type: ignore[no-untyped-call]
+        total += output.loss.total.detach()
+        metrics = output.metrics
+    return ObjectiveOutput(LossSum(ranks.sum(total), terms), metrics)
+
+
+# Parts of the messages of torch and of oneDNN on a CPU. Their type is RuntimeError.
+_OUT_OF_CPU_MEMORY = ("can't allocate memory", "could not create a primitive")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell a lack of memory from other errors: a GPU's has a type of its own, a CPU's is known by its words."""
+    """Return whether an error means that a CPU or a GPU has too little memory."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        words in str(error) for words in _CPU
+        message in str(error) for message in _OUT_OF_CPU_MEMORY
     )
 
 
 class StepRollback:
-    """What a step changes before it is taken, as it was: chance, and the statistics of batch norms."""
+    """What a step changes before it updates the weights: random states and batch norm statistics.
+
+    Create it before the step; `restore` undoes a step that failed.
+    """
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:
         self.module, self.device = module, device
-        self.chance = random_state(device)
+        self.rng_states = get_rng_states(device)
         self.buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
 
-    def take(self) -> None:
-        """Put that back, and let go of all the memory that the step took."""
-        restore_random_state(self.chance, self.device)
+    def restore(self) -> None:
+        """Set everything back, and free the memory that the step took."""
+        set_rng_states(self.rng_states, self.device)
         for buffer, before in self.buffers:
             buffer.copy_(before)
         self.module.zero_grad(set_to_none=True)

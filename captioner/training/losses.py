@@ -8,26 +8,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_LOGITS_AT_ONCE = 2**23  # 32 MiB of float32: stays in a CPU's cache, and fills a GPU
+# Logits computed at a time: 32 MiB of float32, which fit a CPU's cache and keep a GPU busy.
+_LOGITS_AT_ONCE = 2**23
 
 
 @dataclass(frozen=True)
 class LossSum:
-    """A sum and how many things were summed: add over batches and ranks, divide once."""
+    """A sum of losses and its number of terms: add over micro-batches and ranks, divide once."""
 
     total: Tensor
-    count: Tensor
+    count: Tensor  # int64
 
     def __add__(self, other: LossSum) -> LossSum:
         return LossSum(self.total + other.total, self.count + other.count)
 
-    def plus(self, penalty: Tensor) -> LossSum:
-        """Add to the sum, with nothing more to count."""
+    def add_penalty(self, penalty: Tensor) -> LossSum:
+        """Return the loss with a penalty (scalar) added to its total; the count stays."""
         return LossSum(self.total + penalty, self.count)
 
     @property
     def mean(self) -> float:
-        """The loss of one word."""
+        """The mean loss of a term: of a token in nats, or of a caption."""
         return float(self.total.detach() / self.count)
 
 
@@ -39,12 +40,12 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     weights: Tensor | None = None,
 ) -> LossSum:
-    """Ask each hidden vector (M, D) for its word (M,): only real words ever reach the vocabulary projection.
+    """Return the cross-entropy of targets (M,) under the output layer's logits for hidden (M, D).
 
-    Equal to `F.cross_entropy(output(hidden), targets, reduction="sum")`, each word times its weight (M,) if these are
-    given, but the logits (M, V) never stand in memory as a whole: rows are projected, scored and turned into gradients
-    a few at a time, while they are in the cache (Wijmans et al. 2024, "Cut your losses in large-vocabulary language
-    models").
+    Equal to `F.cross_entropy(output(hidden), targets, reduction="sum")`, where each target counts
+    `weights` (M,) times. The logits (M, V) are never in memory as a whole: rows are projected,
+    scored and turned into gradients a chunk at a time, while they are in the cache (Wijmans et al.
+    2024, "Cut your losses in large-vocabulary language models").
     """
     total: Tensor = _LinearCrossEntropy.apply(
         hidden, output.weight, output.bias, targets, label_smoothing, weights
@@ -53,80 +54,81 @@ def cross_entropy(
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Projection and cross-entropy in one. Gradients are made on the way forward and only scaled on the way back."""
+    """Linear layer and cross-entropy. `forward` computes the gradients, `backward` scales them."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        targets: Tensor,
+        hidden: Tensor,  # (M, D)
+        weight: Tensor,  # (V, D)
+        bias: Tensor,  # (V,)
+        targets: Tensor,  # (M,)
         smoothing: float,
-        importance: Tensor | None,
+        importance: Tensor | None,  # (M,)
     ) -> Tensor:
-        kind = hidden.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-        learns = any(ctx.needs_input_grad)
-        weights = weight.to(dtype)  # (V, D)
-        words = weight.shape[0]
-        rows = max(1, _LOGITS_AT_ONCE // words)
+        device, dtype = hidden.device.type, weight.dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        low_weight, low_bias = weight.to(dtype), bias.to(dtype)
+        vocab_size = len(weight)
+        needs_gradient = any(ctx.needs_input_grad)
+        hidden_grads, weight_grad, bias_grad = [], torch.zeros_like(weight), torch.zeros_like(bias)
         total = hidden.new_zeros((), dtype=torch.float32)
-        of_hidden, of_weight, of_bias = [], torch.zeros_like(weight), torch.zeros_like(bias)
-        weighted = importance is not None
-        importance = (
-            hidden.new_ones(()) if importance is None else importance.unsqueeze(1)
-        )  # (M, 1)
-        parts = (hidden.to(dtype), targets.unsqueeze(1), importance.expand(len(hidden), 1))
-        for part, target, times in zip(
-            *(torch.split(tensor, rows) for tensor in parts), strict=True
-        ):
-            log_probs = (
-                torch.addmm(bias.to(dtype), part, weights.t()).float().log_softmax(dim=1)
-            )  # (rows, V)
-            total -= (1 - smoothing) * (times * log_probs.gather(1, target)).sum()
+        factors = hidden.new_ones(()) if importance is None else importance.unsqueeze(1)
+        factors = factors.expand(len(hidden), 1)  # (M, 1)
+        chunks = (
+            torch.split(rows, max(1, _LOGITS_AT_ONCE // vocab_size))
+            for rows in (hidden.to(dtype), targets.unsqueeze(1), factors)
+        )
+        for h, target, factor in zip(*chunks, strict=True):  # (R, D), (R, 1), (R, 1)
+            logits = torch.addmm(low_bias, h, low_weight.t())
+            log_probs = logits.float().log_softmax(dim=1)  # (R, V)
+            # The target distribution q is smoothing / V everywhere, plus 1 - smoothing at the
+            # target (Szegedy et al. 2016, section 7). The loss is -sum_v q_v log p_v.
+            total -= (1 - smoothing) * (factor * log_probs.gather(1, target)).sum()
             if smoothing:
-                total -= smoothing / words * (times * log_probs.sum(dim=1, keepdim=True)).sum()
-            if learns:
-                error = (
-                    log_probs.exp_()
-                )  # the gradient of the logits: what was said less what was to be said
-                if smoothing:
-                    error -= smoothing / words
-                error.scatter_add_(
-                    1, target, torch.full_like(target, smoothing - 1, dtype=error.dtype)
-                )
-                if weighted:
-                    error *= times
-                of_bias += error.sum(dim=0)
-                error = error.to(dtype)
-                of_hidden.append(error @ weights)
-                of_weight += error.t() @ part
-        if learns:
-            ctx.save_for_backward(torch.cat(of_hidden).to(hidden.dtype), of_weight, of_bias)
+                total -= smoothing / vocab_size * (factor * log_probs.sum(1, keepdim=True)).sum()
+            if not needs_gradient:
+                continue
+            logits_grad = _logits_gradient(log_probs, target, smoothing)  # (R, V)
+            if importance is not None:
+                logits_grad *= factor
+            bias_grad += logits_grad.sum(dim=0)
+            logits_grad = logits_grad.to(dtype)
+            hidden_grads.append(logits_grad @ low_weight)  # (R, D)
+            weight_grad += logits_grad.t() @ h  # (V, D)
+        if needs_gradient:
+            ctx.save_for_backward(torch.cat(hidden_grads).to(hidden.dtype), weight_grad, bias_grad)
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        scale = gradients[0]
-        of_hidden, of_weight, of_bias = ctx.saved_tensors
-        return (
-            scale.to(of_hidden.dtype) * of_hidden,
-            scale * of_weight,
-            scale * of_bias,
-            None,
-            None,
-            None,
-        )
+        scale = gradients[0]  # the gradient by `total`, a scalar
+        hidden_grad, weight_grad, bias_grad = ctx.saved_tensors
+        scaled_hidden = scale.to(hidden_grad.dtype) * hidden_grad
+        return scaled_hidden, scale * weight_grad, scale * bias_grad, None, None, None
 
 
-def doubly_stochastic(weights: Tensor, mask: Tensor) -> Tensor:
-    """Penalise attention (M, P) for every caption and place by (1 - what the place was given over the caption) ** 2.
+def _logits_gradient(log_probs: Tensor, target: Tensor, smoothing: float) -> Tensor:
+    """Return the gradient p - q of the cross-entropy by the logits (R, V), in the same memory."""
+    gradient = log_probs.exp_()  # p
+    if smoothing:
+        gradient -= smoothing / gradient.shape[1]
+    at_target = torch.full_like(target, smoothing - 1, dtype=gradient.dtype)  # -(1 - smoothing)
+    return gradient.scatter_add_(1, target, at_target)
 
-    `mask` (N, T) tells which words the rows of `weights` are. Xu et al. 2015, section 4.2.1.
+
+def doubly_stochastic_penalty(weights: Tensor, mask: Tensor) -> Tensor:
+    """Return the penalty on attention that neglects some positions of the image.
+
+    Sum over captions and positions p of (1 - sum_t weights_tp) ** 2: over a caption, each position
+    should receive a total attention of 1. Xu et al. 2015, "Show, attend and tell", equation 14.
+
+    Args:
+        weights: (M, P) attention weights of the real tokens.
+        mask: (N, T-1) True at the M real tokens, in whose order the rows of `weights` are.
     """
-    caption = mask.nonzero()[:, 0]  # (M,)
-    given = weights.new_zeros((len(mask), weights.shape[1])).index_add(
-        0, caption, weights
-    )  # (N, P)
-    return (1 - given).square().sum()
+    caption = mask.nonzero()[:, 0]  # (M,) row of the caption that each token belongs to
+    zeros = weights.new_zeros((len(mask), weights.shape[1]))
+    totals = zeros.index_add(0, caption, weights)  # (N, P)
+    return (1 - totals).square().sum()

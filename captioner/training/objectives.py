@@ -1,73 +1,99 @@
-"""What an objective is, and those that teach with the true captions."""
+"""Training objectives: the base class, and those whose targets are the reference captions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.text.vocabulary import UNK
-from captioner.training.losses import LossSum, cross_entropy, doubly_stochastic
+from captioner.training.losses import LossSum, cross_entropy, doubly_stochastic_penalty
 from captioner.types import Batch, State, select_state
 
 Schedule = Callable[[float], float]
-"""(p: share of the steps that are done, 0 to 1) → share of own words, 0 to 1."""
+"""Share p of the phase's steps already taken, 0 to 1 -> share of inputs that the model generates.
 
-_STEEPNESS = 10.0  # of the inverse sigmoid: a tenth of the way up at p = 0.28, nine tenths at 0.72
+1 minus the result is epsilon in Bengio et al. 2015, section 2.4: the probability of a true token.
+"""
+
+_STEEPNESS = 10.0  # of the inverse sigmoid: 10 % of its rise is reached at p = 0.28, 90 % at 0.72
+
+
+def constant(share: float) -> Schedule:
+    """Return the schedule that stays at `share`."""
+    return lambda p: share
 
 
 def linear(share: float) -> Schedule:
-    """In proportion to the steps."""
+    """Return the schedule that rises from 0 to `share` in proportion to p."""
+    # Linear decay: epsilon_i = k - c * i, with i the number of the step.
     return lambda p: share * p
 
 
 def exponential(share: float) -> Schedule:
-    """True words decay exponentially: fast at first."""
+    """Return the schedule by which true tokens decay exponentially, to a share of 1 - `share`."""
+    # Exponential decay: epsilon_i = k ** i.
     return lambda p: 1 - (1 - share) ** p
 
 
 def inverse_sigmoid(share: float) -> Schedule:
-    """Slow, then fast, then slow."""
+    """Return the schedule that rises from 0 to `share` slowly, then fast, then slowly."""
+    # Inverse sigmoid decay, epsilon_i = k / (k + exp(i / k)), scaled: 0 at p = 0, `share` at p = 1.
     low, high = _sigmoid(-_STEEPNESS / 2), _sigmoid(_STEEPNESS / 2)
     return lambda p: share * (_sigmoid(_STEEPNESS * (p - 0.5)) - low) / (high - low)
-
-
-def constant(share: float) -> Schedule:
-    """The same from beginning to end."""
-    return lambda p: share
 
 
 def _sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
+@dataclass(frozen=True)
+class ObjectiveOutput:
+    """The loss of a batch, and other metrics for the log of the run."""
+
+    loss: LossSum
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
 class Objective(nn.Module):
-    """A way of teaching: a module around the model, and what several GPUs wrap. Called, it gives a batch's loss."""
+    """Base class: a module around the model that computes the loss of a batch.
+
+    Under torchrun, DistributedDataParallel wraps the objective. All that a step needs to know goes
+    through `forward` therefore, as an argument or as a part of the output.
+    """
 
     def __init__(self, model: EncoderDecoder) -> None:
         super().__init__()
         self.model = model
-        self.progress = 0.0  # share of the phase's steps taken: set before each
-        self.noted: dict[
-            str, float
-        ] = {}  # what the log should say of the last step besides its loss
 
     def count(self, batch: Batch) -> Tensor:
-        """Say how many things the loss is a sum of, before it is known."""
+        """Return the number of terms (scalar int64) that the loss of the batch will sum."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch, progress: float = 0.0) -> ObjectiveOutput:
+        """Compute the loss of a batch.
+
+        Args:
+            batch: images or cached features, and their captions.
+            progress: share of the phase's steps already taken, from 0 to 1.
+        """
         raise NotImplementedError
 
 
 class TeacherForcing(Objective):
-    """Show the true caption so far, ask for its next word.
+    """Predict each token of a reference caption from the tokens before it.
 
-    While it trains, a share `word_dropout` of the words shown is <unk> instead (Bowman et al. 2016, "Generating
-    sentences from a continuous space", section 3.1), and attention is asked to look at every place about equally often
-    in the course of a caption, with weight `attention_penalty` (Xu et al. 2015, equation 14).
+    Williams and Zipser 1989, "A learning algorithm for continually running fully recurrent neural
+    networks". In training mode only:
 
-    Williams and Zipser 1989, "A learning algorithm for continually running fully recurrent neural networks".
+    * label smoothing (Szegedy et al. 2016, "Rethinking the Inception architecture", section 7);
+    * word dropout: a share of the input tokens becomes <unk> (Bowman et al. 2016, "Generating
+      sentences from a continuous space", section 3.1);
+    * the doubly stochastic penalty on attention (Xu et al. 2015, equation 14).
     """
 
     def __init__(
@@ -80,44 +106,53 @@ class TeacherForcing(Objective):
     ) -> None:
         super().__init__(model)
         self.label_smoothing, self.word_dropout = label_smoothing, word_dropout
-        self.attention_penalty = attention_penalty
+        self.attention_penalty = attention_penalty  # lambda in Xu et al. 2015, equation 14
 
     def count(self, batch: Batch) -> Tensor:
-        """Words to say."""
+        """Return the number of target tokens, M."""
         return batch.target_mask.sum()
 
-    def forward(self, batch: Batch) -> LossSum:
-        """Cross-entropy of every real word, summed."""
-        state = select_state(self.model.init_state(batch.source), batch.source_index)  # (N, ...)
-        inputs = self.shown(batch, state)
+    def forward(self, batch: Batch, progress: float = 0.0) -> ObjectiveOutput:
+        """Compute the cross-entropy of the M target tokens, summed, plus the attention penalty."""
+        # An image is encoded once; each of its captions starts from a copy of its state.
+        state = self.model.init_state(batch.source)  # (B, ...)
+        state = select_state(state, batch.source_index)  # (N, ...)
+        inputs = self.decoder_inputs(batch, state, progress)  # (N, T-1)
         if self.training and self.word_dropout:
-            dropped = torch.rand(inputs.shape, device=inputs.device) < self.word_dropout
-            dropped[:, 0] = False  # <bos> is no word
-            inputs = inputs.masked_fill(dropped, UNK)
-        output = self.model.decoder(inputs, batch.target_mask, state)
+            inputs = self._drop_words(inputs)
+        output = self.model.decoder(inputs, batch.target_mask, state)  # hidden: (M, D)
+        # Only real tokens reach the output layer: padding is left out here, not masked later.
         targets = batch.targets[batch.target_mask]  # (M,)
         smoothing = self.label_smoothing if self.training else 0.0
         loss = cross_entropy(
             output.hidden, self.model.decoder.output, targets, label_smoothing=smoothing
         )
-        if self.training and output.weights is not None:
-            loss = loss.plus(
-                self.attention_penalty * doubly_stochastic(output.weights, batch.target_mask)
-            )
-        return loss
+        if self.training and output.weights is not None:  # (M, P): the decoder has attention
+            # Xu et al. 2015, equation 14: the loss is -log p(caption) + lambda * penalty.
+            penalty = doubly_stochastic_penalty(output.weights, batch.target_mask)
+            loss = loss.add_penalty(self.attention_penalty * penalty)
+        return ObjectiveOutput(loss, self.metrics(progress))
 
-    def shown(self, batch: Batch, state: State) -> Tensor:
-        """Give the words (N, T-1) that are shown: here the true ones."""
+    def decoder_inputs(self, batch: Batch, state: State, progress: float) -> Tensor:
+        """Return the tokens (N, T-1) that the decoder reads: here those of the references."""
         return batch.inputs
+
+    def metrics(self, progress: float) -> dict[str, float]:
+        """Return the metrics of a step, besides its loss."""
+        return {}
+
+    def _drop_words(self, inputs: Tensor) -> Tensor:
+        dropped = torch.rand(inputs.shape, device=inputs.device) < self.word_dropout  # (N, T-1)
+        dropped[:, 0] = False  # <bos> stays
+        return inputs.masked_fill(dropped, UNK)
 
 
 class ScheduledSampling(TeacherForcing):
-    """Show some of the model's own words in place of the true ones, more and more of them, and ask for the true next.
-
-    Which words are shown is found out step by step, without gradients; then the captions are read at once, as ever.
-    An own word is the likeliest one. With a schedule of 0 this is teacher forcing, with one of 1 free running.
+    """Replace a growing share of the input tokens with those that the model predicts.
 
     Bengio et al. 2015, "Scheduled sampling for sequence prediction with recurrent neural networks".
+    The model's token is its most probable one (their section 2.4 also allows to sample it). With a
+    share of 0 this is teacher forcing; with a share of 1 it is free running.
     """
 
     def __init__(
@@ -138,16 +173,24 @@ class ScheduledSampling(TeacherForcing):
         self.schedule = schedule
 
     @torch.no_grad()
-    def shown(self, batch: Batch, state: State) -> Tensor:
-        """Give the words (N, T-1) that are shown: true ones and own ones mixed."""
-        share = self.schedule(self.progress)
-        self.noted = {"own_words": share}
-        if share == 0:
-            return batch.inputs
-        true = batch.inputs
-        own = torch.rand(true.shape, device=true.device) < share
-        words = [true[:, 0]]
-        for place in range(1, true.shape[1]):
-            log_probs, state = self.model.step(words[-1], state)
-            words.append(torch.where(own[:, place], log_probs.argmax(dim=1), true[:, place]))
-        return torch.stack(words, dim=1)
+    def decoder_inputs(self, batch: Batch, state: State, progress: float) -> Tensor:
+        """Return the tokens (N, T-1) that the decoder reads: those of the references and its own.
+
+        This pass runs step by step without gradients. The decoder then reads the result in one
+        call, with gradients, as in teacher forcing.
+        """
+        share, true = self.schedule(progress), batch.inputs  # 1 - epsilon, (N, T-1)
+        if share == 0:  # teacher forcing: draw no random numbers
+            return true
+        # A coin is tossed for every token, not for every caption (Bengio et al. 2015, section 2.4).
+        is_generated = torch.rand(true.shape, device=true.device) < share  # (N, T-1)
+        inputs = [true[:, 0]]  # <bos>, (N,)
+        for t in range(1, true.shape[1]):
+            log_probs, state = self.model.step(inputs[-1], state)  # (N, V)
+            predicted = log_probs.argmax(dim=1)  # (N,)
+            inputs.append(torch.where(is_generated[:, t], predicted, true[:, t]))
+        return torch.stack(inputs, dim=1)  # (N, T-1)
+
+    def metrics(self, progress: float) -> dict[str, float]:
+        """Return the share of input tokens that the model generates."""
+        return {"own_words": self.schedule(progress)}

@@ -1,44 +1,52 @@
-"""Teaching without true words to say: the model finds captions, and learns to prefer those that score well."""
+"""Self-critical sequence training: the model generates captions and learns from their rewards."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from captioner.config.schema import RewardName
 from captioner.data.batching import pad
+from captioner.data.datasets import Example
 from captioner.decoding.beam import beam_search
-from captioner.decoding.constraints import forbid, obey
+from captioner.decoding.constraints import apply_rules, forbid
 from captioner.decoding.sampling import greedy, sample
+from captioner.metrics.reward import Reward
 from captioner.models.encoder_decoder import EncoderDecoder
-from captioner.text.vocabulary import BOS, EOS, SUPPRESSED
+from captioner.text.tokenizer import tokenize
+from captioner.text.vocabulary import BOS, EOS, SUPPRESSED, Vocabulary
 from captioner.training.losses import LossSum, cross_entropy
-from captioner.training.objectives import Objective
+from captioner.training.objectives import Objective, ObjectiveOutput
 from captioner.types import Batch, State, Step, select_state
 
-Reward = Callable[[Sequence[int], Sequence[Sequence[int]]], Tensor]
-"""(numbers of images in the training split, a caption of word ids for each) → how good each is."""
+RewardFunction = Callable[[Sequence[int], Sequence[Sequence[int]]], Tensor]
+"""(index of each caption's image in the train split, token ids of each caption) -> rewards (N,)."""
 
 
 class SelfCritical(Objective):
-    """Find captions of each image; make those likelier whose reward is above the baseline, the others less likely.
+    """Raise the probability of captions whose reward is above a baseline, lower that of the others.
 
-    The gradient is that of REINFORCE: the reward less the baseline, times that of the caption's log-probability. The
-    baseline is the reward of the caption that greedy search finds (Rennie et al. 2017, "Self-critical sequence training
-    for image captioning", equation 8), or the mean reward of the image's other captions (Luo 2020, "A better variant of
-    self-critical sequence training"), which costs no search.
+    The gradient is that of REINFORCE with a baseline b: the mean over captions c of
+    -(r(c) - b) * gradient of log p(c), where r(c) is the reward. r(c) - b is called the advantage.
 
-    Captions are drawn, or are the best of a beam search (Cornia et al. 2020, "Meshed-memory transformer for image
-    captioning", section 3.3). Drawn ones give an unbiased gradient; those of a beam, a far less noisy one, of what the
-    model would say. They are found without dropout, as the model would be used, and read with it.
+    `baseline`: "greedy" is the reward of the caption that greedy search finds (Rennie et al. 2017,
+    "Self-critical sequence training for image captioning", equation 8). "mean" is the mean reward
+    of the other captions of the image (Luo 2020, "A better variant of self-critical sequence
+    training"); it needs no further search.
+
+    `candidates`: "sample" draws the captions from the model; the gradient is unbiased. "beam" takes
+    those of a beam search (Cornia et al. 2020, "Meshed-memory transformer for image captioning",
+    section 3.3), with much less variance. Captions are generated without dropout; their
+    log-probabilities are computed with it.
     """
 
     def __init__(
         self,
         model: EncoderDecoder,
-        reward: Reward,
+        reward: RewardFunction,
         *,
         candidates: Literal["beam", "sample"] = "beam",
         samples: int = 5,
@@ -47,69 +55,97 @@ class SelfCritical(Objective):
     ) -> None:
         super().__init__(model)
         self.reward = reward
-        self.candidates, self.samples = candidates, samples
+        self.candidates, self.samples = candidates, samples  # S captions of each image
         self.baseline, self.max_length = baseline, max_length
 
     def count(self, batch: Batch) -> Tensor:
-        """Captions that will be found."""
+        """Return the number of captions that will be generated, B * S."""
         return batch.example_index.new_tensor(len(batch.example_index) * self.samples)
 
-    def forward(self, batch: Batch) -> LossSum:
-        """Advantage of each caption found times its negative log-probability, summed."""
+    def forward(self, batch: Batch, progress: float = 0.0) -> ObjectiveOutput:
+        """Compute -advantage * log p(caption), summed over the generated captions."""
+        decoder, example_index = self.model.decoder, batch.example_index  # (B,)
         memory = self.model.encode(batch.source)
-        decoder, was_training = self.model.decoder, self.model.decoder.training
+        # Generate and score captions without dropout and without gradients.
+        was_training = decoder.training
         decoder.eval()
         with torch.no_grad():
-            state = self.model.decoder.init_state(memory)
-        found = self._find(state)
-        images = batch.example_index.repeat_interleave(self.samples)
-        rewards = self._score(images, found).view(-1, self.samples)  # (B, S)
-        self.noted = {"reward": float(rewards.mean())}
-        advantages = rewards - self._baseline(rewards, batch.example_index, state)
+            state = decoder.init_state(memory)  # (B, ...)
+        captions = self._generate(state)  # B * S
+        images = example_index.repeat_interleave(self.samples)  # (B * S,)
+        rewards = self._rewards(images, captions).view(-1, self.samples)  # (B, S)
+        advantages = rewards - self._baseline(rewards, example_index, state)  # (B, S)
+        # Compute their log-probabilities with both, from a state that has gradients.
         decoder.train(was_training)
-        return self._loss(found, advantages.flatten(), self.model.decoder.init_state(memory))
+        loss = self._loss(captions, advantages.flatten(), decoder.init_state(memory))
+        return ObjectiveOutput(loss, {"reward": float(rewards.mean())})
 
     @torch.no_grad()
-    def _find(self, state: State) -> list[list[int]]:
-        """Give the word ids of captions, those of an image one after the other."""
+    def _generate(self, state: State) -> list[list[int]]:
+        """Return the token ids of S captions for each image, grouped by image."""
         if self.candidates == "beam":
-            step, state = _speakable(self.model.step, state)
+            step, state = _suppress(self.model.step, state)
             beams = beam_search(
-                step, state, bos=BOS, eos=EOS, max_length=self.max_length, beam=self.samples
+                step, state, bos=BOS, eos=EOS, max_length=self.max_length, num_beams=self.samples
             )
-            return [caption.token_ids for found in beams for caption in found]
-        images, device = state[0].shape[0], state[0].device
-        rows = torch.arange(images, device=device).repeat_interleave(self.samples)
-        step, state = _speakable(self.model.step, select_state(state, rows))
-        draws = torch.rand((len(rows), self.max_length)).to(device)
-        return [caption.token_ids for caption in sample(step, state, bos=BOS, eos=EOS, draws=draws)]
+            return [caption.token_ids for of_image in beams for caption in of_image]
+        num_images, device = state[0].shape[0], state[0].device
+        rows = torch.arange(num_images, device=device).repeat_interleave(self.samples)  # (B * S,)
+        step, state = _suppress(self.model.step, select_state(state, rows))
+        # Drawn on the CPU: a seed gives the same random numbers whatever the device.
+        uniforms = torch.rand((len(rows), self.max_length)).to(device)
+        captions = sample(step, state, bos=BOS, eos=EOS, uniforms=uniforms)
+        return [caption.token_ids for caption in captions]
 
     @torch.no_grad()
-    def _baseline(self, rewards: Tensor, images: Tensor, state: State) -> Tensor:
-        """Give what each reward (B, S) is compared with."""
+    def _baseline(self, rewards: Tensor, example_index: Tensor, state: State) -> Tensor:
+        """Return what rewards (B, S) are compared with: (B, S), or (B, 1) of greedy search."""
         if self.baseline == "mean":
-            return (rewards.sum(dim=1, keepdim=True) - rewards) / (self.samples - 1)
-        step, state = _speakable(self.model.step, state)
+            # Luo 2020: b of caption k is the sum of r_j over j != k, divided by S - 1.
+            others = rewards.sum(dim=1, keepdim=True) - rewards  # (B, S)
+            return others / (self.samples - 1)
+        step, state = _suppress(self.model.step, state)
+        # Rennie et al. 2017: the baseline is the reward of the model's test-time inference.
         best = greedy(step, state, bos=BOS, eos=EOS, max_length=self.max_length)
-        return self._score(images, [caption.token_ids for caption in best]).unsqueeze(1)
+        return self._rewards(example_index, [caption.token_ids for caption in best]).unsqueeze(1)
 
-    def _score(self, images: Tensor, captions: Sequence[Sequence[int]]) -> Tensor:
+    def _rewards(self, images: Tensor, captions: Sequence[Sequence[int]]) -> Tensor:
         return self.reward(images.tolist(), captions).to(images.device)
 
-    def _loss(self, found: list[list[int]], advantages: Tensor, state: State) -> LossSum:
-        longest_first = sorted(range(len(found)), key=lambda row: len(found[row]), reverse=True)
-        tokens, mask = pad([[BOS, *found[row], EOS] for row in longest_first])
-        order = torch.tensor(longest_first, device=advantages.device)
+    def _loss(self, captions: list[list[int]], advantages: Tensor, state: State) -> LossSum:
+        """Weigh the cross-entropy of every token with the advantage (B * S,) of its caption."""
+        # The longest caption comes first: the decoder then computes little padding.
+        rows = sorted(range(len(captions)), key=lambda row: len(captions[row]), reverse=True)
+        order = torch.tensor(rows, device=advantages.device)  # (N,) with N = B * S
+        tokens, mask = pad([[BOS, *captions[row], EOS] for row in rows])  # (N, T), (N, T)
         tokens, mask = tokens.to(order.device), mask[:, 1:].to(order.device)
-        output = self.model.decoder(
-            tokens[:, :-1], mask, select_state(state, order // self.samples)
-        )
-        of_word = advantages[order].unsqueeze(1).expand(mask.shape)[mask]  # (M,)
+        state = select_state(state, order // self.samples)  # (N, ...)
+        output = self.model.decoder(tokens[:, :-1], mask, state)
+        targets = tokens[:, 1:][mask]  # (M,)
+        token_advantages = advantages[order].unsqueeze(1).expand(mask.shape)[mask]  # (M,)
         loss = cross_entropy(
-            output.hidden, self.model.decoder.output, tokens[:, 1:][mask], weights=of_word
+            output.hidden, self.model.decoder.output, targets, weights=token_advantages
         )
-        return LossSum(loss.total, order.new_tensor(len(found)))
+        return LossSum(loss.total, order.new_tensor(len(captions)))  # a mean over captions
 
 
-def _speakable(step: Step, state: State) -> tuple[Step, State]:
-    return obey(step, state, [forbid(SUPPRESSED)], eos=EOS)
+def _suppress(step: Step, state: State) -> tuple[Step, State]:
+    """Exclude the special tokens that no caption contains, such as <unk>."""
+    return apply_rules(step, state, [forbid(SUPPRESSED)], eos=EOS)
+
+
+def caption_reward(
+    train: Sequence[Example], vocabulary: Vocabulary, weights: Mapping[RewardName, float]
+) -> RewardFunction:
+    """Return the reward of token ids: a weighted sum of metrics against the training captions.
+
+    The references of the split are counted once, here.
+    """
+    references = [[tokenize(caption) for caption in example.captions] for example in train]
+    score = Reward(references, weights)
+
+    def reward(images: Sequence[int], captions: Sequence[Sequence[int]]) -> Tensor:
+        words = [vocabulary.decode(caption) for caption in captions]
+        return torch.from_numpy(score(images, words)).float()
+
+    return reward

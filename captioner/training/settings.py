@@ -1,4 +1,4 @@
-"""The settings of a run: config file, command line, and the model it starts from. Imports no torch."""
+"""The settings of a run, from a config file, the command line and `init`. Does not import torch."""
 
 from __future__ import annotations
 
@@ -11,23 +11,30 @@ from captioner.config.schema import Config
 from captioner.models.folder import read_config, resolve
 
 
-def load_config(path: Path, overrides: Sequence[str] = (), *, output: Path | None = None) -> Config:
-    """Read a config file and lay the command line's settings over it.
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), *, output: str | Path | None = None
+) -> Config:
+    """Return the settings of a config file, with `overrides` applied.
 
-    With `init`, the model's own settings come from that folder, and the file's are laid over them.
+    If `init` names a model folder, its settings are the defaults of the model.
+
+    Args:
+        path: a YAML file.
+        overrides: "key=value" pairs, such as "training.batch_size=32"; the last one wins.
+        output: folder of the run, in place of the file's.
 
     Raises:
-        UsageError: lists every mistake.
+        UsageError: the settings have mistakes; all are listed.
     """
-    values = apply_overrides(read_yaml(path), overrides)
+    values = apply_overrides(read_yaml(Path(path)), overrides)
     if output is not None:
         values["output"] = str(output)
     if isinstance(values.get("init"), str):
-        values = merge(_settings_of(values["init"]), values)
+        values = merge(_model_settings(values["init"]), values)
     return parse(Config, values, source=str(path))
 
 
-def _settings_of(folder: str) -> dict[str, Any]:
-    about = read_config(resolve(folder))
-    about.pop("vocabulary", None)
-    return about
+def _model_settings(folder: str) -> dict[str, Any]:
+    settings = read_config(resolve(folder))
+    settings.pop("vocabulary", None)
+    return settings

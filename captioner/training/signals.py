@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM → a wish to stop at the next step boundary, on which all ranks agree."""
+"""Ctrl-C and SIGTERM: a request to stop after the present step, on which all ranks agree."""
 
 from __future__ import annotations
 
@@ -14,76 +14,78 @@ import torch
 from captioner.distributed import Ranks
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_NOTICE = (
-    b"\ncaptioner: stopping after this step, with a checkpoint; the same again stops at once\n"
-)
-_PERIOD = 1.0  # seconds between two times that ranks ask each other, about
+_NOTICE = b"\ncaptioner: stopping after this step, with a checkpoint; repeat to stop at once\n"
+_PERIOD = 1.0  # approximate seconds between two exchanges of the ranks
 
 
 class Interrupted(SystemExit):
-    """A signal ends the program, after where it stood was saved; the exit code is 128 and the signal's number."""
+    """A signal ended the run, after a checkpoint was saved. The exit code is 128 + its number."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(128 + signal_number)
 
 
 class SignalHandler:
-    """Note the first signal instead of stopping, as long as the block lasts; a second one does what it always did.
+    """Context manager that records the first signal. A second one has its former effect.
 
-    In another thread than the main one, which Python lets have no signals, nothing is noted.
+    Outside of the main thread, where Python allows no signal handlers, nothing is recorded.
     """
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks
         self.received: int | None = None
-        self._before: dict[int, object] = {}
-        self._steps, self._until, self._since = 0, 1, time.monotonic()
+        self._former_handlers: dict[int, object] = {}
+        # Steps since the last exchange of the ranks, the number at which the next is due, its time.
+        self._steps, self._next_exchange, self._last_time = 0, 1, time.monotonic()
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._former_handlers = {
+                number: signal.signal(number, self._record) for number in SIGNALS
+            }
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._restore()
+        self._restore_handlers()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        self._restore()
+        self._restore_handlers()
         if self.ranks.is_first:
-            os.write(
-                2, _NOTICE
-            )  # a signal may come in the middle of a print, which cannot begin another
+            os.write(2, _NOTICE)  # the signal may interrupt a print, which is not reentrant
 
-    def _restore(self) -> None:
-        while self._before:
-            number, handler = self._before.popitem()
-            signal.signal(number, handler)  # type: ignore[arg-type]  # what `signal` gave
+    def _restore_handlers(self) -> None:
+        while self._former_handlers:
+            number, handler = self._former_handlers.popitem()
+            signal.signal(number, handler)  # type: ignore[arg-type]  # as `signal` returned it
 
-    @property
-    def wanted(self) -> bool:
-        """Whether this rank was told to stop."""
+    def stop_requested(self) -> bool:
+        """Return whether this rank has received a signal."""
         return self.received is not None
 
-    def agreed(self) -> bool:
-        """Say, after each step, whether all ranks stop here because one of them was told to.
+    def all_ranks_stop(self) -> bool:
+        """Return whether all ranks stop after this step. Every rank must call it after each step.
 
-        Ranks ask each other about once a second only: on a busy CPU it takes milliseconds. How many steps that is
-        follows from how long the last ones took on all of them, so that all come to the same number.
+        The ranks exchange their requests about once a second only, because an exchange takes
+        milliseconds on a busy CPU. The number of steps in between follows from the duration of the
+        last ones, summed over the ranks, so it is the same on all of them.
         """
-        if self.ranks.count == 1:
-            return self.wanted
+        if self.ranks.world_size == 1:
+            return self.stop_requested()
         self._steps += 1
-        if self._steps < self._until:
+        if self._steps < self._next_exchange:
             return False
-        news = torch.tensor(
-            [float(self.wanted), time.monotonic() - self._since], device=self.ranks.device
-        )
-        told, seconds = map(float, self.ranks.sum(news))
-        self._until = max(1, int(self._steps * self.ranks.count * _PERIOD / seconds))
-        self._steps, self._since = 0, time.monotonic()
-        return told > 0
+        seconds = time.monotonic() - self._last_time
+        local = torch.tensor([float(self.stop_requested()), seconds], device=self.ranks.device)
+        requests, total_seconds = map(float, self.ranks.sum(local))
+        rank_steps = self._steps * self.ranks.world_size
+        self._next_exchange = max(1, int(rank_steps * _PERIOD / total_seconds))
+        self._steps, self._last_time = 0, time.monotonic()
+        return requests > 0
 
-    def end(self) -> Interrupted:
-        """Give the end of the program; a rank that was told nothing follows the one that was."""
+    def interruption(self) -> Interrupted:
+        """Return the exception that ends the run, with the exit code of the signal.
+
+        A rank that received none stops as for SIGTERM.
+        """
         return Interrupted(self.received or signal.SIGTERM)

@@ -1,212 +1,77 @@
-"""A training run: its phases, one after the other."""
+"""The trainer: the phases of a run, one after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import assert_never
 
 import torch
+import yaml
 
-from captioner.config.schema import Config, PhaseConfig, TrainingConfig
+from captioner.config.loading import to_json
+from captioner.config.schema import Config, PhaseConfig, ScheduledSamplingConfig, TrainingConfig
 from captioner.console import console
-from captioner.data.batching import EpochSampler
+from captioner.data.batching import EpochBatchSampler
 from captioner.data.datasets import Example
-from captioner.data.loading import Loader
+from captioner.decoding.search import build_search
 from captioner.distributed import Ranks
 from captioner.errors import UsageError
 from captioner.models.encoder_decoder import EncoderDecoder
+from captioner.models.folder import write_model
+from captioner.storage import atomic_file
 from captioner.text.vocabulary import Vocabulary
-from captioner.training.build import build_objective
-from captioner.training.checkpoint import (
-    Progress,
-    load_checkpoint,
-    restore_random_state,
-    resume_hint,
-)
-from captioner.training.ema import EMA
-from captioner.training.failures import images_named
+from captioner.training.checkpoint import Progress, load_checkpoint, set_rng_states
+from captioner.training.failures import list_images_if_not_finite
 from captioner.training.loaders import LoaderFactory
-from captioner.training.loop import StepRollback, fit, in_groups, is_out_of_memory
-from captioner.training.losses import LossSum
-from captioner.training.objectives import Objective
-from captioner.training.optim import make_optimizer, restore_optimizer, set_learning_rate
+from captioner.training.objectives import (
+    Objective,
+    Schedule,
+    ScheduledSampling,
+    TeacherForcing,
+    constant,
+    exponential,
+    inverse_sigmoid,
+    linear,
+)
+from captioner.training.optim import EMA, make_optimizer, restore_optimizer
+from captioner.training.phase import Phase
 from captioner.training.recorder import Recorder
 from captioner.training.signals import SignalHandler
-from captioner.training.validation import Search, Validator
-from captioner.types import Batch
-
-
-@dataclass
-class Phase:
-    """Teach by one objective, from where `progress` stands to the phase's last epoch, or until it is enough."""
-
-    config: PhaseConfig
-    settings: TrainingConfig
-    objective: Objective
-    optimizer: torch.optim.Optimizer
-    sampler: EpochSampler
-    train_loader: Loader
-    dev_loader: Loader
-    average: EMA
-    progress: Progress
-    recorder: Recorder
-    ranks: Ranks
-    signals: SignalHandler
-    _rollback: StepRollback | None = field(
-        default=None, init=False
-    )  # from the step that is being taken, if it can be
-
-    @property
-    def is_last(self) -> bool:
-        """Whether the run ends with it."""
-        return self.progress.phase == len(self.settings.phases) - 1 or self._reached_max_steps
-
-    @property
-    def _reached_max_steps(self) -> bool:
-        return self.settings.max_steps is not None and self.progress.step >= self.settings.max_steps
-
-    def _enough(self) -> bool:
-        patience = self.settings.early_stopping
-        return self._reached_max_steps or (patience is not None and self.progress.worse >= patience)
-
-    def run(self) -> None:
-        """Take every step that is left, and leave a checkpoint of the last one behind. Raises Interrupted."""
-        objective = self.ranks.wrap(self.objective)
-        objective.train()
-        with self.signals:
-            while self.progress.epoch < self.config.epochs and not self._enough():
-                self._run_epoch(objective)
-            if self.is_last and self.progress.validated != self.progress.step:
-                self._validate()
-            if not self.is_last and self.ranks.any(self.signals.wanted):
-                self._stop()
-            self.recorder.checkpoint(self.optimizer)
-
-    def _run_epoch(self, objective: torch.nn.Module) -> None:
-        before = sum(phase.epochs for phase in self.settings.phases[: self.progress.phase])
-        self.sampler.epoch = before + self.progress.epoch
-        with self.recorder.epoch(self.config.epochs, self.sampler.batches):
-            while rollback := self._take_steps(objective):
-                rollback.take()
-                self.progress.parts *= 2
-                console.print(
-                    f"out of memory: batches are worked through in {self.progress.parts} parts from here on"
-                )
-        if self.progress.batch == self.sampler.batches:
-            if self.settings.validate_every is None:
-                self._validate()
-            self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
-            if self.settings.validate_every is None and self.settings.checkpoint_every is None:
-                self.recorder.checkpoint(self.optimizer)
-
-    def _take_steps(self, objective: torch.nn.Module) -> StepRollback | None:
-        """Take the steps that are left of the epoch; give the way back from one that needs smaller parts."""
-        parts = self.settings.accumulate
-        self.sampler.first = self.progress.batch
-        self.sampler.parts = self.progress.parts if parts == "auto" else parts
-        self._write_down()  # what an interrupted run had no time for
-        try:
-            fit(
-                objective,
-                self.optimizer,
-                self._counted(in_groups(self.train_loader, self.sampler.parts)),
-                count=self.objective.count,
-                ranks=self.ranks,
-                precision=self.settings.precision,
-                gradient_clip=self.settings.gradient_clip,
-                before_step=self._before_step,
-                after_step=self._after_step,
-            )
-        except (MemoryError, RuntimeError) as error:
-            smaller = 2 * self.sampler.parts <= self.sampler.examples // self.sampler.batches
-            if not (smaller and self._rollback and is_out_of_memory(error)):
-                raise
-        return self._rollback
-
-    def _counted(self, steps: Iterable[list[Batch]]) -> Iterator[list[Batch]]:
-        for parts in steps:
-            self.captions = sum(len(part.tokens) for part in parts) * self.ranks.count
-            yield parts
-
-    def _before_step(self) -> None:
-        if self.settings.accumulate == "auto":
-            self._rollback = StepRollback(self.objective, self.ranks.device)
-        batches = self.sampler.batches
-        step, steps = (
-            self.progress.epoch * batches + self.progress.batch,
-            self.config.epochs * batches,
-        )
-        self.objective.progress = step / steps
-        self.learning_rate = set_learning_rate(
-            self.optimizer, step=step, steps=steps, warmup=self.config.warmup
-        )
-
-    def _after_step(self, loss: LossSum) -> bool:
-        self._rollback = None  # from a step that was taken there is none
-        self.average.update()
-        self.progress.step += 1
-        self.progress.batch += 1
-        self.recorder.step(
-            loss, captions=self.captions, learning_rate=self.learning_rate, **self.objective.noted
-        )
-        if self.signals.agreed():
-            self._stop()
-        self._write_down()
-        return self._enough()
-
-    def _write_down(self) -> None:
-        """Validate and save where it is time to, unless that is done."""
-        step, validate, save = (
-            self.progress.step,
-            self.settings.validate_every,
-            self.settings.checkpoint_every,
-        )
-        if validate and step % validate == 0 and self.progress.validated != step:
-            self._validate()
-        if self.progress.validated == step if save is None else step % save == 0:
-            self.recorder.checkpoint(self.optimizer)
-
-    def _validate(self) -> None:
-        if not self.recorder.validate(self.dev_loader, stop=lambda: self.signals.wanted):
-            self._stop()
-
-    def _stop(self) -> NoReturn:
-        """Save where the run stands, say how to go on, and end the program."""
-        self.recorder.checkpoint(self.optimizer)
-        console.print(
-            f"stopped after step {self.progress.step}: {resume_hint(self.recorder.output)}"
-        )
-        raise self.signals.end()
+from captioner.training.validation import BestSearch, Validator
+from captioner.types import Hypothesis, State
 
 
 class Trainer:
-    """Teach `model` the captions of `train`, and keep the one that captions `dev` best.
+    """Trains a model on the captions of `train`, and keeps the one with the best captions of `dev`.
 
-    What it does not know: how captions are searched for (`search`) and how a model folder is written (`write_model`).
+    Args:
+        config: of the run.
+        model: with its initial weights, or those of the checkpoint to resume from.
+        vocabulary: of the model.
+        train: examples to learn from.
+        dev: examples to validate on.
+        ranks: processes that train together.
+
+    Raises:
+        UsageError: a batch or the dev split has too few images for the ranks.
     """
 
     def __init__(
         self,
         config: Config,
-        *,
         model: EncoderDecoder,
         vocabulary: Vocabulary,
+        *,
         train: Sequence[Example],
         dev: Sequence[Example],
-        search: Search,
-        write_model: Callable[[Path], None],
         ranks: Ranks,
     ) -> None:
         self.config, self.settings, self.ranks = config, config.training, ranks
-        self.model, self.vocabulary, self.write_model = (
-            model.to(ranks.device),
-            vocabulary,
-            write_model,
-        )
+        self.model, self.vocabulary = model.to(ranks.device), vocabulary
         self.train, self.dev = train, dev
+        self._check_sizes()
         self.average = EMA(self.model, decay=self.settings.ema)
         self.loaders = LoaderFactory(
             config, model.encoder, vocabulary, train=train, dev=dev, ranks=ranks
@@ -214,37 +79,84 @@ class Trainer:
         self.validator = Validator(
             model,
             dev,
-            search=search,
+            search=_build_best_search(config, model, vocabulary),
             vocabulary=vocabulary,
             ranks=ranks,
             precision=self.settings.precision,
         )
         self.signals = SignalHandler(ranks)
-        self._check_sizes()
 
     def _check_sizes(self) -> None:
-        parts = self.settings.accumulate
-        if parts == "auto" and self.ranks.count > 1:
+        accumulate, world_size = self.settings.accumulate, self.ranks.world_size
+        if accumulate == "auto" and world_size > 1:
             raise UsageError(
-                "training.accumulate=auto is for one process, which can take a step back: set a number"
+                "training.accumulate=auto works in one process only, which can repeat a step: set "
+                "a number"
             )
-        shares = self.ranks.count * (1 if parts == "auto" else parts)
-        smallest = len(self.train) // -(-len(self.train) // self.settings.batch_size)
-        if smallest < shares:
+        micro_batches = world_size * (1 if accumulate == "auto" else accumulate)
+        num_batches = -(-len(self.train) // self.settings.batch_size)
+        smallest = len(self.train) // num_batches
+        if smallest < micro_batches:
             raise UsageError(
-                f"a batch of {smallest} images cannot be dealt out to {shares} (ranks times training.accumulate): "
-                "set a larger training.batch_size"
+                f"a batch of {smallest} images is too small for {micro_batches} micro-batches "
+                "(ranks times training.accumulate): set a larger training.batch_size"
             )
-        if len(self.dev) < self.ranks.count:
+        if len(self.dev) < world_size:
             raise UsageError(
-                f"{len(self.dev)} images of dev cannot be dealt out to {self.ranks.count} ranks: add some"
+                f"{len(self.dev)} images of dev are too few for {world_size} ranks: add some"
             )
 
     def run(self, checkpoint: Path | None = None) -> None:
-        """Train through every phase that is left, from `checkpoint` if one is given. Raises Interrupted by a signal."""
-        torch.manual_seed(self.settings.seed + self.ranks.rank)  # ranks drop different hidden units
+        """Train through all phases, or through those that are left after `checkpoint`.
+
+        Raises:
+            Interrupted: a signal stopped the run, after a checkpoint was saved.
+        """
+        if self.ranks.is_first:
+            self._write_config()
+            self._print_summary()
+        # Dropout differs between ranks.
+        torch.manual_seed(self.settings.seed + self.ranks.rank)
         progress, optimizer_state = self._resume(checkpoint) if checkpoint else (Progress(), None)
-        before = progress.step
+        first_step = progress.step
+        recorder = self._make_recorder(progress)
+        with (
+            closing(recorder),
+            list_images_if_not_finite(self.config.output, self.train, self.ranks),
+        ):
+            phase = self._make_phase(progress, recorder, optimizer_state)
+            phase.run()
+            while not phase.is_last:
+                self.average.apply()  # the next phase starts from the weights that were validated
+                progress.start_next_phase()
+                phase = self._make_phase(progress, recorder)
+                phase.run()
+        if progress.step == first_step:
+            console.print("the run is complete: no step was left to take")
+
+    def write_model(self, folder: Path) -> None:
+        """Write the model folder."""
+        write_model(
+            folder,
+            config=self.config.model,
+            vocabulary=self.vocabulary,
+            state=self.model.state_dict(),
+        )
+
+    def _resume(self, checkpoint: Path) -> tuple[Progress, dict[str, object]]:
+        state = load_checkpoint(checkpoint)
+        if state.progress.phase >= len(self.settings.phases):
+            raise UsageError(
+                f"{checkpoint} is of phase {state.progress.phase + 1}, but training.phases has "
+                f"{len(self.settings.phases)}: resume with the phases that the run started with"
+            )
+        self.average.load_state_dict(state.average)
+        if len(state.rng_states) == self.ranks.world_size:
+            set_rng_states(state.rng_states[self.ranks.rank], self.ranks.device)
+        console.print(f"resuming from {checkpoint} (step {state.progress.step})")
+        return state.progress, state.optimizer
+
+    def _make_recorder(self, progress: Progress) -> Recorder:
         recorder = Recorder(
             self.config.output,
             self.settings,
@@ -257,57 +169,53 @@ class Trainer:
         )
         finetunes = any(phase.finetune_from for phase in self.settings.phases)
         recorder.check_space((self.model if finetunes else self.model.decoder).parameters())
-        with closing(recorder), images_named(self.config.output, self.train, self.ranks):
-            while True:
-                phase = self._phase(progress, recorder, optimizer_state)
-                phase.run()
-                if phase.is_last:
-                    break
-                optimizer_state = None
-                self.average.apply()  # what was validated is what the next phase starts from
-                progress.next_phase()
-        if progress.step == before:
-            console.print("nothing was left to do")
+        return recorder
 
-    def _resume(self, checkpoint: Path) -> tuple[Progress, dict[str, object]]:
-        progress, optimizer_state, average, random_states = load_checkpoint(checkpoint)
-        if progress.phase >= len(self.settings.phases):
-            raise UsageError(
-                f"{checkpoint} is of phase {progress.phase + 1}, which training.phases does not hold"
-            )
-        self.average.load_state_dict(average)
-        if len(random_states) == self.ranks.count:
-            restore_random_state(random_states[self.ranks.rank], self.ranks.device)
-        console.print(f"going on from {checkpoint} (step {progress.step})")
-        return progress, optimizer_state
+    def _write_config(self) -> None:
+        with atomic_file(self.config.output / "config.yaml") as file:
+            yaml.safe_dump(to_json(self.config), file, sort_keys=False)
 
-    def _phase(
-        self, progress: Progress, recorder: Recorder, optimizer_state: dict[str, object] | None
+    def _print_summary(self) -> None:
+        captions = sum(len(example.captions) for example in self.train)
+        weights = sum(weight.numel() for weight in self.model.parameters())
+        world_size = self.ranks.world_size
+        devices = f"{self.ranks.device}" + (f" x {world_size}" if world_size > 1 else "")
+        console.print(
+            f"{len(self.train)} images with {captions} captions for training, "
+            f"{len(self.dev)} images for dev, {len(self.vocabulary)} words; "
+            f"{self.config.encoder.trunk} and {self.config.decoder.cell}, "
+            f"{weights / 1e6:.1f} M parameters, on {devices}; into {self.config.output}"
+        )
+
+    def _make_phase(
+        self,
+        progress: Progress,
+        recorder: Recorder,
+        optimizer_state: dict[str, object] | None = None,
     ) -> Phase:
-        config = self.settings.phases[progress.phase]
+        config, settings = self.settings.phases[progress.phase], self.settings
         self.model.encoder.finetune(config.finetune_from)
-        optimizer = make_optimizer(self.model, config, weight_decay=self.settings.weight_decay)
+        optimizer = make_optimizer(self.model, config, weight_decay=settings.weight_decay)
         if optimizer_state is not None:
             restore_optimizer(optimizer, optimizer_state)
-        objective = build_objective(
-            config,
-            self.settings,
-            self.model,
-            self.vocabulary,
-            self.train,
-            max_length=self.config.decoding.max_length,
-        )
-        sampler = EpochSampler(
+        sampler = EpochBatchSampler(
             len(self.train),
-            self.settings.batch_size,
-            self.settings.seed,
+            settings.batch_size,
+            settings.seed,
             rank=self.ranks.rank,
-            ranks=self.ranks.count,
+            num_ranks=self.ranks.world_size,
         )
         return Phase(
             config,
-            self.settings,
-            objective=objective,
+            settings,
+            objective=build_objective(
+                config,
+                settings,
+                self.model,
+                self.vocabulary,
+                self.train,
+                max_length=self.config.decoding.max_length,
+            ),
             optimizer=optimizer,
             sampler=sampler,
             train_loader=self.loaders.train_loader(config, sampler),
@@ -318,3 +226,68 @@ class Trainer:
             ranks=self.ranks,
             signals=self.signals,
         )
+
+
+def _build_best_search(config: Config, model: EncoderDecoder, vocabulary: Vocabulary) -> BestSearch:
+    """Return the beam search of validations: with `training.validation_beam` beams."""
+    settings = {"method": "beam", "captions": 1, "beam": config.training.validation_beam}
+    search = build_search(model.step, config.decoding.model_copy(update=settings), vocabulary)
+
+    def best(state: State) -> list[Hypothesis]:
+        return [captions[0] for captions in search(state, ())]
+
+    return best
+
+
+def build_objective(
+    phase: PhaseConfig,
+    settings: TrainingConfig,
+    model: EncoderDecoder,
+    vocabulary: Vocabulary,
+    train: Sequence[Example],
+    *,
+    max_length: int,
+) -> Objective:
+    """Return the objective that a phase names.
+
+    `max_length` is the largest number of words that the model generates for self-critical training.
+    """
+    regularization = {
+        "label_smoothing": settings.label_smoothing,
+        "word_dropout": settings.word_dropout,
+        "attention_penalty": settings.attention_penalty,
+    }
+    match phase.objective:
+        case "teacher_forcing":
+            return TeacherForcing(model, **regularization)
+        case "scheduled_sampling":
+            schedule = _build_schedule(phase.scheduled_sampling)
+            return ScheduledSampling(model, schedule, **regularization)
+        case "free_running":
+            return ScheduledSampling(model, constant(1.0), **regularization)
+        case "self_critical":
+            from captioner.training.self_critical import SelfCritical, caption_reward
+
+            options = phase.self_critical
+            return SelfCritical(
+                model,
+                caption_reward(train, vocabulary, options.reward),
+                candidates=options.candidates,
+                samples=options.samples,
+                baseline=options.baseline,
+                max_length=max_length,
+            )
+        case other:
+            assert_never(other)
+
+
+def _build_schedule(config: ScheduledSamplingConfig) -> Schedule:
+    match config.schedule:
+        case "linear":
+            return linear(config.share)
+        case "exponential":
+            return exponential(config.share)
+        case "inverse_sigmoid":
+            return inverse_sigmoid(config.share)
+        case other:
+            assert_never(other)

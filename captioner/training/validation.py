@@ -1,4 +1,4 @@
-"""How good the model is on images it has not learnt from, in its own words: no teacher forcing but for the loss."""
+"""Validation: losses and metrics on the dev split, whose captions the model generates by itself."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from captioner.config.schema import PrecisionName
 from captioner.console import track
 from captioner.data.datasets import Example
 from captioner.data.loading import Loader
-from captioner.devices import autocast
+from captioner.devices import PrecisionName, autocast
 from captioner.distributed import Ranks
 from captioner.metrics.scorer import Scorer, Scores
 from captioner.models.encoder_decoder import EncoderDecoder
@@ -21,65 +20,63 @@ from captioner.training.losses import LossSum
 from captioner.training.objectives import TeacherForcing
 from captioner.types import Batch, Hypothesis, State
 
-Search = Callable[[State], list[Hypothesis]]
-"""From the states before the first word to the best caption of each image."""
+BestSearch = Callable[[State], list[Hypothesis]]
+"""Initial states of B images -> the best caption of each."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What a validation found."""
+    """The results of a validation."""
 
-    loss: float  # of the true words after true words
-    free_running_loss: (
-        float  # of the true words after the model's own: the gap is what teacher forcing hides
-    )
+    loss: float  # mean of a token of the references, with teacher forcing
+    free_running_loss: float  # the same, but the decoder reads its own predictions
     scores: Scores
-    captions: dict[int | str, str]
+    captions: dict[int | str, str]  # image id -> generated caption
 
     @property
-    def figures(self) -> dict[str, float]:
-        """What the log keeps."""
-        return {
-            "dev_loss": self.loss,
-            "free_running_loss": self.free_running_loss,
-            **self.scores.figures,
-        }
+    def metrics(self) -> dict[str, float]:
+        """The numbers for the log of the run."""
+        losses = {"dev_loss": self.loss, "free_running_loss": self.free_running_loss}
+        return losses | self.scores.metrics
 
     def __str__(self) -> str:
-        """Say it in a line."""
-        losses = f"dev loss {self.loss:.3f} (free running {self.free_running_loss:.3f})"
-        figures = self.scores.figures
+        """Return the main numbers in one line."""
+        bleu, cider = self.scores.metrics["Bleu_4"], self.scores.metrics["CIDEr"]
         return (
-            f"{losses}  BLEU-4 {100 * figures['Bleu_4']:.1f}  CIDEr-D {100 * figures['CIDEr']:.1f}"
+            f"dev loss {self.loss:.3f} (free running {self.free_running_loss:.3f})  "
+            f"BLEU-4 {100 * bleu:.1f}  CIDEr-D {100 * cider:.1f}"
         )
 
 
 class Validator:
-    """Caption the images of dev and score what was said; each rank captions its share, and all are scored together."""
+    """Captions the dev split and scores the captions. Each rank captions a share of the images."""
 
     def __init__(
         self,
         model: EncoderDecoder,
         dev: Sequence[Example],
         *,
-        search: Search,
+        search: BestSearch,
         vocabulary: Vocabulary,
         ranks: Ranks,
         precision: PrecisionName,
     ) -> None:
         self.model, self.search, self.vocabulary = model, search, vocabulary
         self.ranks, self.precision = ranks, precision
-        self.image_ids = [example.image_id for example in ranks.share(dev)]
+        self.image_ids = [example.image_id for example in ranks.shard(dev)]
         self.scorer = Scorer({example.image_id: example.captions for example in dev})
 
     @torch.inference_mode()
     def __call__(self, loader: Loader, *, stop: Callable[[], bool]) -> Validation | None:
-        """Validate on this rank's share of dev, as `loader` reads it, in order; give it up if any rank says `stop`."""
+        """Validate on this rank's share of dev, which `loader` reads in order.
+
+        Returns:
+            The results of all ranks together, or None if `stop` returned True on any rank.
+        """
         self.model.eval()
         objective, device = TeacherForcing(self.model).eval(), self.ranks.device
-        forced = free = LossSum(
-            torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
-        )
+        zero = torch.zeros((), device=device)
+        forced = free = LossSum(zero, zero.long())
         captions: list[str] = []
         for batch in track(loader, total=len(loader), doing="validation", unit="batches"):
             if stop():
@@ -87,37 +84,46 @@ class Validator:
             batch = batch.to(device)
             with autocast(device, self.precision):
                 memory = self.model.encode(batch.source)
-                forced += objective(
-                    batch._replace(source=memory.grid)
-                )  # the trunk has done its work
+                # The objective gets the grid as cached features: the CNN runs once for each image.
+                forced += objective(batch._replace(source=memory.grid)).loss
                 state = self.model.decoder.init_state(memory)
-                free += free_running(self.model, batch, state)
-                found = self.search(state)
-                captions += [detokenize(self.vocabulary.decode(best.token_ids)) for best in found]
+                free += free_running_loss(self.model, batch, state)
+                captions += [self._text(best) for best in self.search(state)]
         self.model.train()
         if self.ranks.any(stop()):
             return None
-        everything: dict[int | str, str] = {}
-        for share in self.ranks.gather(dict(zip(self.image_ids, captions, strict=True))):
-            everything.update(share)
-        return Validation(
-            self._mean(forced), self._mean(free), self.scorer.score(everything), everything
-        )
+        return self._results(forced, free, captions)
+
+    def _text(self, caption: Hypothesis) -> str:
+        return detokenize(self.vocabulary.decode(caption.token_ids))
+
+    def _results(self, forced: LossSum, free: LossSum, captions: list[str]) -> Validation:
+        all_captions: dict[int | str, str] = {}
+        for shard in self.ranks.gather(dict(zip(self.image_ids, captions, strict=True))):
+            all_captions |= shard
+        scores = self.scorer.score(all_captions)
+        return Validation(self._mean(forced), self._mean(free), scores, all_captions)
 
     def _mean(self, loss: LossSum) -> float:
         return LossSum(self.ranks.sum(loss.total), self.ranks.sum(loss.count)).mean
 
 
-def free_running(model: EncoderDecoder, batch: Batch, state: State) -> LossSum:
-    """Cross-entropy of the true words when the decoder reads its own likeliest words, from the images' `state` on.
+def free_running_loss(model: EncoderDecoder, batch: Batch, state: State) -> LossSum:
+    """Return the cross-entropy of the references when the decoder reads its own predictions.
 
-    What it reads hangs on the image alone, so each image is read once for all its captions.
+    The predictions depend on the image only. One row for each image therefore serves all of its
+    captions.
+
+    Args:
+        model: in evaluation mode.
+        batch: its captions are the references.
+        state: initial state of the images, (B, ...).
     """
-    words = batch.tokens.new_full((len(batch.source),), BOS)
-    total = torch.zeros((), device=words.device)
-    for place in range(batch.targets.shape[1]):
-        log_probs, state = model.step(words, state)  # (B, V)
-        real = batch.target_mask[:, place]
-        total -= log_probs[batch.source_index[real], batch.targets[real, place]].sum()
-        words = log_probs.argmax(dim=1)
+    token_ids = batch.tokens.new_full((len(batch.source),), BOS)  # (B,)
+    total = torch.zeros((), device=token_ids.device)
+    for t in range(batch.targets.shape[1]):
+        log_probs, state = model.step(token_ids, state)  # (B, V)
+        real = batch.target_mask[:, t]  # (N,) captions that have a token here
+        total -= log_probs[batch.source_index[real], batch.targets[real, t]].sum()
+        token_ids = log_probs.argmax(dim=1)
     return LossSum(total, batch.target_mask.sum())

@@ -1,4 +1,4 @@
-"""The page of a check-up shows what was found as text, and asks for nothing."""
+"""The page of a check shows the result as text and makes no requests."""
 
 import re
 from html.parser import HTMLParser
@@ -11,7 +11,7 @@ HOSTILE = "</li><script>alert(1)</script><img src=x onerror=alert(1)>"
 
 
 class Page(HTMLParser):
-    """Every tag with its attributes, and all text."""
+    """All tags with their attributes, and the text of the page."""
 
     def __init__(self, html):
         super().__init__()
@@ -36,7 +36,7 @@ def page(run, data_set, tmp_path):
     return check
 
 
-def test_the_page_says_what_is_wrong_and_draws_what_there_is(page, data_set):
+def test_the_page_lists_problems_and_draws_histograms(page, data_set):
     data_set.caption("train", 1, "two dogs run fast")
     data_set.image("train", 9, "gone.jpg", b"")
     shown = page()
@@ -49,7 +49,7 @@ def test_the_page_says_what_is_wrong_and_draws_what_there_is(page, data_set):
     ]
 
 
-def test_the_page_asks_for_nothing_and_runs_nothing(page):
+def test_the_page_makes_no_requests_and_runs_no_scripts(page):
     shown = page()
     policy = next(
         attributes["content"] for tag, attributes in shown.tags if "http-equiv" in attributes
@@ -64,20 +64,20 @@ def test_the_page_asks_for_nothing_and_runs_nothing(page):
     ] == ["data:,"]
 
 
-def test_names_and_captions_stay_text(page, data_set):
+def test_names_and_captions_are_escaped(page, data_set):
     data_set.image("train", 9, HOSTILE, b"")
     data_set.caption("train", 1, HOSTILE + " very" * 40 + " \ud800")
     shown = page()
     assert {"script", "img"}.isdisjoint(tag for tag, _ in shown.tags)
     assert (
         shown.text.count("<script>alert(1)</script>") == 3
-    )  # a missing image; a caption too long, and spoilt
+    )  # a missing image, and a caption that is too long and has a wrong encoding
 
 
 @pytest.mark.parametrize(
     "counts", [{1: 5, 3: 2}, {n: n for n in range(1, 1000)}, {1: 1, 20000: 1}, {0: 3}]
 )
-def test_a_histogram_counts_everything_once(counts):
+def test_a_histogram_counts_every_value_once(counts):
     titles = re.findall(r"<title>(.*?) words: ([\d,]+)</title>", histogram(counts, "words"))
     assert sum(int(count.replace(",", "")) for _, count in titles) == sum(counts.values())
     assert len(titles) <= 41

@@ -1,4 +1,4 @@
-"""The command line, as a user and as a careless one meets it."""
+"""The command line: output, exit codes, wrong usage, help."""
 
 import json
 import subprocess
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from captioner import Captioner
+from captioner import Captioner, __version__
+from captioner.cli.app import COMMANDS
+from captioner.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 
@@ -131,14 +133,43 @@ def test_usage_errors_end_with_an_example(run):
     assert run("evaluate")[2].splitlines()[-1].startswith("Example: captioner evaluate")
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["caption", "train", "check", "evaluate", "compare", "score", "calibrate", "defaults"],
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_ends_with_an_example(run, command):
     code, out, _ = run(command, "--help")
     assert code == 0
     assert f"Example: captioner {command}" in out
+
+
+def test_help_lists_every_command(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    assert all(f"\n  {command} " in out for command in COMMANDS)
+
+
+def test_version_prints_name_and_version(run):
+    assert run("--version") == (0, f"captioner {__version__}\n", "")
+
+
+def test_no_file_of_another_command_is_imported():
+    program = (
+        "import sys\n"
+        "from captioner.cli.app import main\n"
+        "try: main(['defaults', '--help'])\n"
+        "finally: print(*sorted(m for m in sys.modules if m.startswith('captioner.cli.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    others = {f"captioner.cli.{command}" for command in COMMANDS} - {"captioner.cli.defaults"}
+    assert "captioner.cli.defaults" in loaded
+    assert not loaded & others
+
+
+def test_a_device_that_is_not_available_is_named_by_its_option(run, photo):
+    code, _, err = run("caption", photo, "--device", "mps")
+    assert code == 2
+    assert err.startswith("captioner: --device 'mps' is not available")
+    with pytest.raises(UsageError, match=r"^device 'mps' is not available.*: use 'cpu' or 'auto'"):
+        Captioner.from_pretrained(device="mps")
 
 
 def test_a_missing_model_is_a_failure_with_a_hint(run, photo, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from captioner import Captioner
-from captioner.metrics.calibration import Said, fit_temperature
+from captioner.metrics.calibration import GeneratedWord, fit_temperature
 from captioner.models.folder import read_config
 from captioner.text.tokenizer import tokenize
 
@@ -34,13 +34,13 @@ def test_the_temperature_that_fits_the_folders_own_captions_is_kept(calibrate, f
         people = {word for caption in example.captions for word in tokenize(caption)}
         said.append(
             [
-                Said(word.log_prob, word.text in people)
+                GeneratedWord(word.log_prob, word.text in people)
                 for word in captioner.caption(example.path).words
             ]
         )
     code, out, err = calibrate()
     assert code == 0
-    assert "8 images are too few to believe" in err
+    assert "8 images are too few for reliable figures" in err
     kept = read_config(folder)["confidence"]
     assert kept["temperature"] == pytest.approx(fit_temperature(said), rel=1e-2)
     assert kept["images"] == 8

@@ -165,14 +165,14 @@ def test_a_zero_is_asked_for_and_not_nothing(caption, calibrated, option, settin
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--temperature", 2], "--temperature has no use without --sample"),
-        (["--top-k", 2], "--top-k has no use without --sample"),
-        (["--sample", "--beam", 2], "--beam has no use with --sample"),
-        (["--sample", "--diverse", 2], "--diverse has no use with --sample"),
-        (["--diversity", 2], "--diversity has no use without --diverse"),
+        (["--temperature", 2], "--temperature has no effect without --sample"),
+        (["--top-k", 2], "--top-k has no effect without --sample"),
+        (["--sample", "--beam", 2], "--beam has no effect with --sample"),
+        (["--sample", "--diverse", 2], "--diverse has no effect with --sample"),
+        (["--diversity", 2], "--diversity has no effect without --diverse"),
         (
             ["--length-norm", "none", "--length-alpha", 1],
-            "--length-alpha has no use with --length-norm none",
+            "--length-alpha has no effect with --length-norm none",
         ),
     ],
 )
@@ -201,7 +201,7 @@ def test_a_file_that_holds_no_results_is_not_replaced(caption, tmp_path):
     other.write_text('{"annotations": []}')
     code, _, err = caption("--output", other)
     assert code == 2
-    assert "would be replaced, but holds no results" in err
+    assert "is not a results file: choose another name" in err
     assert other.read_text() == '{"annotations": []}'
     assert caption("--output", tmp_path / "said.json")[0] == 0
     assert caption("--output", tmp_path / "said.json")[0] == 0

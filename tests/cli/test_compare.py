@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from captioner.cli.compare import compare_results
+from captioner.cli.compare import compare
 from captioner.data.datasets import load_references
 from captioner.errors import UsageError
 from captioner.results.files import write_results
@@ -30,12 +30,12 @@ def files(annotations, tmp_path):
 
 def test_files_metrics_verdict_and_images_are_printed(annotations, files, capsys):
     wrong, right = files / "wrong.json", files / "right.json"
-    compare_results(wrong, right, annotations, as_json=True)
+    compare(wrong, right, annotations, as_json=True)
     told = json.loads(capsys.readouterr().out)
     assert (told["a"], told["b"]) == (str(wrong), str(right))
     assert told["metrics"]["CIDEr"]["b_wins"] == 1
     assert told["better_b"]
-    compare_results(wrong, right, annotations)
+    compare(wrong, right, annotations)
     table = capsys.readouterr().out
     assert table.startswith(f"a: {wrong}\nb: {right}\n")
     assert told["verdict"] in table
@@ -44,8 +44,8 @@ def test_files_metrics_verdict_and_images_are_printed(annotations, files, capsys
 def test_images_that_one_lacks_are_refused_unless_a_subset_is_allowed(annotations, files, capsys):
     right, half = files / "right.json", files / "half.json"
     with pytest.raises(UsageError, match="no caption for 12 images"):
-        compare_results(right, half, annotations)
-    compare_results(right, half, annotations, allow_partial=True, as_json=True)
+        compare(right, half, annotations)
+    compare(right, half, annotations, allow_partial=True, as_json=True)
     out, err = capsys.readouterr()
     told = json.loads(out)
     assert told["metrics"]["CIDEr"]["difference"] == 0
@@ -58,4 +58,4 @@ def test_two_files_without_an_image_in_common_are_refused(annotations, files):
     (files / "first.json").write_text(json.dumps(right[:3]))
     (files / "last.json").write_text(json.dumps(right[-3:]))
     with pytest.raises(UsageError, match="no image in common"):
-        compare_results(files / "first.json", files / "last.json", annotations, allow_partial=True)
+        compare(files / "first.json", files / "last.json", annotations, allow_partial=True)

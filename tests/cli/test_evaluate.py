@@ -1,14 +1,12 @@
-"""Evaluating scores what was said of the annotated images, and notes it beside the results."""
+"""`captioner evaluate` scores the captions of the annotated images, and stores the scores."""
 
 import json
 
 import pytest
 
-from captioner import Captioner
-from captioner.cli.evaluate import evaluate_model, score_results
+from captioner import Captioner, UsageError, evaluate
 from captioner.config.schema import ConfidenceConfig
 from captioner.data.datasets import load_references
-from captioner.errors import CaptionerError, UsageError
 from captioner.metrics.scorer import Scorer
 from captioner.results.files import read_results, write_results
 
@@ -25,81 +23,113 @@ def references(annotations):
 
 @pytest.fixture
 def results(tmp_path, references):
-    """A results file that says of each image what one person did."""
+    """A results file with one person's caption of each image."""
     write_results(
         tmp_path / "results.json", {image: captions[1] for image, captions in references.items()}
     )
     return tmp_path / "results.json"
 
 
+@pytest.fixture
+def score(run, annotations, results):
+    """Score the results file with further options."""
+    return lambda *options: run(
+        "evaluate", "--annotations", annotations, "--results", results, *options
+    )
+
+
+@pytest.fixture
+def caption(run, annotations, shapes):
+    """Caption and score the dev images with further options."""
+
+    def call(model, *options, annotations=annotations, images=shapes / "dev"):
+        asked = ["--annotations", annotations, "--images", images, "--model", model]
+        return run("evaluate", *asked, "--device", "cpu", "--json", *options)
+
+    return call
+
+
 def as_json(scores):
     return json.loads(json.dumps(scores.as_dict()))
 
 
-def test_what_is_printed_is_noted_beside_the_results(annotations, references, results, capsys):
-    score_results(results, annotations, as_json=True)
-    printed = json.loads(capsys.readouterr().out)
+def test_the_printed_scores_are_stored_beside_the_results(score, references, results):
+    code, out, _ = score("--json")
+    printed = json.loads(out)
+    assert code == 0
     assert printed == as_json(Scorer(references).score(read_results(results)))
     assert json.loads((results.parent / "scores.json").read_text()) == {"results.json": printed}
-    score_results(results, annotations)
-    assert printed["signature"] in capsys.readouterr().out
+    assert printed["signature"] in score()[1]
 
 
-def test_training_captions_tell_which_are_new(annotations, results, capsys):
-    score_results(results, annotations, seen=annotations, as_json=True)
-    assert json.loads(capsys.readouterr().out)["diversity"]["unseen"] == 0
+def test_the_library_function_returns_the_same_scores(score, annotations, results):
+    printed = json.loads(score("--json")[1])
+    assert as_json(evaluate(annotations, results=results)) == printed
+    assert as_json(evaluate(annotations, results=read_results(results))) == printed
 
 
-def test_missing_images_are_refused_unless_a_subset_is_allowed(
-    annotations, references, results, capsys
+def test_the_library_function_captions_with_a_model_as_the_command_does(
+    caption, annotations, shapes, tiny_model
 ):
+    printed = json.loads(caption(tiny_model, "--beam", 2)[1])
+    asked = {"images": shapes / "dev", "decoding": {"beam": 2}}
+    scores = evaluate(annotations, model=tiny_model, device="cpu", **asked)
+    assert as_json(scores) == printed
+    loaded = Captioner.from_pretrained(tiny_model, device="cpu")
+    assert as_json(evaluate(annotations, model=loaded, **asked)) == printed
+
+
+def test_results_and_a_model_are_not_evaluated_together(annotations, results, tiny_model):
+    with pytest.raises(UsageError, match="leave out either results or model"):
+        evaluate(annotations, results=results, model=tiny_model)
+
+
+def test_training_captions_tell_which_are_new(score, annotations):
+    _, out, _ = score("--seen", annotations, "--json")
+    assert json.loads(out)["diversity"]["unseen"] == 0
+
+
+def test_missing_images_are_refused_unless_a_subset_is_allowed(score, references, results):
     captions = read_results(results)
     captions.popitem()
     write_results(results, captions)
-    with pytest.raises(UsageError, match=r"no caption for 1 image "):
-        score_results(results, annotations)
-    score_results(results, annotations, allow_partial=True, as_json=True)
-    out, err = capsys.readouterr()
-    there = {image: references[image] for image in captions}
-    assert json.loads(out) == as_json(Scorer(there, subset_of=len(references)).score(captions))
+    code, _, err = score()
+    assert code == 2
+    assert "no caption for 1 image " in err
+    assert "--allow-partial" in err
+    code, out, err = score("--allow-partial", "--json")
+    captioned = {image: references[image] for image in captions}
+    assert json.loads(out) == as_json(Scorer(captioned, subset_of=len(references)).score(captions))
     assert f"1 of {len(references)} images have no caption and are not scored" in " ".join(
         err.split()
     )
 
 
-def test_scores_that_cannot_be_noted_are_printed_all_the_same(
-    annotations, results, capsys, monkeypatch
-):
+def test_scores_that_cannot_be_stored_are_printed_all_the_same(score, monkeypatch):
     def full_disk(_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full_disk)
-    with pytest.raises(CaptionerError, match=r"scores\.json cannot be written: No space left"):
-        score_results(results, annotations)
-    assert "CIDEr" in capsys.readouterr().out
+    code, out, err = score()
+    assert code == 1
+    assert "scores.json cannot be written: No space left" in err
+    assert "CIDEr" in out
 
 
 def test_a_model_writes_results_that_score_the_same_again(
-    annotations, shapes, tiny_model, tmp_path, capsys
+    run, caption, annotations, tiny_model, tmp_path
 ):
     results = tmp_path / "model.json"
-    failed = evaluate_model(
-        [tiny_model],
-        annotations,
-        images=shapes / "dev",
-        results=results,
-        device="cpu",
-        as_json=True,
-    )
-    assert failed == 0
-    printed = json.loads(capsys.readouterr().out)
-    score_results(results, annotations, as_json=True)
-    assert json.loads(capsys.readouterr().out) == printed
+    code, out, _ = caption(tiny_model, "--results", results)
+    assert code == 0
+    printed = json.loads(out)
+    again = run("evaluate", "--annotations", annotations, "--results", results, "--json")[1]
+    assert json.loads(again) == printed
     assert json.loads((tmp_path / "scores.json").read_text()) == {"model.json": printed}
 
 
 def test_images_that_cannot_be_read_are_named_and_the_others_scored(
-    shapes, tiny_model, tmp_path, capsys
+    caption, shapes, tiny_model, tmp_path
 ):
     images = sorted((shapes / "dev").iterdir())[:3]
     for image in images[:2]:
@@ -108,80 +138,80 @@ def test_images_that_cannot_be_read_are_named_and_the_others_scored(
     annotations = tmp_path / "captions.jsonl"
     lines = [json.dumps({"image": image.name, "captions": ["a red circle"]}) for image in images]
     annotations.write_text("\n".join(lines))
-    assert (
-        evaluate_model([tiny_model], annotations, images=tmp_path, device="cpu", as_json=True) == 1
-    )
-    out, err = capsys.readouterr()
+    code, out, err = caption(tiny_model, annotations=annotations, images=tmp_path)
+    assert code == 3
     assert "images:2/3|" in json.loads(out)["signature"]
     assert images[2].name in err
 
 
 @pytest.mark.parametrize("name", ["scores.json", "results.json"])
-def test_a_model_says_nothing_before_its_scores_can_be_noted(annotations, shapes, tmp_path, name):
+def test_nothing_is_captioned_before_the_scores_can_be_stored(caption, tmp_path, name):
     (tmp_path / "scores.json").write_text('{"results.json"')
-    with pytest.raises(UsageError, match=r"scores\.json: "):
-        evaluate_model(
-            [tmp_path / "no model"], annotations, images=shapes / "dev", results=tmp_path / name
-        )
+    code, out, err = caption(tmp_path / "no model", "--results", tmp_path / name)
+    assert (code, out) == (2, "")
+    assert "scores.json: " in err
 
 
-def test_the_report_holds_scores_images_and_references(
-    annotations, references, shapes, tiny_model, tmp_path, capsys
-):
+def test_the_report_holds_scores_images_and_references(caption, references, tiny_model, tmp_path):
     page = tmp_path / "report.html"
-    evaluate_model(
-        [tiny_model],
-        annotations,
-        images=shapes / "dev",
-        report=page,
-        explain=True,
-        device="cpu",
-        as_json=True,
-    )
-    text, printed = page.read_text(), json.loads(capsys.readouterr().out)
+    _, out, _ = caption(tiny_model, "--report", page, "--explain")
+    text, printed = page.read_text(), json.loads(out)
     assert printed["signature"] in text
     assert f'["BLEU-1",{round(100 * printed["Bleu_1"], 3)},' in text
     for captions in references.values():
         assert all(json.dumps(caption) in text for caption in captions)
 
 
-def test_what_a_report_needs_is_checked_before_anything_is_done(annotations, shapes, tmp_path):
-    for wrong in (
-        {"report": tmp_path / "report.pdf"},
-        {"report": tmp_path / "nowhere" / "report.html"},
-        {"explain": True},
-    ):
-        with pytest.raises(UsageError, match=r"report"):
-            evaluate_model([tmp_path / "no model"], annotations, images=shapes / "dev", **wrong)
+@pytest.mark.parametrize(
+    "options",
+    [["--report", "report.pdf"], ["--report", "nowhere/report.html"], ["--explain"]],
+    ids=" ".join,
+)
+def test_what_a_report_needs_is_checked_before_anything_is_done(caption, tmp_path, options):
+    code, out, err = caption(tmp_path / "no model", *options)
+    assert (code, out) == (2, "")
+    assert "report" in err
+
+
+@pytest.fixture
+def confident(tiny_model, tmp_path):
+    """The tiny model, calibrated, and its confidences of the dev images."""
+    captioner = Captioner.from_pretrained(tiny_model, device="cpu")
+    fitted = ConfidenceConfig(temperature=2.0, error=0.1, images=8)
+    config = captioner.config.model_copy(update={"confidence": fitted})
+    folder = tmp_path / "confident"
+    Captioner(captioner.models, captioner.vocabulary, config, device="cpu").save_pretrained(folder)
+    return folder
 
 
 def test_captions_of_too_little_confidence_are_left_out_and_signed_as_a_subset(
-    annotations, shapes, tiny_model, tmp_path, capsys
+    caption, shapes, confident
 ):
-    captioner = Captioner.from_pretrained(tiny_model, device="cpu")
-    sure = ConfidenceConfig(temperature=2.0, error=0.1, images=8)
-    config = captioner.config.model_copy(update={"confidence": sure})
-    Captioner(captioner.models, captioner.vocabulary, config, device="cpu").save_pretrained(
-        tmp_path / "sure"
-    )
-    captions = Captioner.from_pretrained(tmp_path / "sure", device="cpu").caption(
+    captions = Captioner.from_pretrained(confident, device="cpu").caption(
         sorted((shapes / "dev").iterdir())
     )
     _, _, low, high, *_ = sorted(caption.confidence for caption in captions)
-    asked = {
-        "decoding": {"min_confidence": (low + high) / 2},
-        "images": shapes / "dev",
-        "device": "cpu",
-    }
-    assert evaluate_model([tmp_path / "sure"], annotations, as_json=True, **asked) == 0
-    assert "images:5/8|" in json.loads(capsys.readouterr().out)["signature"]
+    code, out, _ = caption(confident, "--min-confidence", (low + high) / 2)
+    assert code == 0
+    assert "images:5/8|" in json.loads(out)["signature"]
+
+
+def test_if_no_caption_is_confident_the_option_to_lower_is_named(caption, confident):
+    code, out, err = caption(confident, "--min-confidence", 1)
+    assert (code, out) == (1, "")
+    assert "every caption has a confidence below --min-confidence: lower it" in err
 
 
 def test_what_a_metric_of_java_lacks_is_told_before_anything_is_done(
-    annotations, shapes, tmp_path, monkeypatch
+    caption, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UsageError, match="METEOR needs"):
-        evaluate_model(
-            [tmp_path / "no model"], annotations, images=shapes / "dev", java=["METEOR_java"]
-        )
+    code, out, err = caption(tmp_path / "no model", "--java", "METEOR_java")
+    assert (code, out) == (2, "")
+    assert "METEOR needs" in err
+
+
+def test_an_unknown_metric_of_java_is_refused_with_the_choices(score):
+    code, _, err = score("--java", "ROUGE")
+    assert code == 2
+    assert "'ROUGE' is not one of METEOR_java, SPICE" in err

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from captioner.config.loading import apply_overrides, parse, to_json
+from captioner.config.loading import _sections_in, apply_overrides, parse, to_json
 from captioner.config.schema import Config, ModelConfig
 from captioner.training.settings import load_config
 
@@ -35,7 +35,7 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 def test_every_config_that_comes_with_the_project_is_valid_and_begins_with_its_command(file):
     config = load_config(file)
     assert re.match(
-        rf"# (captioner train|python scripts/\w+\.py) configs/{file.name}", file.read_text()
+        rf"# (captioner train|python -m experiments[\w.]+) configs/{file.name}", file.read_text()
     )
     assert parse(Config, to_json(config), source="again") == config
 
@@ -53,7 +53,7 @@ def test_a_run_that_starts_from_a_model_takes_its_settings_and_lays_its_own_over
     assert config.encoder.trunk == "resnet18"
 
 
-def test_a_stored_model_names_no_file_that_it_started_from_and_keeps_how_its_batch_norms_are_treated():
+def test_a_stored_model_names_no_initial_weights_and_keeps_its_batch_norm_mode():
     for weights, batch_norm in (("/home/me/resnet18.pth", "eval"), ("none", "train")):
         config = parse(Config, DATA | {"encoder": {"weights": weights}}, source="x.yaml")
         assert config.model.encoder.weights == "none"
@@ -63,3 +63,34 @@ def test_a_stored_model_names_no_file_that_it_started_from_and_keeps_how_its_bat
 
 def test_the_defaults_make_a_model():
     assert ModelConfig().decoder.cell == "lstm"
+
+
+@pytest.mark.parametrize(
+    ("name", "source"), [("flickr8k", "python scripts/download_flickr8k.py"), ("coco", "download_coco.py")]
+)
+def test_a_config_whose_data_is_missing_says_how_to_get_it(
+    run, tmp_path, monkeypatch, name, source
+):
+    monkeypatch.chdir(tmp_path)
+    for command in ("train", "check"):
+        code, _, err = run(command, CONFIGS[0].parent / f"{name}.yaml")
+        assert code == 2
+        assert "data.train.annotations: data/" in err
+        assert "does not exist" in err
+        assert source in err
+    assert not list(tmp_path.iterdir())
+
+
+def sections(section):
+    """A section and those within it."""
+    yield section
+    for field in section.model_fields.values():
+        for inner in _sections_in(field.annotation):
+            yield from sections(inner)
+
+
+def test_every_setting_has_a_help_text():
+    for section in sections(Config):
+        for name, field in section.model_fields.items():
+            is_section = any(_sections_in(field.annotation)) and not field.description
+            assert is_section or field.description, f"{section.__name__}.{name}"

@@ -1,4 +1,4 @@
-"""The laws of dealing: each image once, the same whatever the ranks and parts, and padding that is masked."""
+"""Batches hold each image once an epoch, for any number of ranks; padding is masked."""
 
 import random
 
@@ -7,11 +7,11 @@ import torch
 
 from captioner.data.batching import (
     CaptionDataset,
-    EpochSampler,
+    EpochBatchSampler,
     ImageSource,
     collate,
-    in_order,
-    spread,
+    sequential_batches,
+    split_evenly,
 )
 from captioner.data.datasets import Example
 from captioner.data.loading import Loader
@@ -19,8 +19,8 @@ from captioner.data.transforms import build_transform
 from captioner.errors import ImageError
 
 
-def numbered(index, rng):
-    """Stand in for an image: its number, and a draw of its chance."""
+def fake_source(index, rng):
+    """Return the index and a random number in place of an image."""
     return torch.tensor([[index, rng.random()]])
 
 
@@ -29,10 +29,10 @@ def dataset(images=7, captions=5, **more):
         [[1, 10 * image + number, *range(4, 4 + number), 2] for number in range(captions)]
         for image in range(images)
     ]
-    return CaptionDataset(numbered, words, **{"captions_per_image": 5, "seed": 0} | more)
+    return CaptionDataset(fake_source, words, **{"captions_per_image": 5, "seed": 0} | more)
 
 
-def dealt(sampler, epoch=0):
+def batches_of(sampler, epoch=0):
     sampler.epoch = epoch
     return [[index for _, index in batch] for batch in sampler]
 
@@ -56,98 +56,109 @@ def test_padding_and_only_padding_is_masked_and_the_shift_is_by_one():
     assert int(batch.target_mask.sum()) == int(batch.mask.sum()) - len(batch.tokens)
 
 
-def test_captions_come_longest_first():
+def test_captions_are_sorted_longest_first():
     lengths = collate([dataset()[0, 1], dataset()[0, 2]]).mask.sum(dim=1).tolist()
     assert lengths == sorted(lengths, reverse=True)
 
 
-def test_more_captions_than_asked_for_are_chosen_anew_each_epoch():
+def test_surplus_captions_are_drawn_anew_in_each_epoch():
     rich = dataset(captions=9)
     chosen = [tuple(caption[1] for caption in rich[epoch, 2][1]) for epoch in range(5)]
     assert all(len(set(captions)) == 5 for captions in chosen)
     assert len(set(chosen)) > 1
 
 
-def test_a_single_caption_is_another_one_from_epoch_to_epoch_and_each_gets_its_turn():
+def test_a_single_caption_changes_between_epochs_and_all_are_used():
     poor = dataset(captions_per_image=1)
     chosen = [caption[1] % 10 for epoch in range(50) for caption in poor[epoch, 2][1]]
     assert len(chosen) == 50
     assert set(chosen) == set(range(5))
 
 
-def test_all_captions_are_given_where_all_are_asked_for():
+def test_all_captions_are_returned_for_captions_per_image_all():
     rich = dataset(captions=9, captions_per_image="all")
     assert [caption[1] for caption in rich[0, 2][1]] == list(range(20, 29))
 
 
 @pytest.mark.parametrize(("images", "batch_size"), [(97, 10), (20, 64), (64, 64), (65, 64), (1, 1)])
-def test_an_epoch_deals_each_image_once_in_batches_of_nearly_one_size(images, batch_size):
-    batches = dealt(EpochSampler(images, batch_size, seed=0))
+def test_an_epoch_holds_each_image_once_in_batches_of_nearly_equal_size(images, batch_size):
+    batches = batches_of(EpochBatchSampler(images, batch_size, seed=0))
     assert sorted(index for batch in batches for index in batch) == list(range(images))
     sizes = {len(batch) for batch in batches}
     assert max(sizes) <= batch_size
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_the_order_changes_with_the_epoch_and_the_seed_and_with_nothing_else():
-    assert dealt(EpochSampler(50, 8, seed=1)) == dealt(EpochSampler(50, 8, seed=1))
-    assert dealt(EpochSampler(50, 8, seed=1)) != dealt(EpochSampler(50, 8, seed=1), epoch=1)
-    assert dealt(EpochSampler(50, 8, seed=1)) != dealt(EpochSampler(50, 8, seed=2))
+def test_the_order_depends_on_epoch_and_seed_only():
+    assert batches_of(EpochBatchSampler(50, 8, seed=1)) == batches_of(
+        EpochBatchSampler(50, 8, seed=1)
+    )
+    assert batches_of(EpochBatchSampler(50, 8, seed=1)) != batches_of(
+        EpochBatchSampler(50, 8, seed=1), epoch=1
+    )
+    assert batches_of(EpochBatchSampler(50, 8, seed=1)) != batches_of(
+        EpochBatchSampler(50, 8, seed=2)
+    )
 
 
-@pytest.mark.parametrize(("ranks", "parts"), [(2, 1), (1, 3), (3, 2)])
-def test_ranks_and_parts_share_out_the_very_batches_that_one_rank_would_have(ranks, parts):
-    whole = dealt(EpochSampler(97, 16, seed=0))
+@pytest.mark.parametrize(("ranks", "micro_batches"), [(2, 1), (1, 3), (3, 2)])
+def test_ranks_and_micro_batches_divide_the_batches_of_a_single_rank(ranks, micro_batches):
+    whole = batches_of(EpochBatchSampler(97, 16, seed=0))
     shares = [
-        dealt(EpochSampler(97, 16, seed=0, rank=rank, ranks=ranks, parts=parts))
+        batches_of(
+            EpochBatchSampler(
+                97, 16, seed=0, rank=rank, num_ranks=ranks, micro_batches=micro_batches
+            )
+        )
         for rank in range(ranks)
     ]
-    assert {len(share) for share in shares} == {len(whole) * parts}
+    assert {len(share) for share in shares} == {len(whole) * micro_batches}
     for number, batch in enumerate(whole):
-        together = [
+        union = [
             i
             for share in shares
-            for part in share[number * parts : (number + 1) * parts]
+            for part in share[number * micro_batches : (number + 1) * micro_batches]
             for i in part
         ]
-        assert together == batch
+        assert union == batch
 
 
 def test_a_sampler_resumes_at_a_batch():
-    sampler = EpochSampler(97, 10, seed=0, parts=2)
-    everything = dealt(sampler, epoch=3)
-    sampler.first = 4
-    assert dealt(sampler, epoch=3) == everything[4 * 2 :]
+    sampler = EpochBatchSampler(97, 10, seed=0, micro_batches=2)
+    everything = batches_of(sampler, epoch=3)
+    sampler.first_batch = 4
+    assert batches_of(sampler, epoch=3) == everything[4 * 2 :]
     assert len(sampler) == len(everything) - 4 * 2
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_chance_does_not_depend_on_the_number_of_workers(workers):
-    sampler = EpochSampler(7, 3, seed=0)
+def test_random_numbers_do_not_depend_on_the_number_of_workers(workers):
+    sampler = EpochBatchSampler(7, 3, seed=0)
     loader = Loader(dataset(captions=9), sampler, workers=workers)
     expected = [
-        collate([dataset(captions=9)[key] for key in keys]) for keys in EpochSampler(7, 3, seed=0)
+        collate([dataset(captions=9)[key] for key in keys])
+        for keys in EpochBatchSampler(7, 3, seed=0)
     ]
     for got, want in zip(loader, expected, strict=True):
         assert all(torch.equal(one, other) for one, other in zip(got, want, strict=True))
 
 
-def test_reading_batches_leaves_torchs_own_chance_alone():
+def test_reading_batches_draws_nothing_from_torchs_generator():
     before = torch.get_rng_state()
-    list(Loader(dataset(), EpochSampler(7, 3, seed=0), workers=0))
+    list(Loader(dataset(), EpochBatchSampler(7, 3, seed=0), workers=0))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_in_order_reads_everything_once_as_it_comes():
-    assert [index for batch in in_order(7, 3) for _, index in batch] == list(range(7))
+def test_sequential_batches_hold_everything_once_in_order():
+    assert [index for batch in sequential_batches(7, 3) for _, index in batch] == list(range(7))
 
 
-def test_spreading_leaves_nothing_out():
+def test_an_even_split_holds_everything_in_order():
     rng = random.Random(0)
     for _ in range(50):
         count, parts = rng.randrange(0, 100), rng.randrange(1, 10)
-        runs = [list(range(count))[part] for part in spread(count, parts)]
-        assert [thing for run in runs for thing in run] == list(range(count))
+        runs = [list(range(count))[part] for part in split_evenly(count, parts)]
+        assert [item for run in runs for item in run] == list(range(count))
         assert max(map(len, runs)) - min(map(len, runs)) <= 1
 
 
@@ -156,6 +167,8 @@ def test_an_image_that_cannot_be_read_is_named_from_a_worker_too(tmp_path):
     source = ImageSource(
         [Example(1, tmp_path / "broken.jpg", ("a dog",))], build_transform("squash", 8)
     )
-    loader = Loader(CaptionDataset(source, [[[1, 4, 2]]], 5, 0), in_order(1, 1), workers=1)
+    loader = Loader(
+        CaptionDataset(source, [[[1, 4, 2]]], 5, 0), sequential_batches(1, 1), workers=1
+    )
     with pytest.raises(ImageError, match=r"broken\.jpg"):
         list(loader)

@@ -1,4 +1,4 @@
-"""Annotations: every format gives the same kind of list, and everything wrong is told at once."""
+"""Every annotation format gives the same examples, and all problems are reported at once."""
 
 import json
 import logging
@@ -31,7 +31,9 @@ def image(image_id: object, name: object = None) -> dict[str, Any]:
     return {"id": image_id, "file_name": name or f"{image_id}.jpg", "width": 1, "height": 1}
 
 
-def said(annotation_id: object, image_id: object, caption: object = "a dog") -> dict[str, Any]:
+def annotation(
+    annotation_id: object, image_id: object, caption: object = "a dog"
+) -> dict[str, Any]:
     return {"id": annotation_id, "image_id": image_id, "caption": caption}
 
 
@@ -51,10 +53,13 @@ def plain(examples: list[Example], root: Path) -> list[tuple[int | str, str, tup
 
 # COCO
 
-TWO = coco([image(1), image(2)], [said(10, 2, "a cat"), said(11, 1), said(12, 1, "two dogs\n")])
+TWO = coco(
+    [image(1), image(2)],
+    [annotation(10, 2, "a cat"), annotation(11, 1), annotation(12, 1, "two dogs\n")],
+)
 
 
-def test_coco_gives_each_image_its_captions_in_their_order(tmp_path):
+def test_coco_gives_each_image_its_captions_in_order(tmp_path):
     touch(tmp_path, "1.jpg", "2.jpg")
     examples = load_examples(write(tmp_path / "captions.json", TWO))
     assert examples == [
@@ -80,14 +85,14 @@ def test_coco_images_are_found_from_inside_the_annotations_folder(tmp_path, monk
     ]
 
 
-def test_a_folder_that_is_named_is_the_one_that_is_used(tmp_path):
+def test_a_folder_of_images_that_is_given_is_used(tmp_path):
     path = write(touch(tmp_path, "1.jpg", "2.jpg") / "captions.json", TWO)
     other = touch(tmp_path / "other", "1.jpg", "2.jpg")
     assert [example.path.parent for example in load_examples(path, other)] == [other, other]
     assert refusal(path, tmp_path / "gone") == f"{tmp_path / 'gone'}: no such folder of images"
 
 
-def test_reading_coco_says_nothing_on_stdout(tmp_path, capsys):
+def test_reading_coco_prints_nothing(tmp_path, capsys):
     load_examples(write(touch(tmp_path, "1.jpg", "2.jpg") / "captions.json", TWO))
     assert capsys.readouterr().out == ""
 
@@ -116,38 +121,38 @@ def test_a_coco_file_with_categories_is_read(tmp_path):
         (b'{"images": [-Infinity]}', "broken JSON in line 1, column 13: -Infinity is not JSON"),
         (b"", "is empty"),
         (b" \n", "is empty"),
-        (b"[]", "no annotation file that is understood"),
-        (b'[{"image_id": 1, "caption": "a dog"}]', "no annotation file that is understood"),
-        (b'{"images": []}', "no annotation file that is understood"),
-        (b'{"images": {}, "annotations": []}', "no annotation file that is understood"),
+        (b"[]", "unsupported annotation format"),
+        (b'[{"image_id": 1, "caption": "a dog"}]', "unsupported annotation format"),
+        (b'{"images": []}', "unsupported annotation format"),
+        (b'{"images": {}, "annotations": []}', "unsupported annotation format"),
         (b'{"images": [], "annotations": []}', "holds no image with a caption"),
         (
-            json.dumps(coco([image(1)], [said(1, 1, "café")]), ensure_ascii=False).encode(
+            json.dumps(coco([image(1)], [annotation(1, 1, "café")]), ensure_ascii=False).encode(
                 "latin-1"
             ),
-            "lines to be saved as UTF-8, which they are not (1): line 1, column ",
+            "lines not in UTF-8, to be saved as UTF-8 (1): line 1, column ",
         ),
         (json.dumps(TWO).encode("utf-16"), "is UTF-16, not UTF-8 (byte 0 is 0xff)"),
-        (b"[" * 100_000, "broken JSON in line 1: cannot be read from there on"),
+        (b"[" * 100_000, "broken JSON in line 1: cannot be parsed"),
         (
             b'{"images": [' + b"9" * 5000 + b"]}",
-            "broken JSON in line 1: cannot be read from there on",
+            "broken JSON in line 1: cannot be parsed",
         ),
     ],
 )
-def test_a_broken_file_is_named_with_the_place_and_the_reason(tmp_path, content, expected):
+def test_a_broken_file_is_named_with_position_and_reason(tmp_path, content, expected):
     path = tmp_path / "captions.json"
     path.write_bytes(content)
-    said = refusal(path)
-    assert said.startswith(f"{path}: ")
-    assert expected in said
+    message = refusal(path)
+    assert message.startswith(f"{path}: ")
+    assert expected in message
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     assert refusal(tmp_path / "gone.json") == f"{tmp_path / 'gone.json'}: no such file or directory"
 
 
-def test_all_that_is_wrong_is_told_at_once_with_counts(tmp_path):
+def test_all_problems_are_reported_at_once_with_counts(tmp_path):
     images = [
         image(1),
         image(1),
@@ -159,34 +164,35 @@ def test_all_that_is_wrong_is_told_at_once_with_counts(tmp_path):
         image(True),
     ]
     annotations = [
-        said(7, 1),
-        said(7, 1),
-        said(8, 99),
-        said(9, "1"),
-        said(10, 2),
-        said(11, 3, 12),
+        annotation(7, 1),
+        annotation(7, 1),
+        annotation(8, 99),
+        annotation(9, "1"),
+        annotation(10, 2),
+        annotation(11, 3, 12),
         {"id": 12, "image_id": 1},
     ]
-    annotations.append(said(13, 3))
+    annotations.append(annotation(13, 3))
     path = write(touch(tmp_path, "1.jpg") / "captions.json", coco(images, annotations))
-    said_lines = refusal(path).splitlines()
-    assert said_lines[0] == f"{path}: 12 problems, so nothing was started:"
-    assert sorted(said_lines[1:]) == sorted(
+    lines = refusal(path).splitlines()
+    assert lines[0] == f"{path}: 12 problems, so nothing was started:"
+    assert sorted(lines[1:]) == sorted(
         [
             "  image ids given more than once (1): 1",
             "  annotation ids given more than once (1): 7",
             "  annotations of an unknown image (2): 8 (image 99), 9 (image '1')",
             "  image names that lead out of their folder (1): '../2.jpg'",
-            f"  images missing in {tmp_path}, where their names begin (1): '3.jpg'",
+            f"  images missing in {tmp_path} (1): '3.jpg'",
             "  wrong `id` (2): images[4].id is 4.5, images[7].id is True",
             "  wrong `file_name` (1): images[5].file_name is missing",
             "  not a JSON object (1): images[6] is 'six'",
-            "  wrong `caption` (2): annotations[5].caption is 12, annotations[6].caption is missing",
+            "  wrong `caption` (2): annotations[5].caption is 12, "
+            "annotations[6].caption is missing",
         ]
     )
 
 
-def test_an_annotation_file_of_objects_is_told_by_its_missing_captions(tmp_path):
+def test_an_annotation_file_of_objects_is_refused_for_its_missing_captions(tmp_path):
     boxes = [{"id": n, "image_id": 1, "bbox": [0, 0, 1, 1]} for n in range(3)]
     path = write(tmp_path / "instances.json", coco([image(1)], boxes))
     assert "wrong `caption` (3): annotations[0].caption is missing" in refusal(path)
@@ -194,9 +200,9 @@ def test_an_annotation_file_of_objects_is_told_by_its_missing_captions(tmp_path)
 
 def test_missing_images_are_counted_and_the_first_twenty_named(tmp_path):
     images = [image(n, f"{n:03}.jpg") for n in range(50)]
-    path = write(tmp_path / "captions.json", coco(images, [said(n, n) for n in range(50)]))
+    path = write(tmp_path / "captions.json", coco(images, [annotation(n, n) for n in range(50)]))
     message = refusal(path, touch(tmp_path / "photos", "007.jpg"))
-    assert "where their names begin (49): '000.jpg'" in message
+    assert f"images missing in {tmp_path / 'photos'} (49): '000.jpg'" in message
     assert "'020.jpg' and 29 more" in message
     assert "'007.jpg'" not in message
     assert "'021.jpg'" not in message
@@ -208,25 +214,32 @@ def test_missing_images_are_counted_and_the_first_twenty_named(tmp_path):
 def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, name):
     path = write(
         touch(tmp_path, "1.jpg", "a/2.jpg") / "in/captions.json",
-        coco([image(1, name)], [said(1, 1)]),
+        coco([image(1, name)], [annotation(1, 1)]),
     )
     assert "image names that lead out of their folder (1): " in refusal(path)
 
 
 @pytest.mark.parametrize("name", ["..hidden.jpg", "a..b.jpg", "sub/1.jpg", "1 #?%.jpg"])
 def test_a_name_that_only_looks_odd_is_accepted(tmp_path, name):
-    path = write(touch(tmp_path, name) / "captions.json", coco([image(1, name)], [said(1, 1)]))
+    path = write(
+        touch(tmp_path, name) / "captions.json", coco([image(1, name)], [annotation(1, 1)])
+    )
     assert load_examples(path)[0].path == tmp_path / name
 
 
 @pytest.mark.parametrize("name", ["a\0b.jpg", "x" * 5000, "sub/", "."])
 def test_a_name_that_no_file_can_have_is_missing(tmp_path, name):
-    path = write(tmp_path / "captions.json", coco([image(1, name)], [said(1, 1)]))
-    assert "where their names begin (1)" in refusal(path)
+    path = write(tmp_path / "captions.json", coco([image(1, name)], [annotation(1, 1)]))
+    assert f"images missing in {tmp_path} (1): " in refusal(path)
 
 
-def test_empty_captions_are_dropped_and_counted_and_so_are_images_left_without(tmp_path, caplog):
-    annotations = [said(1, 1), said(2, 1, ""), said(3, 1, " \n"), said(4, 2, None)]
+def test_empty_captions_and_images_without_captions_are_dropped_and_counted(tmp_path, caplog):
+    annotations = [
+        annotation(1, 1),
+        annotation(2, 1, ""),
+        annotation(3, 1, " \n"),
+        annotation(4, 2, None),
+    ]
     path = write(tmp_path / "captions.json", coco([image(1), image(2), image(3)], annotations))
     touch(tmp_path, "1.jpg")
     with caplog.at_level(logging.WARNING, "captioner"):
@@ -238,17 +251,17 @@ def test_empty_captions_are_dropped_and_counted_and_so_are_images_left_without(t
 
 
 def test_string_ids_are_kept_as_strings(tmp_path):
-    path = write(tmp_path / "captions.json", coco([image("a7")], [said("x", "a7")]))
+    path = write(tmp_path / "captions.json", coco([image("a7")], [annotation("x", "a7")]))
     assert load_references(path) == {"a7": ["a dog"]}
 
 
 def test_references_need_no_images(tmp_path):
-    path = write(tmp_path / "captions.json", coco([image(1, "../gone.jpg")], [said(1, 1)]))
+    path = write(tmp_path / "captions.json", coco([image(1, "../gone.jpg")], [annotation(1, 1)]))
     assert load_references(path) == {1: ["a dog"]}
 
 
 def test_references_are_validated_all_the_same(tmp_path):
-    path = write(tmp_path / "captions.json", coco([image(1), image(1)], [said(1, 1)]))
+    path = write(tmp_path / "captions.json", coco([image(1), image(1)], [annotation(1, 1)]))
     with pytest.raises(UsageError, match=r"image ids given more than once \(1\): 1"):
         load_references(path)
 
@@ -307,16 +320,19 @@ def test_karpathys_coco_has_coco_ids_and_two_folders(tmp_path):
     assert load_references(path, "test") == {102: ["dog 2", "cat 2"]}
 
 
-def test_karpathys_splits_are_listed_where_none_or_a_wrong_one_is_named(tmp_path):
+def test_karpathys_splits_are_listed_if_none_or_a_wrong_one_is_named(tmp_path):
     path = write(tmp_path / "dataset_coco.json", COCO)
-    assert refusal(path) == f"{path}: name a split: there are restval (1), test (1), train (1)"
+    assert (
+        refusal(path)
+        == f"{path}: holds several splits: choose one of restval (1), test (1), train (1)"
+    )
     assert refusal(path, split="dev").startswith(
-        f"{path}: has no split 'dev': there are restval (1)"
+        f"{path}: has no split 'dev': choose one of restval (1)"
     )
     assert "restval can only join train" in refusal(path, split="test", restval=True)
 
 
-def test_what_is_wrong_in_karpathys_file_is_told_at_once(tmp_path):
+def test_all_problems_of_a_karpathy_file_are_reported_at_once(tmp_path):
     images = [
         karpathy(0, "train"),
         karpathy(0, "train"),
@@ -339,7 +355,10 @@ EXPECTED = [("1.jpg", "1.jpg", ("a dog", "a dog, running")), ("2.jpg", "2.jpg", 
 
 TOKEN = "1.jpg#0\ta dog\n1.jpg#1\ta dog, running\r\n\n2.jpg#0\ta cat\n"
 TABLE = 'image,caption\n1.jpg,a dog\n1.jpg,"a dog, running"\n2.jpg,a cat\n'
-LINES = '{"image": "1.jpg", "captions": ["a dog", "a dog, running"]}\n\n{"image": "2.jpg", "caption": "a cat"}\n'
+LINES = (
+    '{"image": "1.jpg", "captions": ["a dog", "a dog, running"]}\n\n'
+    '{"image": "2.jpg", "caption": "a cat"}\n'
+)
 SINGLE = "\n".join(
     json.dumps({"image": name, "caption": caption})
     for name, caption in (("1.jpg", "a dog"), ("2.jpg", "a cat"), ("1.jpg", "a dog, running"))
@@ -381,7 +400,7 @@ def test_a_split_is_a_file_that_lists_names(tmp_path, name, content):
     assert load_references(path, str(listed)) == {"2.jpg": ["a cat"]}
 
 
-def test_names_in_a_split_without_captions_are_told(tmp_path):
+def test_names_in_a_split_without_captions_are_reported(tmp_path):
     path = write(touch(tmp_path, "1.jpg") / "captions.csv", TABLE)
     listed = write(tmp_path / "dev.txt", "1.jpg\n7.jpg\n")
     assert f"names in {listed} without captions (1): '7.jpg'" in refusal(path, split=str(listed))
@@ -445,19 +464,19 @@ def test_a_folder_with_no_annotation_file_or_with_two_is_refused(tmp_path):
             LINES + '{"image": "1.jpg", "captions": ["b"]}',
             "image ids given more than once (1): '1.jpg'",
         ),
-        ("a.csv", "file,text\n1.jpg,a dog\n", "no annotation file that is understood"),
-        ("a.txt", "1.jpg\n2.jpg\n", "no annotation file that is understood"),
-        ("a.xml", "<annotation/>", "no annotation file that is understood"),
+        ("a.csv", "file,text\n1.jpg,a dog\n", "unsupported annotation format"),
+        ("a.txt", "1.jpg\n2.jpg\n", "unsupported annotation format"),
+        ("a.xml", "<annotation/>", "unsupported annotation format"),
     ],
 )
-def test_what_is_wrong_in_a_file_of_lines_is_told_with_its_line(tmp_path, name, content, expected):
+def test_problems_in_a_file_of_lines_are_reported_with_the_line(tmp_path, name, content, expected):
     path = write(touch(tmp_path, "1.jpg", "2.jpg") / name, content)
     message = refusal(path)
     assert message.startswith(f"{path}: ")
     assert expected in message
 
 
-def test_an_unknown_file_is_answered_with_all_that_is_understood(tmp_path):
+def test_an_unsupported_file_is_answered_with_all_supported_formats(tmp_path):
     message = refusal(write(tmp_path / "a.xml", "<annotation/>"))
     for word in ("COCO", "Karpathy", ".jsonl", "image,caption", "token", "captions.csv"):
         assert word in message
@@ -469,11 +488,12 @@ def test_strange_line_ends_stay_in_their_caption(tmp_path):
 
 
 def test_reading_data_sets_does_not_import_torch():
-    program = "import sys, captioner.data.datasets, captioner.data.images; sys.exit('torch' in sys.modules)"
+    imports = "import sys, captioner.data.datasets, captioner.data.images"
+    program = f"{imports}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-# The real thing
+# Real data sets
 
 
 @pytest.fixture
@@ -508,7 +528,7 @@ def test_the_real_files_are_read(data, name, images, captions):
 
 
 @pytest.mark.data
-def test_flickr8ks_own_files_and_the_coco_ones_say_the_same(data):
+def test_flickr8ks_own_files_and_the_coco_files_hold_the_same_captions(data):
     flickr = data / "flickr8k"
     ours = load_examples(flickr / "Flickr8k.token.txt", split=str(flickr / "dev_images.txt"))
     coco = load_examples(flickr / "captions_dev.json")

@@ -1,4 +1,4 @@
-"""Reading images: the fast way, errors with a reason, and which files an argument means; hostile ones: reliability/."""
+"""Reading images: reduced JPEGs, errors, finding files. Hostile files: see reliability/."""
 
 import os
 import pickle
@@ -25,14 +25,14 @@ def test_the_callers_image_is_left_as_it_was():
     assert image.tobytes() == scene().tobytes()
 
 
-# The fast way for JPEG
+# JPEG decoded at a reduced size
 
 
 @pytest.mark.parametrize("size", [(1600, 1200), (333, 1001), (224, 5000)])
-@pytest.mark.parametrize("at_least", [1, 100, 224, 333, 2000])
-def test_a_reduced_jpeg_is_never_smaller_than_asked_for(size, at_least):
-    reduced = read_image(encoded(Image.new("RGB", size), "JPEG"), at_least=at_least)
-    assert min(reduced.size) >= min(at_least, *size)
+@pytest.mark.parametrize("min_side", [1, 100, 224, 333, 2000])
+def test_a_reduced_jpeg_is_never_smaller_than_min_side(size, min_side):
+    reduced = read_image(encoded(Image.new("RGB", size), "JPEG"), min_side=min_side)
+    assert min(reduced.size) >= min(min_side, *size)
     assert reduced.width / reduced.height == pytest.approx(size[0] / size[1], rel=0.1)
 
 
@@ -41,7 +41,7 @@ def test_a_reduced_jpeg_is_the_same_picture(mode):
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(scene(640, 480).convert(mode), "JPEG", quality=95, subsampling=0, exif=exif)
-    reduced, full = read_image(data, at_least=100), read_image(data)
+    reduced, full = read_image(data, min_side=100), read_image(data)
     assert (full.size, reduced.size) == ((480, 640), (120, 160))
     for x, y in ((10, 10), (60, 10), (100, 10), (10, 100), (60, 100), (90, 40)):
         near, exact = reduced.getpixel((x, y)), full.getpixel((4 * x + 2, 4 * y + 2))
@@ -49,10 +49,10 @@ def test_a_reduced_jpeg_is_the_same_picture(mode):
 
 
 def test_other_formats_keep_their_size():
-    assert read_image(encoded(scene()), at_least=4).size == (64, 48)
+    assert read_image(encoded(scene()), min_side=4).size == (64, 48)
 
 
-# What cannot be read
+# Errors
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -81,7 +81,7 @@ def test_a_pipe_is_refused_where_reading_it_would_wait_for_ever(tmp_path):
     assert reason(tmp_path / "pipe.jpg") == "not a regular file"
 
 
-def test_bytes_and_pillow_images_have_names_of_their_own():
+def test_errors_name_bytes_and_pillow_images_as_such():
     for source, name in ((b"", "image (bytes)"), (Image.new("RGB", (0, 3)), "image")):
         with pytest.raises(ImageError) as caught:
             read_image(source)
@@ -91,11 +91,11 @@ def test_bytes_and_pillow_images_have_names_of_their_own():
 @pytest.mark.parametrize(
     "error", [SyntaxError, struct.error, ValueError, OSError, MemoryError, zlib.error, EOFError]
 )
-def test_whatever_pillow_throws_becomes_an_image_error(monkeypatch, error):
-    def throw(*_: object) -> None:
+def test_any_exception_of_pillow_becomes_an_image_error(monkeypatch, error):
+    def raise_error(*_: object) -> None:
         raise error("first line\nsecond line")
 
-    monkeypatch.setattr(ImageFile.ImageFile, "load", throw)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", raise_error)
     assert reason(encoded(scene()))
 
 
@@ -121,7 +121,7 @@ def test_threads_leave_the_warning_filters_as_they_were():
     assert list(warnings.filters) == before
 
 
-# Which files an argument means
+# Finding image files
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def names(*paths: str) -> list[str]:
     return [path.as_posix() for path in find_images(paths)]
 
 
-def test_a_folder_gives_its_images_and_those_below_but_nothing_hidden(photos):
+def test_a_folder_gives_all_images_below_it_but_no_hidden_ones(photos):
     assert names(".") == ["a.png", "b.JPG", "sub/c.webp", "x[1].gif"]
 
 
@@ -163,7 +163,7 @@ def test_a_file_that_looks_like_a_glob_is_a_file(photos):
     assert names("x[1].gif") == ["x[1].gif"]
 
 
-def test_the_order_of_arguments_is_kept_and_nothing_comes_twice(photos):
+def test_the_order_of_arguments_is_kept_without_repetitions(photos):
     assert names("sub/c.webp", "./a.png", ".", str(photos / "a.png")) == [
         "sub/c.webp",
         "a.png",
@@ -173,7 +173,7 @@ def test_the_order_of_arguments_is_kept_and_nothing_comes_twice(photos):
 
 
 @pytest.mark.parametrize("path", ["gone.jpg", "empty", "*.tiff", "gone/*", ""])
-def test_what_gives_no_image_is_named(photos, path):
+def test_a_path_without_images_is_named(photos, path):
     with pytest.raises(UsageError) as caught:
         find_images([path])
     assert str(caught.value).startswith(f"{path}: no ")
@@ -183,12 +183,12 @@ def test_what_gives_no_image_is_named(photos, path):
 
 
 @pytest.mark.data
-def test_the_fast_path_shows_the_same_photographs():
+def test_reduced_photographs_show_the_same():
     folder = os.environ.get("CAPTIONER_DATA")
     if not folder:
         pytest.skip("CAPTIONER_DATA does not name the research data")
     for path in find_images([f"{folder}/coco/val2017"])[:20]:
-        full, reduced = read_image(path), read_image(path, at_least=100)
+        full, reduced = read_image(path), read_image(path, min_side=100)
         assert 100 <= min(reduced.size) < min(full.size)
         tiny, other = (
             full.resize((8, 8), Image.Resampling.BOX),

@@ -1,4 +1,4 @@
-"""The drawn data set: a fair test for a captioner, the same for everyone, and careful with other people's folders."""
+"""The drawn shapes: a fair test of a captioner, reproducible, and safe for other folders."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def changed_times(folder: Path) -> dict[Path, int]:
 
 
 @pytest.mark.parametrize("split", SIZES)
-def test_every_image_is_there_in_its_size_and_has_five_different_captions(drawn, split):
+def test_every_image_has_its_size_and_five_different_captions(drawn, split):
     listed = annotations(drawn, split)["images"]
     assert len(listed) == SIZES[split]
     assert {image["file_name"] for image in listed} == {
@@ -65,7 +65,7 @@ def test_every_image_is_there_in_its_size_and_has_five_different_captions(drawn,
     assert all(len(set(five)) == len(five) == 5 for five in said.values())
 
 
-def test_no_id_is_given_twice_in_both_splits_together(drawn):
+def test_ids_are_unique_across_both_splits(drawn):
     for kind in ("images", "annotations"):
         counts = Counter(
             thing["id"] for split in SIZES for thing in annotations(drawn, split)[kind]
@@ -84,7 +84,7 @@ def test_captions_have_6_to_12_words(drawn):
     assert max(lengths) <= 12
 
 
-def test_one_caption_tells_the_scene_and_no_caption_belongs_to_two():
+def test_each_caption_belongs_to_exactly_one_scene():
     owners: dict[str, shapes.Scene] = {}
     train, dev = shapes._scenes(1000, 200, shapes.random.Random(0))
     for scene in set(train + dev):
@@ -105,7 +105,7 @@ def test_no_dev_scene_is_drawn_in_train_but_all_its_words_are(train, dev, seed):
     assert words[1] <= words[0]
 
 
-def test_the_colour_that_is_told_is_the_colour_that_is_seen(drawn):
+def test_the_colour_in_the_caption_is_the_colour_in_the_image(drawn):
     for image_id, five in captions(drawn, "train").items():
         with Image.open(drawn / "train" / f"{image_id:06}.png") as picture:
             seen = [colour for _, colour in picture.getcolors(64 * 64)]
@@ -118,7 +118,7 @@ def test_the_colour_that_is_told_is_the_colour_that_is_seen(drawn):
 
 @pytest.mark.parametrize("kind", shapes.KINDS)
 @pytest.mark.parametrize("colour", COLOURS)
-def test_each_shape_is_seen_where_its_caption_says(colour, kind):
+def test_each_shape_is_at_the_place_in_its_caption(colour, kind):
     blank = shapes.Shape("", colour, kind)
     other = shapes.Shape(
         "", "blue" if colour != "blue" else "red", "circle" if kind != "circle" else "ring"
@@ -159,21 +159,21 @@ def _centre(picture: Image.Image, colour: tuple[int, int, int]) -> tuple[float, 
     return sum(x for x, _ in places) / len(places), sum(y for _, y in places) / len(places)
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(drawn, tmp_path):
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(drawn, tmp_path):
     draw_shapes(tmp_path / "again", **SIZES)
     draw_shapes(tmp_path / "other", **SIZES, seed=1)
     assert contents(tmp_path / "again") == contents(drawn)
     assert captions(tmp_path / "other", "train") != captions(drawn, "train")
 
 
-def test_a_finished_data_set_is_left_alone(tmp_path):
+def test_a_complete_data_set_is_not_drawn_again(tmp_path):
     draw_shapes(tmp_path, train=10, dev=5)
     before = changed_times(tmp_path)
     draw_shapes(tmp_path, train=10, dev=5)
     assert changed_times(tmp_path) == before
 
 
-def test_other_numbers_draw_it_anew_and_leave_nothing_of_the_old(tmp_path):
+def test_other_arguments_replace_the_data_set_completely(tmp_path):
     draw_shapes(tmp_path / "a", train=20, dev=9)
     draw_shapes(tmp_path / "a", train=10, dev=5, size=32)
     draw_shapes(tmp_path / "b", train=10, dev=5, size=32)
@@ -181,7 +181,7 @@ def test_other_numbers_draw_it_anew_and_leave_nothing_of_the_old(tmp_path):
 
 
 @pytest.mark.parametrize("images", [0, 1, 10, 14])
-def test_a_drawing_broken_off_at_any_image_is_drawn_to_the_end(tmp_path, monkeypatch, images):
+def test_an_interrupted_drawing_is_completed(tmp_path, monkeypatch, images):
     draw_shapes(tmp_path / "whole", train=10, dev=5)
     real, left = shapes._draw, iter(range(images))
 
@@ -199,7 +199,7 @@ def test_a_drawing_broken_off_at_any_image_is_drawn_to_the_end(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("lost", ["dev/000012.png", "captions_train.json", "shapes.json.part"])
-def test_a_lost_or_left_over_file_is_mended(tmp_path, lost):
+def test_a_lost_or_left_over_file_is_repaired(tmp_path, lost):
     draw_shapes(tmp_path / "whole", train=10, dev=5)
     draw_shapes(tmp_path / "hurt", train=10, dev=5)
     path = tmp_path / "hurt" / lost
@@ -211,12 +211,12 @@ def test_a_lost_or_left_over_file_is_mended(tmp_path, lost):
 @pytest.mark.parametrize(
     "foreign", ["holiday.jpg", "train/holiday.jpg", "train/000001.png", "captions_train.json"]
 )
-def test_a_folder_with_other_peoples_files_is_refused_and_not_touched(tmp_path, foreign):
+def test_a_folder_with_other_files_is_refused_and_not_changed(tmp_path, foreign):
     path = tmp_path / foreign
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"dear")
     before = contents(tmp_path)
-    with pytest.raises(UsageError, match="was not drawn here; give a new or an empty folder"):
+    with pytest.raises(UsageError, match="was not drawn here: choose a new or an empty folder"):
         draw_shapes(tmp_path, train=10, dev=5)
     assert contents(tmp_path) == before
 
@@ -229,13 +229,13 @@ def test_a_foreign_file_among_ours_is_named_and_kept(tmp_path):
     assert (tmp_path / "train" / "notes.txt").read_text() == "mine"
 
 
-def test_a_file_in_place_of_the_folder_is_told(tmp_path):
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "shapes").write_text("")
     with pytest.raises(UsageError, match="is a file"):
         draw_shapes(tmp_path / "shapes")
 
 
-def test_a_full_disk_is_told_with_the_folder_and_the_reason(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_with_folder_and_reason(tmp_path, monkeypatch):
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
@@ -246,7 +246,7 @@ def test_a_full_disk_is_told_with_the_folder_and_the_reason(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("numbers", [{"train": 0}, {"dev": 0}, {"size": 8}, {"size": 100_000}])
-def test_impossible_numbers_are_refused_before_anything_is_written(tmp_path, numbers):
+def test_numbers_out_of_range_are_refused_before_anything_is_written(tmp_path, numbers):
     with pytest.raises(UsageError, match=f"{next(iter(numbers))}={next(iter(numbers.values()))}"):
         draw_shapes(tmp_path / "shapes", **numbers)
     assert not (tmp_path / "shapes").exists()

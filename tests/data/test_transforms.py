@@ -1,4 +1,4 @@
-"""Transforms: squares of bytes, the right part of the picture, and no chance but the one handed in."""
+"""Transforms give uint8 squares of the right part, and draw from the given generator only."""
 
 import copy
 import io
@@ -20,7 +20,7 @@ SIZES = [(64, 48), (1, 1), (20000, 1), (1, 20000), (3, 1000)]
 
 
 def ramp(width: int, height: int) -> Image.Image:
-    """Red grows from 0 at the left edge to 255 at the right one, green from the top to the bottom."""
+    """Red grows from 0 at the left edge to 255 at the right, green from top to bottom."""
     across = Image.linear_gradient("L").transpose(Image.Transpose.ROTATE_90).resize((width, height))
     down = Image.linear_gradient("L").resize((width, height))
     return Image.merge("RGB", (across, down, Image.new("L", (width, height))))
@@ -32,7 +32,7 @@ def noise(width: int, height: int) -> Image.Image:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", SIZES)
-def test_every_shape_becomes_a_square_of_bytes(name, size):
+def test_every_shape_becomes_a_uint8_square(name, size):
     result = build_transform(name, 32)(Image.new("RGB", size, (200, 200, 200)), random.Random(0))
     assert (result.shape, result.dtype) == ((3, 32, 32), torch.uint8)
     assert result.is_contiguous()
@@ -65,19 +65,19 @@ def test_evaluation_draws_no_random_numbers(name):
 
 
 @pytest.mark.parametrize("name", ["random_crop", "mild_crop"])
-def test_augmentation_differs_from_draw_to_draw(name):
+def test_augmentation_differs_between_calls(name):
     transform, rng, image = build_transform(name, 16), random.Random(0), noise(100, 80)
     assert len({transform(image, rng).numpy().tobytes() for _ in range(20)}) == 20
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_picture_handed_in_is_left_as_it_was(name):
+def test_the_source_image_is_not_changed(name):
     image = noise(40, 30)
     build_transform(name, 16)(image, random.Random(0))
     assert image.tobytes() == noise(40, 30).tobytes()
 
 
-def test_squash_sees_the_whole_picture():
+def test_squash_keeps_the_whole_image():
     red, green, _ = build_transform("squash", 64)(ramp(640, 480), random.Random(0)).float()
     for rising in (red[:, :1], green[:1]):
         assert rising.max() < 5
@@ -85,7 +85,7 @@ def test_squash_sees_the_whole_picture():
         assert rising.min() > 250
 
 
-def test_crop_sees_seven_eighths_of_the_short_side_in_the_middle():
+def test_crop_keeps_the_central_seven_eighths_of_the_short_side():
     red, green, _ = build_transform("crop", 64)(ramp(640, 480), random.Random(0)).float()
     side = 480 * 7 / 8
     for channel, length in ((red, 640), (green, 480)):
@@ -123,7 +123,7 @@ def test_random_crops_keep_to_their_area_and_ratio(name, size):
     assert transform.ratio[0] - slack <= min(ratios) < max(ratios) <= transform.ratio[1] + slack
 
 
-def test_a_shape_too_long_for_every_ratio_gives_the_largest_crop_along_it():
+def test_an_image_too_long_for_every_ratio_gives_the_largest_crop():
     transform, rng, image = (
         build_transform("random_crop", 32),
         random.Random(0),
@@ -143,7 +143,7 @@ def test_half_of_the_crops_are_mirrored():
     assert 70 < mirrored < 130
 
 
-def test_only_the_mild_crop_changes_the_light():
+def test_only_the_mild_crop_changes_brightness():
     image, rng = Image.new("RGB", (64, 64), (100, 100, 100)), random.Random(0)
     for name, changed in (("random_crop", False), ("mild_crop", True)):
         lights = {
@@ -155,11 +155,11 @@ def test_only_the_mild_crop_changes_the_light():
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", [(2000, 1500), (640, 480), (900, 4000), (300, 300)])
-def test_a_jpeg_read_for_a_transform_is_never_enlarged_for_being_reduced(name, size):
+def test_a_jpeg_reduced_for_a_transform_is_never_enlarged_again(name, size):
     transform = build_transform(name, 64)
     file = io.BytesIO()
     Image.new("RGB", size).save(file, "JPEG")
-    reduced = read_image(file.getvalue(), at_least=transform.at_least)
+    reduced = read_image(file.getvalue(), min_side=transform.min_side)
     if reduced.size == size:
         return
     share = {"squash": 1.0, "crop": 7 / 8}.get(name)
@@ -169,6 +169,6 @@ def test_a_jpeg_read_for_a_transform_is_never_enlarged_for_being_reduced(name, s
     assert min(reduced.size) * share >= 64 - 1e-9
 
 
-def test_a_picture_from_a_camera_is_reduced_for_every_transform():
-    sizes = {name: build_transform(name, 224).at_least for name in NAMES}
+def test_every_transform_has_the_min_side_of_its_smallest_crop():
+    sizes = {name: build_transform(name, 224).min_side for name in NAMES}
     assert sizes == {"squash": 224, "crop": 256, "mild_crop": 283, "random_crop": 915}

@@ -1,4 +1,4 @@
-"""Languages small enough to be computed by hand, for every search alike."""
+"""Languages small enough to compute captions by hand, as step functions for every search."""
 
 import torch
 
@@ -6,7 +6,10 @@ BOS, EOS, A, B, C = range(5)
 
 
 def language(table):
-    """A step that knows only the last word; its state counts the words said, to show that rows stay together."""
+    """Return a step whose next token depends on the last one only.
+
+    Its state sums the tokens so far, which shows whether a search keeps rows and states together.
+    """
     probabilities = torch.zeros(5, 5)
     for word, following in table.items():
         for other, probability in following.items():
@@ -19,7 +22,7 @@ def language(table):
 
 
 def random_step(seed, vocabulary=5, spread=1.0):
-    """A language whose next word hangs on all the words before it, through a state."""
+    """Return a step whose next token depends on all tokens before it, through a state."""
     generator = torch.Generator().manual_seed(seed)
     table = spread * torch.randn(997, vocabulary, generator=generator)
     table[:, BOS] = -torch.inf
@@ -32,12 +35,12 @@ def random_step(seed, vocabulary=5, spread=1.0):
 
 
 def start(images):
-    """The state of so many images, every one with a language of its own."""
+    """Return the initial state of `images` images, each with a language of its own."""
     return (torch.arange(images).unsqueeze(1) * 7,)
 
 
 def own_score(step, image, words):
-    """What the language itself says of a caption."""
+    """Return the log-probability of a caption under the language itself."""
     state, total, previous = (start(image + 1)[0][image:],), 0.0, BOS
     for word in [*words, EOS]:
         log_probs, state = step(torch.tensor([previous]), state)

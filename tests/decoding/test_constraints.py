@@ -1,4 +1,4 @@
-"""Rules that greedy search, sampling and beam search obey alike, on random languages."""
+"""Rules have the same effect in greedy search, sampling and beam search, on random languages."""
 
 import itertools
 import random
@@ -9,11 +9,11 @@ from languages import BOS, EOS, own_score, random_step, start
 
 from captioner.decoding.beam import beam_search
 from captioner.decoding.constraints import (
-    at_least,
+    apply_rules,
     forbid,
+    min_length,
     no_double_words,
-    no_repeated_ngram,
-    obey,
+    no_repeat_ngram,
     require,
 )
 from captioner.decoding.sampling import greedy, sample
@@ -24,19 +24,21 @@ SEARCHES = ["greedy", "sample", "beam", "diverse"]
 
 
 def captions(search, step, state, required=()):
-    """Everything that a search finds, image by image."""
+    """Return all captions that a search finds, image by image."""
     ends = {"bos": BOS, "eos": EOS}
     if search == "greedy":
         return [[found] for found in greedy(step, state, max_length=LENGTH, **ends)]
     if search == "sample":
-        draws = torch.rand(len(state[0]), LENGTH, generator=torch.Generator().manual_seed(1))
-        return [[found] for found in sample(step, state, draws=draws, **ends)]
-    groups = {"groups": 2, "diversity": 0.5} if search == "diverse" else {}
-    return beam_search(step, state, max_length=LENGTH, beam=4, required=required, **groups, **ends)
+        uniforms = torch.rand(len(state[0]), LENGTH, generator=torch.Generator().manual_seed(1))
+        return [[found] for found in sample(step, state, uniforms=uniforms, **ends)]
+    groups = {"num_groups": 2, "diversity": 0.5} if search == "diverse" else {}
+    return beam_search(
+        step, state, max_length=LENGTH, num_beams=4, required=required, **groups, **ends
+    )
 
 
 def texts(search, seed, rules, prefix=(), required=()):
-    step, state = obey(
+    step, state = apply_rules(
         random_step(seed, VOCABULARY, spread=2.0), start(4), rules, eos=EOS, prefix=prefix
     )
     return [
@@ -47,24 +49,24 @@ def texts(search, seed, rules, prefix=(), required=()):
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("seed", range(10))
 class TestRules:
-    def test_forbidden_words_are_never_said(self, search, seed):
+    def test_forbidden_words_are_never_generated(self, search, seed):
         assert not any({3, 5} & set(words) for words in texts(search, seed, [forbid([3, 5])]))
 
-    def test_captions_are_as_long_as_asked(self, search, seed):
-        lengths = [len(words) for words in texts(search, seed, [at_least(6, eos=EOS)])]
+    def test_captions_have_the_minimum_length(self, search, seed):
+        lengths = [len(words) for words in texts(search, seed, [min_length(6, eos=EOS)])]
         assert all(6 <= length <= LENGTH for length in lengths)
 
-    def test_no_word_is_said_twice_in_a_row(self, search, seed):
+    def test_no_word_occurs_twice_in_a_row(self, search, seed):
         for words in texts(search, seed, [no_double_words]):
             assert all(one != other for one, other in itertools.pairwise(words))
 
     @pytest.mark.parametrize("n", [1, 2, 3])
-    def test_no_ngram_is_said_twice(self, search, seed, n):
-        for words in texts(search, seed, [at_least(6, eos=EOS), no_repeated_ngram(n)]):
-            ngrams = [tuple(words[place : place + n]) for place in range(len(words) - n + 1)]
+    def test_no_ngram_occurs_twice(self, search, seed, n):
+        for words in texts(search, seed, [min_length(6, eos=EOS), no_repeat_ngram(n)]):
+            ngrams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
             assert len(ngrams) == len(set(ngrams))
 
-    def test_captions_start_with_the_prefix_whatever_other_rules_say(self, search, seed):
+    def test_captions_start_with_the_prefix_whatever_other_rules_forbid(self, search, seed):
         for words in texts(search, seed, [forbid([4]), no_double_words], prefix=[4, 4, 7]):
             assert words[:3] == [4, 4, 7]
             assert 4 not in words[3:]
@@ -72,8 +74,8 @@ class TestRules:
     def test_log_probabilities_are_the_languages_own(self, search, seed):
         step = random_step(seed, VOCABULARY, spread=2.0)
         rules = [forbid([3]), no_double_words, require([5, 6], eos=EOS, max_length=LENGTH)]
-        obedient, state = obey(step, start(4), rules, eos=EOS, prefix=[7])
-        for image, found in enumerate(captions(search, obedient, state, required=[5, 6])):
+        constrained, state = apply_rules(step, start(4), rules, eos=EOS, prefix=[7])
+        for image, found in enumerate(captions(search, constrained, state, required=[5, 6])):
             for caption in found:
                 assert caption.log_prob == pytest.approx(
                     own_score(step, image, caption.token_ids), abs=1e-4
@@ -89,9 +91,9 @@ def test_in_a_thousand_random_trials_required_words_appear_and_forbidden_ones_ne
         prefix = rng.sample([word for word in others if word not in forbidden], rng.randint(0, 2))
         rules = [
             forbid(forbidden),
-            at_least(rng.randint(0, LENGTH), eos=EOS),
+            min_length(rng.randint(0, LENGTH), eos=EOS),
             require(required, eos=EOS, max_length=LENGTH),
-            no_repeated_ngram(rng.randint(1, 3)),
+            no_repeat_ngram(rng.randint(1, 3)),
             no_double_words,
         ]
         for words in texts(
@@ -103,26 +105,26 @@ def test_in_a_thousand_random_trials_required_words_appear_and_forbidden_ones_ne
             assert len(words) <= LENGTH
 
 
-def test_a_caption_that_no_rule_lets_go_on_ends():
-    everything = [forbid([*WORDS]), at_least(3, eos=EOS)]
+def test_a_caption_ends_if_the_rules_leave_no_token():
+    rules = [forbid([*WORDS]), min_length(3, eos=EOS)]
     for search in SEARCHES:
-        assert not any(texts(search, 0, everything))
+        assert not any(texts(search, 0, rules))
 
 
-def best_score(seed, required, told):
-    """Mean log-probability of the best captions, with and without telling the beam what is required."""
+def best_score(seed, required, allocate):
+    """Return the mean score of the best captions, with and without dynamic beam allocation."""
     rules = [require(required, eos=EOS, max_length=LENGTH)]
-    step, state = obey(random_step(seed, 60, spread=2.0), start(10), rules, eos=EOS)
+    step, state = apply_rules(random_step(seed, 60, spread=2.0), start(10), rules, eos=EOS)
     ends = {"bos": BOS, "eos": EOS, "max_length": LENGTH}
-    found = beam_search(step, state, beam=6, required=required if told else (), **ends)
+    found = beam_search(step, state, num_beams=6, required=required if allocate else (), **ends)
     return sum(captions[0].log_prob / (len(captions[0].token_ids) + 1) for captions in found) / len(
         found
     )
 
 
-def test_a_beam_that_is_told_finds_required_words_a_better_place_than_the_end():
+def test_dynamic_beam_allocation_finds_better_positions_for_required_words_than_the_end():
     better = [
-        best_score(seed, [20, 30], told=True) > best_score(seed, [20, 30], told=False)
+        best_score(seed, [20, 30], allocate=True) > best_score(seed, [20, 30], allocate=False)
         for seed in range(20)
     ]
     assert sum(better) >= 18
@@ -131,8 +133,10 @@ def test_a_beam_that_is_told_finds_required_words_a_better_place_than_the_end():
 def test_required_words_are_found_where_an_exhaustive_search_finds_them():
     step = random_step(6)
     rules = [require([3, 4], eos=EOS, max_length=3)]
-    obedient, state = obey(step, start(5), rules, eos=EOS)
-    found = beam_search(obedient, state, bos=BOS, eos=EOS, max_length=3, beam=40, required=[3, 4])
+    constrained, state = apply_rules(step, start(5), rules, eos=EOS)
+    found = beam_search(
+        constrained, state, bos=BOS, eos=EOS, max_length=3, num_beams=40, required=[3, 4]
+    )
     for image, captions in enumerate(found):
         possible = [
             (3, 4),

@@ -1,4 +1,4 @@
-"""Greedy and beam search over languages small enough to be computed by hand."""
+"""Greedy search and beam search, on languages small enough to compute captions by hand."""
 
 import itertools
 import math
@@ -7,12 +7,12 @@ import pytest
 import torch
 from languages import BOS, EOS, A, B, C, language, own_score, random_step, start
 
-from captioner.decoding.beam import average, beam_search, none, wu
+from captioner.decoding.beam import average_norm, beam_search, no_norm, wu_norm
 from captioner.decoding.sampling import greedy
 from captioner.types import select_state
 
 WORDS = {"bos": BOS, "eos": EOS, "max_length": 3}
-TEMPTING = language(
+MISLEADING = language(
     {BOS: {A: 0.6, B: 0.4}, A: {A: 0.4, C: 0.3, EOS: 0.3}, B: {C: 1.0}, C: {EOS: 1.0}}
 )
 
@@ -25,37 +25,37 @@ def texts(found):
     return [[caption.token_ids for caption in captions] for captions in found]
 
 
-def test_greedy_takes_the_tempting_road_and_beam_the_better_one():
-    [tempted] = greedy(TEMPTING, state_of(1), **WORDS)
-    [[best, *_]] = beam_search(TEMPTING, state_of(1), beam=2, **WORDS)
-    assert tempted.token_ids == [A, A, A]
-    assert tempted.log_prob == pytest.approx(math.log(0.6 * 0.4 * 0.4 * 0.3))
+def test_beam_search_finds_the_better_caption_that_greedy_search_misses():
+    [found] = greedy(MISLEADING, state_of(1), **WORDS)
+    [[best, *_]] = beam_search(MISLEADING, state_of(1), num_beams=2, **WORDS)
+    assert found.token_ids == [A, A, A]
+    assert found.log_prob == pytest.approx(math.log(0.6 * 0.4 * 0.4 * 0.3))
     assert best.token_ids == [B, C]
     assert best.log_probs == pytest.approx([math.log(0.4), 0, 0])
     assert best.log_prob == pytest.approx(math.log(0.4))
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_beam_of_one_is_greedy(seed):
+def test_one_beam_is_greedy_search(seed):
     step = random_step(seed)
-    narrow = beam_search(step, start(4), beam=1, **WORDS)
+    narrow = beam_search(step, start(4), num_beams=1, **WORDS)
     for [from_beam], from_greedy in zip(narrow, greedy(step, start(4), **WORDS), strict=True):
         assert from_beam.token_ids == from_greedy.token_ids
         assert from_beam.log_probs == pytest.approx(from_greedy.log_probs)
 
 
-@pytest.mark.parametrize("normalisation", [none, average, wu(0.9)])
+@pytest.mark.parametrize("length_norm", [no_norm, average_norm, wu_norm(0.9)])
 @pytest.mark.parametrize("seed", range(10))
-def test_a_wide_beam_is_exhaustive_search(seed, normalisation):
+def test_a_wide_beam_is_exhaustive_search(seed, length_norm):
     step = random_step(seed)
     possible = [
         words for length in range(4) for words in itertools.product([A, B, C], repeat=length)
     ]
-    found = beam_search(step, start(2), beam=len(possible), normalisation=normalisation, **WORDS)
+    found = beam_search(step, start(2), num_beams=len(possible), length_norm=length_norm, **WORDS)
     for image, captions in enumerate(found):
         ranked = sorted(
             possible,
-            key=lambda words: -own_score(step, image, words) / normalisation(len(words) + 1),
+            key=lambda words: -own_score(step, image, words) / length_norm(len(words) + 1),
         )
         assert [caption.token_ids for caption in captions] == [list(words) for words in ranked]
 
@@ -64,7 +64,9 @@ def test_a_wide_beam_is_exhaustive_search(seed, normalisation):
 @pytest.mark.parametrize("beam", [1, 2, 3, 5])
 def test_every_score_is_the_languages_own_score_of_that_caption(beam, groups):
     step = random_step(3)
-    found = beam_search(step, start(6), beam=beam * groups, groups=groups, diversity=0.7, **WORDS)
+    found = beam_search(
+        step, start(6), num_beams=beam * groups, num_groups=groups, diversity=0.7, **WORDS
+    )
     for image, captions in enumerate(found):
         assert len(captions) == beam or groups > 1
         for caption in captions:
@@ -74,28 +76,27 @@ def test_every_score_is_the_languages_own_score_of_that_caption(beam, groups):
             assert len(caption.log_probs) == len(caption.token_ids) + 1
 
 
-@pytest.mark.parametrize("normalisation", [none, average, wu(0.5)])
-def test_captions_come_best_first_by_log_probability_over_the_normalisation(normalisation):
+@pytest.mark.parametrize("length_norm", [no_norm, average_norm, wu_norm(0.5)])
+def test_captions_come_best_first_by_log_probability_over_the_length_norm(length_norm):
     for captions in beam_search(
-        random_step(5), start(6), beam=4, normalisation=normalisation, **WORDS
+        random_step(5), start(6), num_beams=4, length_norm=length_norm, **WORDS
     ):
-        ranks = [
-            caption.log_prob / normalisation(len(caption.token_ids) + 1) for caption in captions
-        ]
+        ranks = [caption.log_prob / length_norm(len(caption.token_ids) + 1) for caption in captions]
         assert ranks == sorted(ranks, reverse=True)
 
 
 def test_the_normalisations_are_those_of_the_papers():
-    assert [none(1), none(9)] == [1, 1]
-    assert average(9) == 9
-    assert wu(0.6)(7) == pytest.approx(2**0.6)  # Wu et al. 2016, equation 14
-    assert wu(0)(7) == none(7)
+    assert [no_norm(1), no_norm(9)] == [1, 1]
+    assert average_norm(9) == 9
+    assert wu_norm(0.6)(7) == pytest.approx(2**0.6)  # Wu et al. 2016, equation 14
+    assert wu_norm(0)(7) == no_norm(7)
 
 
 def test_no_normalisation_never_prefers_the_longer_caption():
     step = random_step(11)
     short, long = (
-        beam_search(step, start(8), beam=5, normalisation=kind, **WORDS) for kind in (none, average)
+        beam_search(step, start(8), num_beams=5, length_norm=length_norm, **WORDS)
+        for length_norm in (no_norm, average_norm)
     )
     pairs = [
         (len(one[0].token_ids), len(other[0].token_ids))
@@ -106,53 +107,57 @@ def test_no_normalisation_never_prefers_the_longer_caption():
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("normalisation", [none, average, wu(0.7)])
+@pytest.mark.parametrize("length_norm", [no_norm, average_norm, wu_norm(0.7)])
 @pytest.mark.parametrize("captions", [1, 2, 4])
-def test_stopping_early_changes_no_result(captions, normalisation, groups):
+def test_stopping_early_changes_no_result(captions, length_norm, groups):
     settings = {
         "bos": BOS,
         "eos": EOS,
         "max_length": 8,
-        "beam": 6,
-        "groups": groups,
-        "normalisation": normalisation,
+        "num_beams": 6,
+        "num_groups": groups,
+        "length_norm": length_norm,
     }
     for seed in range(15):
         step = random_step(seed, spread=1.5)
-        everything = beam_search(step, start(3), **settings)
-        assert beam_search(step, start(3), captions=captions, **settings) == [
-            found[:captions] for found in everything
+        all_captions = beam_search(step, start(3), **settings)
+        assert beam_search(step, start(3), num_captions=captions, **settings) == [
+            found[:captions] for found in all_captions
         ]
 
 
-def test_a_search_stops_once_nothing_better_can_come():
+def test_a_search_stops_when_no_beam_can_become_a_better_caption():
     steps = []
 
     def counting(words, state):
         steps.append(len(words))
         return language({BOS: {A: 0.1, EOS: 0.9}, A: {A: 0.9, EOS: 0.1}})(words, state)
 
-    [[best]] = beam_search(counting, state_of(1), beam=2, captions=1, normalisation=none, **WORDS)
+    [[best]] = beam_search(
+        counting, state_of(1), num_beams=2, num_captions=1, length_norm=no_norm, **WORDS
+    )
     assert best.token_ids == []
     assert len(steps) == 1
 
 
 def test_an_image_gets_the_same_captions_alone_as_in_a_batch():
     step = random_step(7)
-    together = beam_search(step, start(5), beam=3, **WORDS)
+    batch = beam_search(step, start(5), num_beams=3, **WORDS)
     for image in range(5):
-        alone = beam_search(step, select_state(start(5), torch.tensor([image])), beam=3, **WORDS)
-        assert texts(alone) == texts(together[image : image + 1])
+        alone = beam_search(
+            step, select_state(start(5), torch.tensor([image])), num_beams=3, **WORDS
+        )
+        assert texts(alone) == texts(batch[image : image + 1])
 
 
 def test_no_caption_is_longer_than_allowed():
     endless = language({BOS: {A: 1.0}, A: {A: 0.9, EOS: 0.1}})
-    [[caption, *_]] = beam_search(endless, state_of(1), beam=1, **WORDS)
+    [[caption, *_]] = beam_search(endless, state_of(1), num_beams=1, **WORDS)
     assert caption.token_ids == greedy(endless, state_of(1), **WORDS)[0].token_ids == [A, A, A]
 
 
 @pytest.mark.parametrize("search", ["greedy", "beam"])
-def test_only_living_captions_are_stepped(search):
+def test_only_active_captions_are_stepped(search):
     rows = []
     step = random_step(1)
 
@@ -161,7 +166,7 @@ def test_only_living_captions_are_stepped(search):
         return step(words, state)
 
     if search == "beam":
-        beam_search(counting, start(4), beam=3, **WORDS)
+        beam_search(counting, start(4), num_beams=3, **WORDS)
     else:
         greedy(counting, start(4), **WORDS)
     assert rows[0] == 4  # one row for each image before the first word
@@ -169,17 +174,18 @@ def test_only_living_captions_are_stepped(search):
     assert rows[-1] < max(rows)
 
 
-def test_groups_that_do_not_mind_each_other_find_what_one_of_them_finds():
+def test_groups_without_diversity_find_the_captions_of_one_group():
     step = random_step(2)
-    one = beam_search(step, start(4), beam=2, **WORDS)
-    three = beam_search(step, start(4), beam=6, groups=3, diversity=0.0, **WORDS)
+    one = beam_search(step, start(4), num_beams=2, **WORDS)
+    three = beam_search(step, start(4), num_beams=6, num_groups=3, diversity=0.0, **WORDS)
     assert texts(one) == texts(three)
 
 
-def test_a_group_avoids_the_words_that_groups_before_it_chose():
-    # a .5, b .3, c .2: the second group sees a as .5 e^-1 = .18 and takes b; the third sees b as .11 too, and takes c.
+def test_a_group_avoids_the_words_that_earlier_groups_chose():
+    # a .5, b .3, c .2. For the second group a is .5 e^-1 = .18: it chooses b.
+    # For the third group b is .3 e^-1 = .11 too: it chooses c.
     step = language({BOS: {A: 0.5, B: 0.3, C: 0.2}, A: {EOS: 1.0}, B: {EOS: 1.0}, C: {EOS: 1.0}})
-    [found] = beam_search(step, state_of(1), beam=3, groups=3, diversity=1.0, **WORDS)
+    [found] = beam_search(step, state_of(1), num_beams=3, num_groups=3, diversity=1.0, **WORDS)
     assert [caption.token_ids for caption in found] == [[A], [B], [C]]
     assert [caption.log_prob for caption in found] == pytest.approx(
         [math.log(0.5), math.log(0.3), math.log(0.2)]
@@ -188,9 +194,9 @@ def test_a_group_avoids_the_words_that_groups_before_it_chose():
 
 def test_diversity_gives_more_different_captions():
     step = random_step(4, vocabulary=30, spread=2.0)
-    settings = {"bos": BOS, "eos": EOS, "max_length": 8, "beam": 6}
+    settings = {"bos": BOS, "eos": EOS, "max_length": 8, "num_beams": 6}
     plain, diverse = (
-        beam_search(step, start(20), groups=6, diversity=strength, **settings)
+        beam_search(step, start(20), num_groups=6, diversity=strength, **settings)
         for strength in (0.0, 2.0)
     )
 
@@ -205,6 +211,6 @@ def test_diversity_gives_more_different_captions():
 def test_no_caption_is_found_twice(groups):
     step = random_step(4, vocabulary=8, spread=3.0)
     for captions in texts(
-        beam_search(step, start(30), beam=6, groups=groups, diversity=0.3, **WORDS)
+        beam_search(step, start(30), num_beams=6, num_groups=groups, diversity=0.3, **WORDS)
     ):
         assert len({tuple(words) for words in captions}) == len(captions)

@@ -1,4 +1,4 @@
-"""Photographs in, captions out, whatever form they come in."""
+"""The `Captioner`: captions, scores, explanations, ensembles, and the errors of wrong arguments."""
 
 import math
 import random
@@ -62,11 +62,11 @@ DECODINGS = {
 def test_captions_do_not_depend_on_the_batch_size(captioner, shapes, decoding):
     photos = sorted((shapes / "train").iterdir())[:7]
     one, many = (captioner.caption(photos, decoding=decoding, batch_size=size) for size in (1, 4))
-    for alone, together in zip(one, many, strict=True):
+    for alone, batch in zip(one, many, strict=True):
         assert [each.text for each in (alone, *alone.others)] == [
-            each.text for each in (together, *together.others)
+            each.text for each in (batch, *batch.others)
         ]
-        assert alone.log_prob == pytest.approx(together.log_prob, abs=1e-4)
+        assert alone.log_prob == pytest.approx(batch.log_prob, abs=1e-4)
 
 
 @pytest.mark.parametrize("decoding", DECODINGS.values(), ids=DECODINGS)
@@ -83,7 +83,7 @@ def test_every_log_probability_is_the_models_own_score_of_that_caption(captioner
         )
 
 
-def test_rules_are_obeyed(captioner, shapes):
+def test_captions_follow_the_rules_of_their_decoding_settings(captioner, shapes):
     photos = sorted((shapes / "train").iterdir())[:7]
     for caption in captioner.caption(photos, decoding=DECODINGS["rules"]):
         words = caption.text.split()
@@ -93,7 +93,7 @@ def test_rules_are_obeyed(captioner, shapes):
         assert len(words) >= 4
 
 
-def test_a_seed_draws_the_same_captions_again_and_another_one_others(captioner, shapes):
+def test_the_same_seed_samples_the_same_captions_and_another_seed_others(captioner, shapes):
     photos = sorted((shapes / "train").iterdir())[:4]
     first, again, other = (
         [
@@ -105,11 +105,11 @@ def test_a_seed_draws_the_same_captions_again_and_another_one_others(captioner, 
     assert first == again != other
 
 
-def test_a_photo_draws_the_same_caption_in_any_company(captioner, shapes):
+def test_a_photo_gets_the_same_sampled_caption_in_any_batch(captioner, shapes):
     photos = sorted((shapes / "train").iterdir())[:4]
-    together = captioner.caption(photos, decoding={"method": "sample"})
+    batch = captioner.caption(photos, decoding={"method": "sample"})
     assert [captioner.caption(photo, decoding={"method": "sample"}).text for photo in photos] == [
-        caption.text for caption in together
+        caption.text for caption in batch
     ]
 
 
@@ -119,7 +119,7 @@ def test_a_photo_draws_the_same_caption_in_any_company(captioner, shapes):
         ({"beem": 3}, "did you mean 'beam'"),
         ({"length_norm": "wo"}, "'none', 'average', 'wu'"),
         ({"min_length": 9, "max_length": 5}, r"min_length \(9\) is above max_length \(5\)"),
-        ({"require": ["rad"]}, "does not know the word 'rad'; it knows"),
+        ({"require": ["rad"]}, "require: 'rad' is not in the model's vocabulary: did you mean red"),
         ({"require": ["red circle"]}, "'red circle' is not one word"),
         ({"require": ["red"], "forbid": ["red"]}, "both required and forbidden"),
         ({"prefix": "a red circle", "forbid": ["red"]}, "'red' is forbidden"),
@@ -127,12 +127,14 @@ def test_a_photo_draws_the_same_caption_in_any_company(captioner, shapes):
         ({"min_confidence": 0.5}, "captioner calibrate"),
     ],
 )
-def test_what_cannot_be_decoded_so_is_explained(captioner, photo, decoding, message):
+def test_invalid_decoding_settings_are_errors_that_name_the_cause(
+    captioner, photo, decoding, message
+):
     with pytest.raises(UsageError, match=message):
         captioner.caption(photo, decoding=decoding)
 
 
-def test_forbidding_a_word_that_the_model_never_says_is_no_mistake(captioner, photo):
+def test_forbidding_a_word_that_is_not_in_the_vocabulary_is_no_error(captioner, photo):
     assert captioner.caption(photo, decoding={"forbid": ["zeppelin"]}) == captioner.caption(photo)
 
 
@@ -147,7 +149,7 @@ def other_model(tiny_model, tmp_path_factory):
     return folder
 
 
-def test_an_ensemble_says_the_mean_of_its_models_probabilities(tiny_model, other_model, photo):
+def test_an_ensemble_averages_the_probabilities_of_its_models(tiny_model, other_model, photo):
     both = Captioner.from_pretrained(tiny_model, other_model, device="cpu")
     caption = both.caption(photo)
     single = [
@@ -159,13 +161,13 @@ def test_an_ensemble_says_the_mean_of_its_models_probabilities(tiny_model, other
         assert math.exp(word.log_prob) == pytest.approx(mean, rel=1e-4)
 
 
-def test_a_model_twice_is_that_model(tiny_model, captioner, photo):
+def test_an_ensemble_of_a_model_with_itself_is_that_model(tiny_model, captioner, photo):
     twice = Captioner.from_pretrained(tiny_model, tiny_model, device="cpu").caption(photo)
     assert twice.text == captioner.caption(photo).text
     assert twice.log_prob == pytest.approx(captioner.caption(photo).log_prob, abs=1e-4)
 
 
-def test_an_ensemble_of_models_that_see_or_read_differently_is_refused(
+def test_an_ensemble_of_models_with_other_preprocessing_or_vocabulary_is_an_error(
     tiny_model, captioner, tmp_path
 ):
     larger = captioner.config.model_copy(
@@ -180,7 +182,7 @@ def test_an_ensemble_of_models_that_see_or_read_differently_is_refused(
         Captioner.from_pretrained(tiny_model, "bundled", device="cpu")
 
 
-def test_a_calibrated_model_says_how_sure_it_is_and_stays_silent_where_it_is_not(captioner, photo):
+def test_a_calibrated_model_reports_confidence_and_abstains_below_min_confidence(captioner, photo):
     calibrated = captioner.config.model_copy(
         update={"confidence": ConfidenceConfig(temperature=2.0, error=0.1, images=9)}
     )
@@ -196,7 +198,9 @@ def test_a_calibrated_model_says_how_sure_it_is_and_stays_silent_where_it_is_not
         )
 
 
-def test_explaining_gives_every_word_a_map_of_what_hiding_a_part_costs_it(captioner, photo):
+def test_occlusion_maps_hold_the_log_probability_that_a_word_loses_with_a_part_hidden(
+    captioner, photo
+):
     caption = captioner.caption(photo, explain=True, decoding={"max_length": 4})
     pixels = read_image(photo).resize((32, 32), Image.Resampling.BILINEAR)
     pixels = (
@@ -228,68 +232,66 @@ def maps_of(caption):
 
 @pytest.mark.parametrize("decoding", DECODINGS.values(), ids=DECODINGS)
 @torch.no_grad()
-def test_explaining_a_model_with_attention_gives_every_word_where_it_looked(
-    attentive, photo, decoding
-):
+def test_attention_maps_hold_the_attention_weights_of_every_word(attentive, photo, decoding):
     caption = attentive.caption(photo, explain=True, decoding=decoding)
     [model] = attentive.models
     state = model.init_state(attentive.transform(read_image(photo), random.Random(0)).unsqueeze(0))
-    said = [attentive.vocabulary.id_of(word.text) for word in caption.words]
-    for before, heat in zip([BOS, *said], maps_of(caption), strict=False):
+    token_ids = [attentive.vocabulary.id_of(word.text) for word in caption.words]
+    for before, heat in zip([BOS, *token_ids], maps_of(caption), strict=False):
         hidden, _, *context_state = state
-        looked = model.decoder.context.attend(hidden[:, -1], context_state).weights
-        torch.testing.assert_close(heat, looked.view(2, 2))
+        weights = model.decoder.context.attend(hidden[:, -1], context_state).weights
+        torch.testing.assert_close(heat, weights.view(2, 2))
         _, state = model.step(torch.tensor([before]), state)
     assert caption.explanation == "attention"
 
 
-def test_what_attention_shows_is_what_it_looked_at_in_decoding(attentive, photo, monkeypatch):
-    context, looked = attentive.models[0].decoder.context, []
+def test_attention_maps_are_the_weights_that_decoding_used(attentive, photo, monkeypatch):
+    context, outputs = attentive.models[0].decoder.context, []
     attend = context.attend
 
     def attend_and_record(hidden, context_state):
-        looked.append(attend(hidden, context_state))
-        return looked[-1]
+        outputs.append(attend(hidden, context_state))
+        return outputs[-1]
 
     monkeypatch.setattr(context, "attend", attend_and_record)
     attentive.caption(photo, decoding={"beam": 1})
-    in_decoding = [output.weights.view(2, 2) for output in looked]
+    in_decoding = [output.weights.view(2, 2) for output in outputs]
     monkeypatch.undo()
     maps = maps_of(attentive.caption(photo, explain=True, decoding={"beam": 1}))
     torch.testing.assert_close(maps, torch.stack(in_decoding)[: len(maps)])
 
 
-def test_explaining_by_attention_sees_no_image_again(attentive, photo, monkeypatch):
-    seen, encode = [], attentive.step_model.encode
+def test_explaining_by_attention_encodes_no_image_again(attentive, photo, monkeypatch):
+    encoded, encode = [], attentive.step_model.encode
     monkeypatch.setattr(
-        attentive.step_model, "encode", lambda source: seen.append(len(source)) or encode(source)
+        attentive.step_model, "encode", lambda source: encoded.append(len(source)) or encode(source)
     )
     attentive.caption([photo, photo], explain=True)
-    assert seen == [2]
+    assert encoded == [2]
 
 
-def test_explaining_changes_no_caption_and_hangs_on_no_company(attentive, shapes):
+def test_explaining_changes_no_caption_and_does_not_depend_on_the_batch(attentive, shapes):
     photos = sorted((shapes / "train").iterdir())[:7]
     decoding = {"method": "sample", "temperature": 100}  # captions of several lengths
-    together = attentive.caption(photos, explain=True, decoding=decoding)
-    assert len({len(caption.words) for caption in together}) > 1
+    batch = attentive.caption(photos, explain=True, decoding=decoding)
+    assert len({len(caption.words) for caption in batch}) > 1
     plain = attentive.caption(photos, decoding=decoding)
-    for photo, caption, unexplained in zip(photos, together, plain, strict=True):
+    for photo, caption, unexplained in zip(photos, batch, plain, strict=True):
         assert (caption.text, caption.log_prob) == (unexplained.text, unexplained.log_prob)
         alone = attentive.caption(photo, explain=True, decoding=decoding)
         torch.testing.assert_close(maps_of(caption), maps_of(alone), atol=1e-4, rtol=1e-4)
 
 
-def test_an_ensemble_is_explained_by_hiding_parts_though_its_models_attend(attentive, photo):
+def test_an_ensemble_is_explained_by_occlusion_even_if_its_models_have_attention(attentive, photo):
     both = Captioner(attentive.models * 2, attentive.vocabulary, attentive.config, device="cpu")
     caption = both.caption(photo, explain=True, decoding={"max_length": 2})
     assert caption.explanation == "occlusion"
     assert maps_of(caption).shape == (2, 7, 7)
 
 
-@pytest.mark.parametrize("kind", ["captioner", "attentive"])
-def test_a_caption_that_is_not_shown_is_not_explained(kind, request, shapes):
-    one = request.getfixturevalue(kind)
+@pytest.mark.parametrize("fixture", ["captioner", "attentive"])
+def test_an_abstained_caption_is_not_explained(fixture, request, shapes):
+    one = request.getfixturevalue(fixture)
     config = one.config.model_copy(
         update={"confidence": ConfidenceConfig(temperature=2.0, error=0.1, images=9)}
     )
@@ -310,12 +312,12 @@ def test_a_caption_that_is_not_shown_is_not_explained(kind, request, shapes):
                 torch.testing.assert_close(maps_of(caption), maps_of(same), atol=1e-4, rtol=1e-4)
 
 
-def test_a_word_that_the_model_does_not_know_is_scored_as_unknown(captioner, photo):
+def test_a_word_that_is_not_in_the_vocabulary_is_scored_as_unk(captioner, photo):
     [[caption]] = captioner.score([photo], [["a zeppelin"]])
     assert [word.text for word in caption.words] == ["a", "<unk>"]
 
 
-def test_an_image_without_captions_and_a_broken_one_cost_the_others_nothing(captioner, photo):
+def test_images_without_captions_and_broken_images_do_not_affect_other_scores(captioner, photo):
     none, broken, [scored] = captioner.score(
         [photo, b"<html>", photo], [[], ["a red circle"], ["a red circle"]]
     )
@@ -324,7 +326,7 @@ def test_an_image_without_captions_and_a_broken_one_cost_the_others_nothing(capt
     assert scored.text == "a red circle"
 
 
-def test_a_broken_image_costs_only_itself(captioner, photo):
+def test_a_broken_image_does_not_affect_other_captions(captioner, photo):
     first, broken, last = captioner.stream([photo, b"<html>", photo])
     assert first.text == last.text == captioner.caption(photo).text
     assert isinstance(broken, ImageError)
@@ -369,12 +371,12 @@ def test_half_precision_halves_the_file_and_hardly_changes_the_probability(
     assert near.log_prob == pytest.approx(captioner.caption(photo).log_prob, rel=1e-2)
 
 
-def test_a_wrong_tensor_is_named(captioner):
+def test_a_tensor_of_a_wrong_shape_is_an_error(captioner):
     with pytest.raises(ImageError, match=r"has shape \(1, 4, 4\)"):
         captioner.caption(torch.zeros(1, 4, 4))
 
 
-def test_a_folder_that_is_no_model_is_named_with_a_hint(tmp_path, tiny_model):
+def test_a_folder_that_is_no_model_is_an_error_with_a_hint(tmp_path, tiny_model):
     with pytest.raises(CaptionerError, match="is not a model folder"):
         Captioner.from_pretrained(tmp_path)
     with pytest.raises(CaptionerError, match="did you mean"):
@@ -389,7 +391,7 @@ def test_a_folder_that_is_no_model_is_named_with_a_hint(tmp_path, tiny_model):
         ("model.safetensors", b"", b"x", "corrupt"),
     ],
 )
-def test_a_changed_model_file_is_named(tiny_model, tmp_path, file, old, new, message):
+def test_a_changed_model_file_is_reported_as_corrupt(tiny_model, tmp_path, file, old, new, message):
     for source in tiny_model.iterdir():
         (tmp_path / source.name).write_bytes(source.read_bytes())
     content = (tmp_path / file).read_bytes()
@@ -400,13 +402,15 @@ def test_a_changed_model_file_is_named(tiny_model, tmp_path, file, old, new, mes
         Captioner.from_pretrained(tmp_path)
 
 
-def test_captions_to_score_that_do_not_fit_the_images_are_refused(captioner, photo):
+def test_captions_to_score_that_do_not_match_the_images_are_an_error(captioner, photo):
     for captions in (["a red circle"], [["a red circle"], ["a red ring"]], []):
         with pytest.raises(UsageError, match="a list of captions for each image"):
             captioner.score([photo], captions)
 
 
-def test_mistakes_in_decoding_are_told_before_the_first_caption_is_asked_for(captioner, photo):
+def test_invalid_decoding_settings_are_an_error_before_the_first_caption_is_requested(
+    captioner, photo
+):
     with pytest.raises(UsageError, match="did you mean 'beam'"):
         captioner.stream([photo], decoding={"beem": 1})
 
@@ -415,9 +419,7 @@ def test_one_required_word_need_not_be_a_list(captioner, photo):
     assert "blue" in captioner.caption(photo, decoding={"require": "blue"}).text.split()
 
 
-def test_an_ensemble_led_by_a_model_that_keeps_silent_when_unsure_speaks(
-    captioner, photo, tmp_path
-):
+def test_an_ensemble_ignores_the_min_confidence_of_its_first_model(captioner, photo, tmp_path):
     decoding = captioner.config.decoding.model_copy(update={"min_confidence": 0.9})
     sure = ConfidenceConfig(temperature=2.0, error=0.1, images=9)
     config = captioner.config.model_copy(update={"confidence": sure, "decoding": decoding})

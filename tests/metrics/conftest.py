@@ -1,4 +1,4 @@
-"""Random caption sets for the tests that compare with other people's tools."""
+"""Random captions for the comparisons with other implementations."""
 
 import random
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def random_captions():
-    """Give (references, candidates): image by image, words of a small language, so that n-grams repeat and match."""
+    """Return (references, candidates) of a small vocabulary, so that n-grams repeat and match."""
 
     def make(images, *, shortest, seed=0):
         rng = random.Random(seed)
@@ -19,7 +19,8 @@ def random_captions():
             return rng.choices(words, weights=range(len(words), 0, -1), k=rng.randint(shortest, 12))
 
         references = [[caption() for _ in range(rng.randint(1, 6))] for _ in range(images)]
-        # Half of the candidates are a reference with one word changed: rng alone seldom makes four words match.
+        # Half of the candidates are a reference with one word changed, because independent random
+        # captions seldom share an n-gram of four words.
         candidates = [
             caption() if rng.random() < 0.5 else [rng.choice(words), *rng.choice(captions)[1:]]
             for captions in references
@@ -31,7 +32,7 @@ def random_captions():
 
 @pytest.fixture
 def as_coco():
-    """Give the form that COCO's tools take: {image: [caption, ...]}."""
+    """Return captions in the form of COCO's tools: {image: [caption, ...]}."""
 
     def convert(captions_of_images):
         return {
@@ -44,7 +45,7 @@ def as_coco():
 
 @pytest.fixture
 def printed():
-    """Give all that a piece of code prints in processes which hash strings differently."""
+    """Return the set of outputs of a program under two seeds of Python's string hash."""
 
     def run(code):
         command = [sys.executable, "-c", code]

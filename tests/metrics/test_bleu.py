@@ -1,4 +1,4 @@
-"""BLEU is COCO's BLEU."""
+"""BLEU equals COCO's BLEU."""
 
 import math
 
@@ -19,8 +19,9 @@ def test_a_candidate_equal_to_a_reference_scores_one():
     )
 
 
-def test_precisions_are_multiplied_and_their_root_taken():
-    # "the cat sat on a mat": 5 of 6 words, 3 of 5 pairs, 2 of 4 triples, 1 of 3 fours are in the reference
+def test_the_score_is_the_geometric_mean_of_the_precisions():
+    # "the cat sat on a mat": 5 of 6 words, 3 of 5 bigrams, 2 of 4 trigrams and 1 of 3 4-grams are
+    # in the reference.
     scores = Bleu([[words("the cat sat on the mat")]]).score([words("the cat sat on a mat")])
     matched = [5 / 6, 3 / 5, 2 / 4, 1 / 3]
     assert scores == pytest.approx(
@@ -28,18 +29,18 @@ def test_precisions_are_multiplied_and_their_root_taken():
     )
 
 
-def test_a_repeated_word_counts_as_often_as_one_reference_has_it():
+def test_a_repeated_word_is_clipped_at_its_largest_count_in_one_reference():
     references = [[words("the cat is on the mat"), words("there is a cat on the mat")]]
     assert Bleu(references).score([["the"] * 7])[0] == pytest.approx(2 / 7)
 
 
-def test_a_short_candidate_is_punished_by_the_closest_reference():
+def test_the_brevity_penalty_uses_the_reference_closest_in_length():
     # 3 words against 5 and 9: precision 1, penalty exp(1 - 5/3)
     references = [[words("a dog runs very fast"), words("a dog runs on the beach in the sun")]]
     assert Bleu(references).score([words("a dog runs")])[0] == pytest.approx(math.exp(1 - 5 / 3))
 
 
-def test_of_two_references_equally_close_the_shorter_counts():
+def test_of_two_references_equally_close_in_length_the_shorter_is_used():
     references = [[words("a dog"), words("a dog runs fast")]]
     assert Bleu(references).score([words("a dog runs")])[0] == pytest.approx(1)
 
@@ -50,7 +51,7 @@ def test_counts_are_summed_over_images_before_dividing():
     assert scores[0] == pytest.approx(2 / 4)
 
 
-def test_a_candidate_without_words_scores_nothing():
+def test_a_candidate_without_words_scores_zero():
     assert Bleu([[["a", "dog"]]]).score([[]]) == (0, 0, 0, 0)
 
 
@@ -79,11 +80,11 @@ def test_sums_of_many_samples_give_the_bleu_of_each(random_captions):
     ]
 
 
-def test_no_images_score_nothing():
+def test_a_set_without_images_scores_zero():
     assert Bleu([]).score([]) == (0, 0, 0, 0)
 
 
-def test_a_candidate_too_many_is_an_error():
+def test_more_candidates_than_images_are_an_error():
     with pytest.raises(ValueError, match="zip"):
         Bleu([[["a"]]]).score([["a"], ["b"]])
 

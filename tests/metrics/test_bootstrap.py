@@ -1,4 +1,4 @@
-"""The bootstrap tells how far a score of other images of the same kind may lie."""
+"""Bootstrap resamples and percentile intervals."""
 
 import random
 import time
@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from captioner.metrics.bleu import Bleu
-from captioner.metrics.bootstrap import RESAMPLES, interval, resample
+from captioner.metrics.bootstrap import RESAMPLES, percentile_interval, resample_sums
 from captioner.metrics.meteor import Meteor
-from captioner.metrics.scorer import Scorer, figures_of
+from captioner.metrics.scorer import Scorer, compute_metrics
 
 
-def test_every_resample_has_as_many_rows_as_there_are_and_some_of_them_twice():
+def test_a_resample_draws_as_many_rows_as_there_are_with_replacement():
     rows = np.eye(20)
-    counts = resample(rows)  # with a column for each row, sums say how often each was drawn
+    counts = resample_sums(rows)  # the sums of an identity matrix count the draws of each row
     assert counts.shape == (20, RESAMPLES)
     assert (counts.sum(axis=0) == 20).all()
     assert (counts.max(axis=0) > 1).all()
@@ -24,19 +24,19 @@ def test_every_resample_has_as_many_rows_as_there_are_and_some_of_them_twice():
 
 def test_rows_are_drawn_whole_and_the_same_in_every_run():
     rows = np.random.default_rng(1).normal(size=(50, 2))
-    sums = resample(np.hstack([rows, 2 * rows]))
+    sums = resample_sums(np.hstack([rows, 2 * rows]))
     assert sums[2:] == pytest.approx(2 * sums[:2])
-    assert (resample(rows) == resample(rows)).all()
+    assert (resample_sums(rows) == resample_sums(rows)).all()
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_distribution():
     rows = np.random.default_rng(1).normal(5, 3, size=(2_000, 1))
-    low, high = interval(resample(rows)[0] / len(rows))
+    low, high = percentile_interval(resample_sums(rows)[0] / len(rows))
     error = 1.96 * rows.std() / len(rows) ** 0.5
     assert (low, high) == pytest.approx((rows.mean() - error, rows.mean() + error), abs=0.1 * error)
 
 
-def test_sums_over_drawn_images_score_as_a_set_that_holds_them_so_often(random_captions):
+def test_sums_over_a_resample_score_as_the_set_with_repeated_images(random_captions):
     references, candidates = random_captions(20, shortest=2)
     scorer = Scorer(
         {i: [" ".join(words) for words in captions] for i, captions in enumerate(references)}
@@ -44,14 +44,14 @@ def test_sums_over_drawn_images_score_as_a_set_that_holds_them_so_often(random_c
     rows = scorer.score({i: " ".join(words) for i, words in enumerate(candidates)}).statistics
     drawn = random.Random(0).choices(range(20), k=20)
     assert max(Counter(drawn).values()) > 1
-    figures = figures_of(rows[drawn].sum(axis=0)[:, None])
+    metrics = compute_metrics(rows[drawn].sum(axis=0)[:, None])
     again = [references[i] for i in drawn], [candidates[i] for i in drawn]
-    assert figures["Bleu_4"].item() == pytest.approx(Bleu(again[0]).score(again[1])[3])
-    assert figures["METEOR"].item() == pytest.approx(Meteor(again[0]).score(again[1])[0])
+    assert metrics["Bleu_4"].item() == pytest.approx(Bleu(again[0]).score(again[1])[3])
+    assert metrics["METEOR"].item() == pytest.approx(Meteor(again[0]).score(again[1])[0])
 
 
 def test_a_thousand_resamples_of_five_thousand_images_take_under_two_seconds():
     rows = np.ones((5_000, 20))
     before = time.process_time()
-    resample(rows)
+    resample_sums(rows)
     assert time.process_time() - before < 2

@@ -1,4 +1,4 @@
-"""BLEU-4 by length is the BLEU-4 of the images that people said about equally much of."""
+"""BLEU-4 of groups of images whose references have about the same length."""
 
 from itertools import pairwise
 
@@ -8,13 +8,18 @@ from captioner.metrics.bleu import Bleu
 from captioner.metrics.diversity import bleu_by_length
 
 
-def said(*lengths):
-    """Give the references of one image, with so many words each."""
+def references_of(*lengths):
+    """Return references of one image with these numbers of words."""
     return [["word"] * length for length in lengths]
 
 
 def test_images_are_grouped_by_the_mean_length_of_their_references_the_shortest_first():
-    references = [said(9, 11), said(4), said(6, 6), said(12)]  # 10, 4, 6 and 12 words
+    references = [
+        references_of(9, 11),
+        references_of(4),
+        references_of(6, 6),
+        references_of(12),
+    ]  # 10, 4, 6 and 12 words
     groups = bleu_by_length(references, [["word"]] * 4, bins=2)
     assert [(group.shortest, group.longest, group.images) for group in groups] == [
         (4, 6, 2),
@@ -28,24 +33,24 @@ def test_a_group_has_the_bleu_of_its_images_alone(random_captions):
     for group in groups:
         means = [sum(map(len, captions)) / len(captions) for captions in references]
         members = [
-            place for place, mean in enumerate(means) if group.shortest <= mean <= group.longest
+            image for image, mean in enumerate(means) if group.shortest <= mean <= group.longest
         ]
-        alone = Bleu([references[place] for place in members]).score(
-            [candidates[place] for place in members]
+        alone = Bleu([references[image] for image in members]).score(
+            [candidates[image] for image in members]
         )
         assert (group.images, group.bleu_4) == (len(members), pytest.approx(alone[3]))
     assert sum(group.images for group in groups) == 40
 
 
-def test_groups_are_about_equally_large_and_overlap_nowhere(random_captions):
+def test_groups_are_about_equally_large_and_do_not_overlap(random_captions):
     references, candidates = random_captions(200, shortest=1)
     groups = bleu_by_length(references, candidates)
     assert [group.images for group in groups] == pytest.approx([40] * 5, abs=10)
     assert all(before.longest < after.shortest for before, after in pairwise(groups))
 
 
-def test_images_of_one_length_stay_together_even_if_fewer_groups_come_of_it():
-    references = [said(5)] * 6 + [said(9)]
+def test_images_of_one_length_stay_together_even_if_that_makes_fewer_groups():
+    references = [references_of(5)] * 6 + [references_of(9)]
     groups = bleu_by_length(references, [["word"] * 5] * 7, bins=4)
     assert [(group.shortest, group.longest, group.images) for group in groups] == [
         (5, 5, 6),

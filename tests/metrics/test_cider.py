@@ -1,4 +1,4 @@
-"""CIDEr-D is COCO's CIDEr-D, and CIDEr the formula of the paper."""
+"""CIDEr-D equals COCO's CIDEr-D, and CIDEr the formula of the paper."""
 
 import math
 from collections import Counter
@@ -25,16 +25,17 @@ def test_candidates_equal_to_their_references_score_ten():
     assert mean == pytest.approx(10)
 
 
-def test_words_that_every_image_has_count_nothing():
+def test_words_of_all_images_have_no_weight():
     references = [[["a", "dog"]], [["a", "cat"]]]
     _, each = cider_d(references).score([["a"], ["a", "cat"]])
-    # "a": idf log(2/2) = 0. "a cat": words [0, log 2] and pair log 2 are all as in the reference; no triples, no fours
+    # "a" has the idf log(2/2) = 0. "a cat" equals its reference: unigrams [0, log 2] and bigram
+    # log 2; it has no trigrams and no 4-grams.
     assert each == pytest.approx([0, 10 * (1 + 1 + 0 + 0) / 4])
 
 
 def test_a_score_is_the_cosine_of_tf_idf_weights():
-    # Both words have idf log 2: "dog" against "dog runs" is a cosine of 1/sqrt(2), for the first of four orders.
-    # One word has no pairs, two have one: lengths differ by one.
+    # Both words have the idf log 2: the cosine of "dog" and "dog runs" is 1/sqrt(2), for the first
+    # of four orders. One word has no bigram, two words have one: the lengths differ by one.
     _, each = cider_d([[["dog", "runs"]], [["cat"]]]).score([["dog"], ["bird"]])
     assert each == pytest.approx([10 / math.sqrt(2) / 4 * math.exp(-1 / (2 * 6**2)), 0])
 
@@ -45,7 +46,7 @@ def test_repeating_a_word_earns_no_more():
         scorer.score([candidate, ["cat"]])[1]
         for candidate in (["dog", "a", "b"], ["dog", "dog", "b"])
     )
-    # The same length and the same clipped product, but a longer vector: sqrt(1+1+1) against sqrt(4+1).
+    # The length and the clipped product are equal, but the norm is sqrt(4+1), not sqrt(1+1+1).
     assert twice == pytest.approx(once * math.sqrt(3) / math.sqrt(5))
 
 
@@ -80,7 +81,7 @@ def test_scores_do_not_depend_on_how_strings_are_hashed(random_captions, printed
     )
 
 
-def test_a_candidate_too_many_is_an_error():
+def test_more_candidates_than_images_are_an_error():
     with pytest.raises(ValueError, match="2 candidates for 1"):
         cider_d([[DOG]]).score([DOG, CAT])
 
@@ -99,7 +100,7 @@ def test_it_equals_cocos_tool(random_captions, as_coco, shortest):
 def test_it_equals_cocos_tool_on_words_that_no_reference_has(random_captions, as_coco):
     coco = pytest.importorskip("pycocoevalcap.cider.cider")
     references, candidates = random_captions(100, shortest=2)
-    # The same new word twice is another vector than two new words: each n-gram is counted, known or not.
+    # A new word twice has another norm than two new words: n-grams in no reference are counted too.
     candidates = [
         [*caption, "zebra", ("zebra", "okapi")[i % 2], "a"] for i, caption in enumerate(candidates)
     ]
@@ -118,7 +119,7 @@ def test_any_captions_of_any_images_can_be_scored_together(random_captions):
 
 
 def plain_cider(references, candidates):
-    """Equations 2 and 3 of Vedantam et al. (2015), word for word; an n-gram of no reference weighs as if one had it."""
+    """Vedantam et al. 2015, equations 1 to 3; n-grams in no reference count as in one image."""
 
     def ngrams(caption, n):
         return [tuple(caption[i : i + n]) for i in range(len(caption) - n + 1)]

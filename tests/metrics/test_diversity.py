@@ -1,4 +1,4 @@
-"""Diversity says whether captions vary, repeat themselves, or are known from training."""
+"""Diversity: distinct captions, repeated words, and captions that are not in training."""
 
 import pytest
 
@@ -31,10 +31,10 @@ def test_a_word_twice_in_a_row_or_a_pair_of_words_twice_is_repetition(caption, r
     assert measure(caption).repetitive == repeats
 
 
-def test_captions_that_training_did_not_hold_are_counted_where_it_is_known():
+def test_captions_not_in_training_are_counted_if_training_is_known():
     assert measure("a dog", "a cat").unseen is None
-    assert measure("a dog", "a cat", seen={("a", "dog")}).unseen == 1 / 2
-    assert measure("a dog", seen=set()).unseen == 1
+    assert measure("a dog", "a cat", training={("a", "dog")}).unseen == 1 / 2
+    assert measure("a dog", training=set()).unseen == 1
 
 
 def test_captions_without_words_are_measured():

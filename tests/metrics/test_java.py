@@ -1,4 +1,4 @@
-"""Java's METEOR and SPICE run where they can, and say what is missing where they cannot."""
+"""Java's METEOR and SPICE, and the errors if something they need is missing."""
 
 import importlib.util
 import shutil
@@ -46,7 +46,7 @@ def test_without_pycocoevalcap_the_extra_is_named(metric, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         UsageError,
-        match=r"pycocoevalcap, which is not installed; pip install \"captioner\[java\]\"",
+        match=r"pycocoevalcap, which is not installed: pip install \"captioner\[java\]\"",
     ):
         metric(REFERENCES)
 
@@ -62,7 +62,7 @@ def test_without_its_models_spice_says_how_to_get_them(package, java):
     java("")
     (package / "spice" / "lib" / "stanford-corenlp-3.6.0-models.jar").unlink()
     with pytest.raises(
-        UsageError, match=r"spice/lib/stanford-corenlp-3.6.0-models.jar is not there; download it"
+        UsageError, match=r"spice/lib/stanford-corenlp-3.6.0-models.jar does not exist: download it"
     ):
         Spice(REFERENCES)
 
@@ -70,9 +70,7 @@ def test_without_its_models_spice_says_how_to_get_them(package, java):
 @pytest.mark.parametrize("metric", [JavaMeteor, Spice])
 def test_the_reason_for_a_failure_is_given(metric, package, java):
     java("sys.exit('Exception in thread main: no memory\\n\\tat somewhere')")
-    with pytest.raises(
-        UsageError, match=r"stopped with Exception in thread main: no memory; .* Java 8"
-    ):
+    with pytest.raises(UsageError, match=r"failed: Exception in thread main: no memory; .* Java 8"):
         metric(REFERENCES).score(CANDIDATES)
 
 
@@ -82,7 +80,8 @@ def test_an_answer_that_stops_short_is_refused(package, java):
         JavaMeteor(REFERENCES).score(CANDIDATES)
 
 
-# Lengths 3 and 2 with one function word each; one content word matches by paraphrase and one function word exactly.
+# Lengths 3 and 2 with one function word each; one content word matches by the paraphrase matcher,
+# and one function word exactly.
 COUNTS = "3 2 1 1  0 0 1 1  0 0 0 0  0 0 0 0  1 1 0 0  2  2 2"
 
 
@@ -98,9 +97,8 @@ def test_meteors_counts_are_weighed(package, java):
 
 
 def test_meteor_is_asked_about_every_caption_and_none_can_break_a_line(package, java, tmp_path):
-    java(
-        f"for line in sys.stdin: open({str(tmp_path / 'asked')!r}, 'a').write(line); print('{COUNTS}')"
-    )
+    log = str(tmp_path / "asked")
+    java(f"for line in sys.stdin: open({log!r}, 'a').write(line); print('{COUNTS}')")
     JavaMeteor(REFERENCES).score([["a", "|||", "dog"], []])
     asked = [" ".join(line.split()) for line in (tmp_path / "asked").read_text().splitlines()]
     assert asked == ["SCORE ||| a dog ||| the dog runs ||| a dog", "SCORE ||| two cats |||"]
@@ -109,8 +107,10 @@ def test_meteor_is_asked_about_every_caption_and_none_can_break_a_line(package, 
 def test_spice_scores_are_read_in_the_order_of_the_images(package, java):
     java(
         "entries = json.load(open(sys.argv[sys.argv.index('-out') - 1]))\n"
-        "assert entries[0]['test'] == 'a dog swims' and entries[0]['refs'] == ['a dog', 'the dog runs']\n"
-        "scores = [{'image_id': 1, 'scores': {'All': {'f': None}}}, {'image_id': 0, 'scores': {'All': {'f': 0.5}}}]\n"
+        "assert entries[0]['test'] == 'a dog swims'\n"
+        "assert entries[0]['refs'] == ['a dog', 'the dog runs']\n"
+        "scores = [{'image_id': image, 'scores': {'All': {'f': score}}}\n"
+        "          for image, score in [(1, None), (0, 0.5)]]\n"
         "json.dump(scores, open(sys.argv[sys.argv.index('-out') + 1], 'w'))"
     )
     assert Spice(REFERENCES).score(CANDIDATES) == (0.25, [0.5, 0])

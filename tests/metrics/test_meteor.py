@@ -40,7 +40,7 @@ class TinyWordnet:
 
 @pytest.fixture(autouse=True)
 def no_wordnet(monkeypatch):
-    """Tests mean the same on every machine, with WordNet's data or without."""
+    """Make the tests independent of whether WordNet's data is installed."""
     monkeypatch.setattr(nltk.corpus, "wordnet", NoWordnet())
 
 
@@ -80,7 +80,7 @@ def test_words_of_one_stem_count_six_tenths():
     assert score("dogs bark", "dog bark") == pytest.approx(formula(1.6 / 2, 1.6 / 2, 0))
 
 
-def test_words_moved_about_are_more_chunks():
+def test_words_in_another_order_make_more_chunks():
     # Everything matches: "red dog" and "big cat" are two chunks of four words
     assert score("big cat red dog", "red dog big cat") == pytest.approx(formula(1, 1, 2 / 4))
 
@@ -89,7 +89,7 @@ def test_a_word_is_matched_once():
     assert score("dog dog dog", "dog") == pytest.approx(formula(1 / 3, 1, 1))
 
 
-def test_the_best_reference_counts_whatever_the_order():
+def test_the_best_reference_is_used_in_any_order():
     references = ["a cat sits", "a dog runs far", "dogs run", "a red dog"]
     scores = [score("a dog runs", *order) for order in itertools.permutations(references)]
     assert scores == pytest.approx(
@@ -100,15 +100,16 @@ def test_the_best_reference_counts_whatever_the_order():
 @pytest.mark.parametrize(
     ("candidate", "reference"), [("", "a dog"), ("cat", "dog"), ("a dog", ""), ("", "")]
 )
-def test_nothing_in_common_scores_nothing(candidate, reference):
+def test_captions_without_common_words_score_zero(candidate, reference):
     assert score(candidate, reference) == 0
 
 
-def test_the_score_of_the_set_is_made_of_sums():
+def test_the_score_of_the_set_is_computed_from_sums():
     metric = Meteor([[words("a dog runs")], [words("two red cats")]])
     candidates = [words("a dog"), words("cats")]
     corpus, each = metric.score(candidates)
-    # First image: 1 of 1 and of 1.75, 2 words; second: 0.75 of 0.75 and of 1.75 ("two" is a function word), 1 word
+    # First image: weight 1 of 1 and of 1.75, two matches. Second image: weight 0.75 of 0.75 and of
+    # 1.75 ("two" is a function word), one match.
     rows = [(1, 1, 1, 1.75, 2, 1), (0.75, 0.75, 0.75, 1.75, 1, 1)]
     assert metric.statistics(candidates) == [pytest.approx(row) for row in rows]
     assert each == pytest.approx([formula(1, 1 / 1.75, 1 / 2), formula(1, 0.75 / 1.75, 1)])
@@ -121,11 +122,11 @@ def test_sums_of_many_samples_give_the_meteor_of_each(random_captions):
     assert list(meteor(rows.T)) == pytest.approx([meteor(row) for row in rows.tolist()], abs=1e-12)
 
 
-def test_no_images_score_nothing():
+def test_a_set_without_images_scores_zero():
     assert Meteor([]).score([]) == (0, [])
 
 
-def test_a_candidate_too_many_is_an_error():
+def test_more_candidates_than_images_are_an_error():
     with pytest.raises(ValueError, match="zip"):
         Meteor([[["a"]]]).score([["a"], ["b"]])
 
@@ -146,21 +147,23 @@ def test_with_wordnet_words_that_share_a_meaning_count_eight_tenths(monkeypatch)
 
 
 def all_alignments(possible):
-    """Every way to choose pairs that share no place."""
+    """Yield each set of pairs in which no position occurs twice."""
     for size in range(len(possible) + 1):
         for pairs in itertools.combinations(possible, size):
-            if len({mine for mine, _ in pairs}) == len({its for _, its in pairs}) == size:
+            if len({i for i, _ in pairs}) == len({j for _, j in pairs}) == size:
                 yield dict(pairs)
 
 
 def test_the_alignment_is_the_best_of_all():
     rng = random.Random(0)
     for _ in range(300):
-        mine, its = (rng.choices(["a", "A", "b", "c"], k=rng.randint(1, 4)) for _ in range(2))
+        candidate, reference = (
+            rng.choices(["a", "A", "b", "c"], k=rng.randint(1, 4)) for _ in range(2)
+        )
         possible = {
             (i, j): one == other
-            for i, one in enumerate(mine)
-            for j, other in enumerate(its)
+            for i, one in enumerate(candidate)
+            for j, other in enumerate(reference)
             if one.lower() == other.lower()
         }
 
@@ -174,7 +177,7 @@ def test_the_alignment_is_the_best_of_all():
         assert quality(align(possible)) == max(map(quality, all_alignments(possible)))
 
 
-def test_a_caption_that_says_one_word_again_and_again_is_aligned():
+def test_a_caption_that_repeats_one_word_is_aligned():
     everything = {(i, j): True for i in range(30) for j in range(10)}
     alignment = align(everything)
     assert (len(alignment), count_chunks(alignment)) == (10, 1)
@@ -182,5 +185,5 @@ def test_a_caption_that_says_one_word_again_and_again_is_aligned():
 
 def test_scores_do_not_depend_on_how_strings_are_hashed(random_captions, printed):
     references, candidates = random_captions(20, shortest=4)
-    code = f"from captioner.metrics.meteor import Meteor; print(Meteor({references}).score({candidates}))"
-    assert len(printed(code)) == 1
+    code = f"print(Meteor({references}).score({candidates}))"
+    assert len(printed(f"from captioner.metrics.meteor import Meteor; {code}")) == 1

@@ -1,4 +1,4 @@
-"""On COCO's 5,000 validation images the metrics equal COCO's tools, or differ as much as is said here."""
+"""The metrics on COCO's 5,000 validation images, compared with COCO's tools."""
 
 import json
 import shutil
@@ -31,14 +31,14 @@ def captions(research_data):
 
 @pytest.fixture(scope="module")
 def shifted(captions):
-    """References, and as each image's candidate the first caption of the image before: mostly wrong."""
+    """Wrong candidates: each image has the first caption of the image before it."""
     firsts = [image[0] for image in captions]
     return captions, [firsts[-1], *firsts[:-1]]
 
 
 @pytest.fixture(scope="module")
 def human(captions):
-    """Each image's first caption is the candidate, the others are the references: mostly right."""
+    """Right candidates: the first caption of each image; the others are its references."""
     return [image[1:] for image in captions], [image[0] for image in captions]
 
 
@@ -69,7 +69,7 @@ def test_bleu_equals_cocos_tool(shifted, as_coco):
     assert Bleu(references).score(candidates) == pytest.approx(expected, abs=1e-9)
 
 
-# Java's METEOR also matches paraphrases ("man" and "person", "near" and "next to"), and always synonyms.
+# Java's METEOR also matches paraphrases, such as "near" and "next to", and always matches synonyms.
 MOST_BELOW = {"exact+stem": 0.0135, "exact+stem+wordnet": 0.0055}
 
 
@@ -84,7 +84,8 @@ def test_meteor_is_a_little_below_javas(captions_of, request):
     score, _ = metric.score(candidates)
     java, _ = JavaMeteor(references).score(candidates)
     print(
-        f"\n{captions_of} captions: {metric.stages} {score:.4f}, Java {java:.4f}, difference {score - java:+.4f}"
+        f"\n{captions_of} captions: {metric.stages} {score:.4f}, Java {java:.4f}, "
+        f"difference {score - java:+.4f}"
     )
     assert 0 < java - score < MOST_BELOW[metric.stages]
 

@@ -1,4 +1,4 @@
-"""A reward weighs metrics of single captions, each as good as on its own, and CIDEr-D with an end mark."""
+"""The reward is a weighted sum of metrics of single captions; CIDEr-D includes an end mark."""
 
 import random
 import time
@@ -22,7 +22,7 @@ def ended(captions):
 
 @pytest.fixture
 def split(random_captions):
-    """The references of thirty images; a few of the images, some repeatedly; and a caption for each of those."""
+    """The references of thirty images, indices of images with repeats, and a caption for each."""
     references, candidates = random_captions(30, shortest=3)
     images = [4, 4, 4, 29, 0, 0, 11]
     return references, images, candidates[: len(images)]
@@ -49,7 +49,7 @@ def test_cider_equals_cocos_tool(random_captions, as_coco):
 
 
 @pytest.mark.parametrize("metric", ["Bleu_4", "ROUGE_L", "METEOR"])
-def test_the_others_are_what_the_scorer_says_of_each_image(random_captions, metric):
+def test_the_other_metrics_equal_the_scorers_metrics_of_each_image(random_captions, metric):
     references, candidates = random_captions(20, shortest=1)
     scorer = Scorer(
         {
@@ -85,7 +85,7 @@ def test_a_metric_without_weight_is_not_computed(split, monkeypatch):
     ) == len(images)
 
 
-def test_stopping_in_mid_sentence_does_not_pay():
+def test_stopping_in_mid_sentence_is_not_rewarded():
     spoken = [
         "a dog running in a field",
         "a dog running in the snow",
@@ -130,5 +130,6 @@ def test_the_processor_time_of_a_batch_is_printed(research_data):
             reward(images, captions)
         each = (time.process_time() - built) / rounds
         print(
-            f"\n{name}: {built - start:.2f} s for the split, then {1000 * each:.1f} ms for {len(images)} captions"
+            f"\n{name}: {built - start:.2f} s for the split, "
+            f"then {1000 * each:.1f} ms for {len(images)} captions"
         )

@@ -1,4 +1,4 @@
-"""ROUGE-L is COCO's ROUGE-L."""
+"""ROUGE-L equals COCO's ROUGE-L."""
 
 import pytest
 
@@ -24,8 +24,8 @@ def test_words_in_between_do_not_break_a_common_subsequence():
     assert mean == pytest.approx(f_measure(3 / 4, 3 / 4))
 
 
-def test_words_in_another_order_do():
-    # of "the gunman kill police", "the gunman" is the longest run of words in the order of the reference
+def test_words_in_another_order_break_a_common_subsequence():
+    # "the gunman" is the longest common subsequence of the two captions.
     mean, _ = RougeL([[words("police killed the gunman")]]).score([words("the gunman kill police")])
     assert mean == pytest.approx(f_measure(2 / 4, 2 / 4))
 
@@ -53,11 +53,11 @@ def test_captions_longer_than_a_machine_word_are_compared_whole():
     assert mean == pytest.approx(f_measure(1, 150 / 200))
 
 
-def test_a_candidate_without_words_scores_nothing():
+def test_a_candidate_without_words_scores_zero():
     assert RougeL([[["a", "dog"]]]).score([[]]) == (0, [0])
 
 
-def test_a_candidate_too_many_is_an_error():
+def test_more_candidates_than_images_are_an_error():
     with pytest.raises(ValueError, match="zip"):
         RougeL([[["a"]]]).score([["a"], ["b"]])
 

@@ -1,4 +1,4 @@
-"""A scorer gives COCO's figures, says how sure they are and how they were made."""
+"""A scorer computes COCO's metrics, their intervals, diversity and a signature."""
 
 import json
 
@@ -8,10 +8,10 @@ from captioner.errors import UsageError
 from captioner.metrics.bleu import Bleu
 from captioner.metrics.cider import Cider, CiderD, ReferenceNgrams
 from captioner.metrics.diversity import measure_diversity
-from captioner.metrics.java import JAVA
+from captioner.metrics.java import JAVA_METRICS
 from captioner.metrics.meteor import Meteor
 from captioner.metrics.rouge import RougeL
-from captioner.metrics.scorer import NAMES, Scorer
+from captioner.metrics.scorer import METRIC_LABELS, Scorer
 from captioner.text.tokenizer import tokenize
 
 REFERENCES = {
@@ -41,8 +41,8 @@ def test_raw_captions_are_tokenised_and_matched_by_image(scores):
     expected = dict(zip(METRICS[:4], Bleu(tokenised(REFERENCES)).score(CANDIDATES), strict=True))
     for name, metric in CLASSES.items():
         expected[name] = metric(tokenised(REFERENCES)).score(CANDIDATES)[0]
-    assert list(scores.figures) == METRICS
-    assert scores.figures == pytest.approx(expected, abs=1e-12)
+    assert list(scores.metrics) == METRICS
+    assert scores.metrics == pytest.approx(expected, abs=1e-12)
 
 
 def test_each_image_has_its_own_score_in_every_metric(scores):
@@ -56,7 +56,7 @@ def test_each_image_has_its_own_score_in_every_metric(scores):
         assert scores.per_image["Bleu_4"][image] == pytest.approx(alone)
 
 
-def test_intervals_are_the_same_each_time_and_lie_around_the_figures(random_captions):
+def test_intervals_are_deterministic_and_contain_the_scores(random_captions):
     references, candidates = random_captions(60, shortest=3)
     scorer = Scorer(
         {i: [" ".join(words) for words in captions] for i, captions in enumerate(references)}
@@ -65,59 +65,61 @@ def test_intervals_are_the_same_each_time_and_lie_around_the_figures(random_capt
     scores = scorer.score(results)
     assert scorer.score(results).intervals == scores.intervals
     for name, (low, high) in scores.intervals.items():
-        assert low < scores.figures[name] < high
+        assert low < scores.metrics[name] < high
 
 
 def test_one_image_has_intervals_without_width():
     scores = Scorer({7: REFERENCES[7]}).score({7: "a dog runs"})
     for name, bounds in scores.intervals.items():
-        assert bounds == pytest.approx((scores.figures[name],) * 2)
+        assert bounds == pytest.approx((scores.metrics[name],) * 2)
 
 
-def test_diversity_stands_beside_that_of_each_images_first_reference(scores):
+def test_diversity_is_also_measured_on_the_first_reference_of_each_image(scores):
     assert scores.diversity == measure_diversity(CANDIDATES)
-    assert scores.people == measure_diversity([captions[0] for captions in tokenised(REFERENCES)])
+    assert scores.reference_diversity == measure_diversity(
+        [captions[0] for captions in tokenised(REFERENCES)]
+    )
 
 
-def test_captions_of_training_are_told_from_new_ones_by_their_words():
+def test_unseen_captions_are_those_whose_tokens_are_not_in_training():
     diversity = (
-        Scorer(REFERENCES, seen=["A dog 's running on the beach!", "a bird"])
+        Scorer(REFERENCES, training_captions=["A dog 's running on the beach!", "a bird"])
         .score(RESULTS)
         .diversity
     )
     assert diversity.unseen == 1 / 2
 
 
-def test_json_holds_figures_under_cocos_names_and_all_that_explains_them(scores):
-    told = json.loads(json.dumps(scores.as_dict()))
-    assert {name: told[name] for name in METRICS} == scores.figures
-    assert told.keys() - METRICS == {"intervals", "diversity", "people", "signature"}
-    assert {name: tuple(bounds) for name, bounds in told["intervals"].items()} == scores.intervals
-    assert told["people"]["unseen"] is None
+def test_json_has_metrics_with_cocos_names_intervals_diversity_and_signature(scores):
+    values = json.loads(json.dumps(scores.as_dict()))
+    assert {name: values[name] for name in METRICS} == scores.metrics
+    assert values.keys() - METRICS == {"intervals", "diversity", "people", "signature"}
+    assert {name: tuple(bounds) for name, bounds in values["intervals"].items()} == scores.intervals
+    assert values["people"]["unseen"] is None
 
 
-def test_the_table_prints_figures_times_a_hundred_with_intervals_then_diversity_then_the_signature():
-    scores = Scorer(REFERENCES, seen=[]).score(
+def test_the_table_has_metrics_times_100_with_intervals_then_diversity_then_the_signature():
+    scores = Scorer(REFERENCES, training_captions=[]).score(
         {7: "A dog runs on the beach.", "cat": "A cat sits on a mat."}
     )
-    (_, *figures), diversity, signature = (
+    (_, *metrics), diversity, signature = (
         part.split("\n") for part in scores.table().split("\n\n")
     )
-    assert [row.split()[0] for row in figures] == [NAMES[metric] for metric in METRICS]
-    assert figures[0].split() == ["BLEU-1", "100.00", "100.00", "to", "100.00"]
+    assert [row.split()[0] for row in metrics] == [METRIC_LABELS[metric] for metric in METRICS]
+    assert metrics[0].split() == ["BLEU-1", "100.00", "100.00", "to", "100.00"]
     assert diversity[-1].split() == ["not", "seen", "in", "training", "100.0%", "100.0%"]
     assert signature == [scores.signature]
 
 
 def test_an_empty_caption_is_scored():
-    figures = Scorer(REFERENCES).score({7: "", "cat": "?!"}).figures
-    assert figures == dict.fromkeys(METRICS, 0)
+    metrics = Scorer(REFERENCES).score({7: "", "cat": "?!"}).metrics
+    assert metrics == dict.fromkeys(METRICS, 0)
 
 
 def test_missing_images_are_counted_and_the_first_are_named():
     scorer = Scorer({image: ["a dog"] for image in range(10)})
     with pytest.raises(
-        UsageError, match=r"no caption for 9 images \(1, 2, 3, 4, 5, \.\.\.\); caption them too"
+        UsageError, match=r"no caption for 9 images \(1, 2, 3, 4, 5, \.\.\.\): caption them too"
     ):
         scorer.score({0: "a dog"})
 
@@ -129,7 +131,7 @@ def test_images_without_references_are_refused(references):
 
 
 class FakeSpice:
-    """Stands for a metric that Java computes: half the number of words."""
+    """A substitute for a metric computed by Java: half the number of words."""
 
     def __init__(self, references):
         pass
@@ -139,10 +141,10 @@ class FakeSpice:
 
 
 def test_metrics_of_java_are_scored_beside_the_others_and_signed(monkeypatch):
-    monkeypatch.setitem(JAVA, "SPICE", FakeSpice)
+    monkeypatch.setitem(JAVA_METRICS, "SPICE", FakeSpice)
     scores = Scorer(REFERENCES, java=["SPICE"]).score({7: "a dog", "cat": "a cat sits on"})
     plain = Scorer(REFERENCES).score({7: "a dog", "cat": "a cat sits on"})
-    assert scores.figures == {**plain.figures, "SPICE": 1.5}
+    assert scores.metrics == {**plain.metrics, "SPICE": 1.5}
     assert scores.per_image["SPICE"] == {7: 1.0, "cat": 2.0}
     assert scores.intervals["SPICE"] == (1.0, 2.0)
     assert "|SPICE:java-1.0|" in scores.signature

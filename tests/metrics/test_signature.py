@@ -1,13 +1,13 @@
-"""A signature differs where scores do not compare."""
+"""Signatures differ if scores are not comparable."""
 
-from captioner.metrics.signature import hash_split, sign
+from captioner.metrics.signature import build_signature, hash_split
 from captioner.text.tokenizer import TOKENIZER_VERSION
 
 REFERENCES = {7: ["a dog", "the dog"], "cat": ["a cat"]}
 
 
 def parts(references, of=None, stages="exact"):
-    line = sign(references, of=of or len(references), meteor_stages=stages)
+    line = build_signature(references, set_size=of or len(references), meteor_stages=stages)
     assert "\n" not in line
     return dict(part.split(":", 1) for part in line.split("|"))
 
@@ -21,7 +21,7 @@ def test_it_names_tokeniser_metrics_sizes_and_split():
     assert parts({1: ["a", "b"], 2: ["c", "d"]})["refs"] == "2"
 
 
-def test_a_subset_and_the_stages_of_meteor_are_told():
+def test_it_names_a_subset_and_the_matchers_of_meteor():
     assert parts(REFERENCES, of=1000)["images"] == "2/1000"
     assert parts(REFERENCES, stages="exact+stem")["METEOR"].endswith("(exact+stem)")
 

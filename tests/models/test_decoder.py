@@ -1,9 +1,8 @@
-"""The decoder's laws: two paths that agree, no view of the future, no cost and no effect of padding."""
+"""Decoder: sequence and step agree, no step depends on later tokens, padding has no effect."""
 
 import pytest
 import torch
 
-from captioner.errors import UsageError
 from captioner.models.context import (
     AdditiveAttention,
     EveryStep,
@@ -12,7 +11,7 @@ from captioner.models.context import (
     Merge,
 )
 from captioner.models.decoder import RecurrentDecoder
-from captioner.types import Memory, Shared, select_state
+from captioner.types import Memory, SharedRows, select_state
 
 CELLS = ["lstm", "gru", "rnn"]
 CONTEXTS = {
@@ -28,19 +27,18 @@ ATTENTION = "attention"
 def decoder_of(cell="lstm", layers=1, vocab_size=11, context="none", **more):
     torch.manual_seed(0)
     sizes = {"memory_size": 6, "embed_size": 5, "hidden_size": 7}
-    made = CONTEXTS[context]()
     return RecurrentDecoder(
-        vocab_size=vocab_size, cell=cell, layers=layers, context=made, **sizes | more
+        vocab_size=vocab_size, cell=cell, layers=layers, context=CONTEXTS[context](), **sizes | more
     ).eval()
 
 
-def memory_of(images, seed=1, places=4):
-    grid = torch.randn(images, places, 6, generator=torch.Generator().manual_seed(seed))
-    return Memory(grid.mean(dim=1), grid, torch.ones(images, places, dtype=torch.bool))
+def memory_of(images, seed=1, positions=4):
+    grid = torch.randn(images, positions, 6, generator=torch.Generator().manual_seed(seed))
+    return Memory(grid.mean(dim=1), grid, torch.ones(images, positions, dtype=torch.bool))
 
 
 def captions(*lengths):
-    """Random words, padded with 0, and their mask."""
+    """Return random token ids, padded with 0, and their mask."""
     words = torch.randint(
         4, 11, (len(lengths), max(lengths)), generator=torch.Generator().manual_seed(2)
     )
@@ -51,14 +49,14 @@ def captions(*lengths):
 @pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("layers", [1, 3])
-def test_reading_a_caption_at_once_equals_reading_it_word_by_word(context, cell, layers):
+def test_a_whole_caption_gives_the_same_features_as_its_steps(context, cell, layers):
     decoder = decoder_of(cell, layers, context=context)
     words, mask = captions(5, 5, 5)
     state = decoder.init_state(memory_of(3))
-    at_once = decoder(words, mask, state).hidden.view(3, 5, -1)
-    for place in range(5):
-        hidden, state = decoder.step(words[:, place], state)
-        torch.testing.assert_close(hidden, at_once[:, place])
+    sequence = decoder(words, mask, state).hidden.view(3, 5, -1)
+    for step in range(5):
+        hidden, state = decoder.step(words[:, step], state)
+        torch.testing.assert_close(hidden, sequence[:, step])
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -75,12 +73,12 @@ def test_every_tensor_of_the_state_is_batch_first(cell):
 
 @pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_vectors_stand_in_the_order_of_the_mask_and_padding_changes_none(context, cell):
+def test_features_are_ordered_as_the_mask_and_padding_changes_none(context, cell):
     decoder = decoder_of(cell, context=context)
     words, mask = captions(2, 5, 3)
     state = decoder.init_state(memory_of(3))
-    together = decoder(words, mask, state).hidden
-    alone = [
+    batched = decoder(words, mask, state).hidden
+    one_by_one = [
         decoder(
             words[row : row + 1, :length],
             mask[row : row + 1, :length],
@@ -88,11 +86,11 @@ def test_vectors_stand_in_the_order_of_the_mask_and_padding_changes_none(context
         ).hidden
         for row, length in enumerate([2, 5, 3])
     ]
-    torch.testing.assert_close(together, torch.cat(alone))
+    torch.testing.assert_close(batched, torch.cat(one_by_one))
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
-def test_the_past_does_not_see_the_future(context):
+def test_no_step_depends_on_later_tokens(context):
     decoder = decoder_of(layers=2, context=context)
     words, mask = captions(6)
     state = decoder.init_state(memory_of(1))
@@ -104,7 +102,7 @@ def test_the_past_does_not_see_the_future(context):
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
-def test_the_image_matters_from_the_first_word_on(context):
+def test_features_depend_on_the_image_from_the_first_step_on(context):
     decoder = decoder_of(context=context)
     words, mask = captions(4)
     one, other = (
@@ -114,7 +112,7 @@ def test_the_image_matters_from_the_first_word_on(context):
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
-def test_everything_in_a_context_learns(context):
+def test_every_parameter_gets_a_gradient(context):
     decoder = decoder_of(context=context)
     words, mask = captions(4, 2)
     decoder.output(decoder(words, mask, decoder.init_state(memory_of(2))).hidden).logsumexp(
@@ -124,7 +122,7 @@ def test_everything_in_a_context_learns(context):
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
-def test_image_dropout_hides_some_of_what_was_seen_but_only_in_training(context):
+def test_image_dropout_changes_the_state_but_only_in_training(context):
     decoder, memory = decoder_of(context=context, image_dropout=0.5), memory_of(2)
     plain = flat(decoder_of(context=context).init_state(memory))
     assert flat(decoder.init_state(memory)) == plain
@@ -133,47 +131,47 @@ def test_image_dropout_hides_some_of_what_was_seen_but_only_in_training(context)
 
 
 def flat(state):
-    parts = (part.rows() if isinstance(part, Shared) else part for part in state)
+    parts = (part.materialize() if isinstance(part, SharedRows) else part for part in state)
     return tuple(torch.cat([part.flatten() for part in parts]).tolist())
 
 
-def test_attention_sees_no_masked_place():
+def test_masked_positions_have_no_attention_and_no_effect():
     decoder = decoder_of(context=ATTENTION)
     words, mask = captions(4, 2)
-    memory = memory_of(2, places=5)
-    hidden_place = torch.tensor([[True, False, True, True, True], [False, True, True, False, True]])
+    memory = memory_of(2, positions=5)
+    unmasked = torch.tensor([[True, False, True, True, True], [False, True, True, False, True]])
     changed = memory.grid.clone()
-    changed[~hidden_place] = 1000.0
+    changed[~unmasked] = 1000.0
     one, other = (
-        decoder(words, mask, decoder.init_state(Memory(memory.summary, grid, hidden_place)))
+        decoder(words, mask, decoder.init_state(Memory(memory.summary, grid, unmasked)))
         for grid in (memory.grid, changed)
     )
     torch.testing.assert_close(one.hidden, other.hidden)
-    of_word = hidden_place[torch.tensor([0, 0, 0, 0, 1, 1])]
-    assert (one.weights[~of_word] == 0).all()
+    unmasked_per_token = unmasked[torch.tensor([0, 0, 0, 0, 1, 1])]
+    assert (one.weights[~unmasked_per_token] == 0).all()
     torch.testing.assert_close(one.weights.sum(dim=1), torch.ones(6))
 
 
-def test_attention_looks_elsewhere_for_another_word():
+def test_attention_weights_differ_between_steps():
     decoder = decoder_of(context=ATTENTION)
     words, mask = captions(3)
     weights = decoder(words, mask, decoder.init_state(memory_of(1))).weights  # (3, 4)
     assert not torch.allclose(weights[1], weights[2])
 
 
-def test_picking_rows_of_a_state_copies_no_grid():
+def test_selecting_rows_of_a_state_copies_no_grid():
     decoder = decoder_of(context=ATTENTION)
     state = decoder.init_state(memory_of(2))
     picked = select_state(state, torch.tensor([1, 1, 0]))
     shared = [
         (before, after)
         for before, after in zip(state, picked, strict=True)
-        if isinstance(before, Shared)
+        if isinstance(before, SharedRows)
     ]
     assert len(shared) == 3
     for before, after in shared:
         assert after.values is before.values
-        torch.testing.assert_close(after.rows(), before.rows()[[1, 1, 0]])
+        torch.testing.assert_close(after.materialize(), before.materialize()[[1, 1, 0]])
 
 
 def test_layers_beyond_the_first_add_their_input_to_their_output():
@@ -201,17 +199,63 @@ def test_the_initial_state_is_one_affine_map_of_the_summary():
     torch.testing.assert_close(two - one, one - zero)
 
 
-def test_tied_embeddings_are_one_matrix_and_need_equal_sizes():
-    tied = decoder_of(embed_size=7, tie_embedding=True)
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_the_context_declares_how_many_parts_it_adds_to_the_state(context):
+    decoder = decoder_of("gru", context=context)
+    state = decoder.init_state(memory_of(2))
+    assert len(decoder.context.init(memory_of(2))) == decoder.context.state_parts
+    assert len(state) == decoder.state_parts == 1 + decoder.context.state_parts
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_tied_embeddings_are_one_matrix_with_every_context(context):
+    tied = decoder_of(context=context, tie_embedding=True)
     assert tied.output.weight is tied.embedding.weight
-    with pytest.raises(UsageError, match=r"embed_size \(5\) to what words are said from \(7\)"):
-        decoder_of(tie_embedding=True)
+    words, mask = captions(4, 2)
+    state = tied.init_state(memory_of(2))
+    features = tied(words, mask, state).hidden
+    step, _ = tied.step(words[:, 0], state)
+    assert features.shape == (6, 5)  # projected to the embedding size
+    torch.testing.assert_close(step, features[[0, 4]])
+    tied.output(features).logsumexp(dim=1).sum().backward()
+    assert all(weight.grad.abs().sum() > 0 for weight in tied.parameters())
 
 
-def test_a_larger_vocabulary_takes_over_the_old_words_and_everything_else():
-    small, large = decoder_of(vocab_size=11), decoder_of(vocab_size=14)
+def test_the_projection_of_tied_embeddings_multiplies_hidden_state_and_context_vector():
+    tied = decoder_of(context="every_step", tie_embedding=True)
+    words, mask = captions(1)
+    memory = memory_of(1)
+    context = tied.context.project(memory.summary)  # (1, 3)
+    projection, tied.output_projection = tied.output_projection, torch.nn.Identity()
+    hidden = tied(words, mask, tied.init_state(memory)).hidden  # (1, 7 + 3)
+    torch.testing.assert_close(hidden[:, 7:], context)
+    tied.output_projection = projection
+    projected = tied(words, mask, tied.init_state(memory)).hidden
+    torch.testing.assert_close(projected, hidden @ projection.weight.T)
+
+
+@pytest.mark.parametrize(("context", "embed_size"), [("none", 7), ("first_token", 5)])
+def test_tied_embeddings_of_the_size_of_the_features_need_no_projection(context, embed_size):
+    sizes = {"embed_size": embed_size, "hidden_size": embed_size}
+    untied = decoder_of(context=context, **sizes)
+    tied = decoder_of(context=context, tie_embedding=True, **sizes)
+    assert list(tied.state_dict()) == list(untied.state_dict())
+    words, mask = captions(4, 2)
+    features = [
+        decoder(words, mask, decoder.init_state(memory_of(2))).hidden for decoder in (tied, untied)
+    ]
+    torch.testing.assert_close(*features, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("tie_embedding", [False, True])
+@pytest.mark.parametrize("context", ["none", "every_step"])
+def test_a_larger_vocabulary_keeps_the_weights_of_the_old_one(context, tie_embedding):
+    small, large = (
+        decoder_of(vocab_size=size, context=context, tie_embedding=tie_embedding)
+        for size in (11, 14)
+    )
     torch.nn.init.normal_(small.output.weight)
-    large.take_over(small)
+    large.copy_weights(small)
     words, mask = captions(4)
     memory = memory_of(1)
     before = small.output(small(words, mask, small.init_state(memory)).hidden)

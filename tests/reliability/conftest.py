@@ -16,6 +16,6 @@ settings.load_profile("captioner")
 
 
 def pytest_collection_modifyitems(items):
-    """Note the rows in the JUnit report, from which `scripts/reliability.py` makes the table."""
+    """Note the rows in the JUnit report, from which experiments/reliability.py makes the table."""
     for item in items:
         item.user_properties += [("row", mark.args[0]) for mark in item.iter_markers("row")]

@@ -1,4 +1,4 @@
-"""What hostile files are made of: any value, any text, and good files with a few changes."""
+"""Strategies for hostile files: any value, any text, and good files with a few changes."""
 
 import json
 
@@ -30,7 +30,7 @@ values = st.recursive(
 
 @st.composite
 def changed(draw, good):
-    """Plain values like `good`, in which something is left out, repeated, added or replaced by anything."""
+    """Draw values like `good`, with parts left out, repeated, added or replaced by anything."""
     if draw(st.integers(0, 9)) == 9:
         return draw(values)
     if isinstance(good, dict):
@@ -51,26 +51,26 @@ def changed(draw, good):
 
 @st.composite
 def damaged(draw, files):
-    """The bytes of a file as they are, cut, or with others in places."""
+    """Draw the bytes of a file, some of them replaced, or the file cut short."""
     data = bytearray(draw(files))
     others = st.binary(max_size=4) | st.sampled_from(BOMBS)
-    for place, put_in in draw(st.lists(st.tuples(st.integers(0, len(data)), others), max_size=3)):
-        data[place : place + draw(st.integers(0, 4))] = put_in
+    for position, other in draw(st.lists(st.tuples(st.integers(0, len(data)), others), max_size=3)):
+        data[position : position + draw(st.integers(0, 4))] = other
     return bytes(data[: draw(st.just(len(data)) | st.integers(0, len(data)))])
 
 
 def as_json(value):
-    """One JSON text."""
+    """Return one JSON text."""
     return json.dumps(value).encode()
 
 
 def as_json_lines(value):
-    """A line for each element."""
+    """Return a line of JSON for each element."""
     return b"\n".join(map(as_json, value if isinstance(value, list) else [value]))
 
 
-def answer(read, *arguments):
-    """Give what is read; nothing where it is refused, as `CaptionerError` does it. Anything else is a bug."""
+def result_or_none(read, *arguments):
+    """Return the result, or None after a `CaptionerError`. Any other exception is a bug."""
     try:
         return read(*arguments)
     except CaptionerError:

@@ -1,4 +1,4 @@
-"""A process of its own that reads images, so that its crash is something a test can see, and so is its memory."""
+"""A separate process that reads images: a test can observe its crashes and its memory."""
 
 import multiprocessing
 import resource
@@ -10,11 +10,11 @@ from typing import Self
 from captioner.data.images import read_image
 from captioner.errors import ImageError
 
-PATIENCE = 10  # seconds that one image may take
+TIMEOUT = 10  # seconds for one image
 
 
 class ReadingProcess:
-    """Reads what it is sent, one image at a time."""
+    """A process that reads one image at a time on request."""
 
     def __enter__(self) -> Self:
         self._start()
@@ -27,47 +27,47 @@ class ReadingProcess:
     def _start(self) -> None:
         context = multiprocessing.get_context(
             "spawn"
-        )  # a fork would begin with this process's memory
-        self.line, theirs = context.Pipe()
-        self.process = context.Process(target=_read_all, args=(theirs,), daemon=True)
+        )  # a fork would start with the memory of this process
+        self.connection, child_connection = context.Pipe()
+        self.process = context.Process(target=_read_all, args=(child_connection,), daemon=True)
         self.process.start()
-        theirs.close()  # so that the end of the process is the end of the line
-        assert self.line.recv() == "ready"
+        child_connection.close()  # then the end of the process closes the connection
+        assert self.connection.recv() == "ready"
 
-    def read(self, data: bytes, at_least: int | None = None) -> str:
-        """Give "RGB", or the name and text of what was raised."""
-        return self._ask((data, at_least))
+    def read(self, data: bytes, min_side: int | None = None) -> str:
+        """Return "RGB", or the name and message of the exception."""
+        return self._request((data, min_side))
 
     def peak_memory(self) -> int:
-        """Give the most memory (bytes) that it has ever held."""
-        return int(self._ask(None))
+        """Return the peak memory of the process in bytes."""
+        return int(self._request(None))
 
-    def _ask(self, question: object) -> str:
+    def _request(self, request: object) -> str:
         try:
-            self.line.send(question)
-            if self.line.poll(PATIENCE):
-                return self.line.recv()
+            self.connection.send(request)
+            if self.connection.poll(TIMEOUT):
+                return self.connection.recv()
         except (EOFError, OSError):
             self.process.join()
         self.process.kill()
-        ended = self.process.exitcode
-        self._start()  # the next image finds a process again
+        exit_code = self.process.exitcode
+        self._start()  # for the next image
         raise AssertionError(
-            f"no answer within {PATIENCE} s" if ended is None else f"it has crashed with {ended}"
+            f"no answer within {TIMEOUT} s" if exit_code is None else f"crashed with {exit_code}"
         )
 
 
-def _read_all(line: Connection) -> None:
+def _read_all(connection: Connection) -> None:
     warnings.simplefilter("ignore")  # Pillow's, of broken EXIF blocks
-    line.send("ready")
+    connection.send("ready")
     while True:
-        question = line.recv()
-        line.send(str(_peak()) if question is None else _outcome(*question))
+        request = connection.recv()
+        connection.send(str(_peak()) if request is None else _outcome(*request))
 
 
-def _outcome(data: bytes, at_least: int | None) -> str:
+def _outcome(data: bytes, min_side: int | None) -> str:
     try:
-        return read_image(data, at_least=at_least).mode
+        return read_image(data, min_side=min_side).mode
     except ImageError as error:
         return f"ImageError: {error}"
     except BaseException as error:

@@ -1,4 +1,4 @@
-"""Photographs among the training data that cannot be read: an error that names them, or, if asked for, fewer images."""
+"""Training images that cannot be read: an error that names them, or they are skipped."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ FAULTS = (
 
 @pytest.fixture
 def damaged(tiny, shapes, tmp_path):
-    """Make the config of a run on images of which the first three of train, and one of dev, are broken."""
+    """Return a function that makes a config; three train images and one dev image are broken."""
     for split in ("train", "dev"):
         shutil.copytree(shapes / split, tmp_path / split)
         shutil.copy(shapes / f"captions_{split}.json", tmp_path)
@@ -41,7 +41,7 @@ def damaged(tiny, shapes, tmp_path):
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_by_default_the_first_one_ends_the_run_with_the_way_out(damaged, cached):
+def test_by_default_the_first_bad_image_ends_the_run_with_a_way_out(damaged, cached):
     with pytest.raises(
         CaptionerError, match=r"\.png: .*data\.on_bad_image=skip.*start again"
     ) as error:
@@ -50,7 +50,7 @@ def test_by_default_the_first_one_ends_the_run_with_the_way_out(damaged, cached)
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_skipping_trains_on_the_others_and_lists_what_was_skipped(
+def test_skipping_trains_on_the_other_images_and_lists_the_skipped_ones(
     damaged, tmp_path, capsys, cached
 ):
     config = damaged(training={"cache_features": cached}, on_bad_image="skip", bad_images=0.2)
@@ -62,7 +62,7 @@ def test_skipping_trains_on_the_others_and_lists_what_was_skipped(
     assert "3 of 24 images of train cannot be read and are skipped: see" in capsys.readouterr().err
 
 
-def test_a_run_on_the_images_that_can_be_read_is_the_same_run(damaged, tmp_path):
+def test_skipping_equals_a_run_on_the_readable_images(damaged, tmp_path):
     train(damaged(on_bad_image="skip", bad_images=0.2), device="cpu")
     skipped = json.loads((tmp_path / "run" / "skipped.json").read_text())
     for split in ("train", "dev"):
@@ -78,7 +78,7 @@ def test_a_run_on_the_images_that_can_be_read_is_the_same_run(damaged, tmp_path)
     assert outcome(tmp_path / "run") == outcome(tmp_path / "clean")
 
 
-def test_more_than_the_limit_are_refused_before_training(damaged, tmp_path):
+def test_more_bad_images_than_the_limit_are_refused_before_training(damaged, tmp_path):
     with pytest.raises(
         CaptionerError, match=r"3 of 24 images cannot be read, more than data\.bad_images=0\.01"
     ):
@@ -86,10 +86,10 @@ def test_more_than_the_limit_are_refused_before_training(damaged, tmp_path):
     assert not checkpoints(tmp_path / "run")
 
 
-def test_a_run_that_goes_on_leaves_out_what_it_began_without(damaged, shapes, tmp_path):
+def test_a_resumed_run_skips_the_images_that_it_started_without(damaged, shapes, tmp_path):
     settings = {"on_bad_image": "skip", "bad_images": 0.2}
     train(damaged(output="unbroken", **settings), device="cpu")
     train(damaged(training={"max_steps": 2, "validate_every": 100}, **settings), device="cpu")
-    shutil.copytree(shapes / "train", tmp_path / "train", dirs_exist_ok=True)  # all mended
+    shutil.copytree(shapes / "train", tmp_path / "train", dirs_exist_ok=True)  # all repaired
     train(damaged(training={"validate_every": 100}, **settings), device="cpu", resume="auto")
     assert outcome(tmp_path / "unbroken")[1:3] == outcome(tmp_path / "run")[1:3]

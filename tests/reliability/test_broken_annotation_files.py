@@ -1,4 +1,4 @@
-"""An annotation file that cannot be read stops training before it starts: one line with the file, place and reason."""
+"""An unreadable annotation file stops training before it starts: one line with the reason."""
 
 import codecs
 import json
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.row(18)
         ),
         pytest.param(
             lambda data: data.replace(b'"images"', b'"pictures"'),
-            "holds no list images",
+            "has no list `images`",
             id="no images",
         ),
         pytest.param(
@@ -32,20 +32,22 @@ pytestmark = pytest.mark.row(18)
             lambda data: data.decode().encode("utf-16"), "is UTF-16, not UTF-8 (byte 0", id="UTF-16"
         ),
         pytest.param(
-            lambda data: b"[" * 100_000, "line 1: cannot be read", id="a hundred thousand brackets"
+            lambda data: b"[" * 100_000,
+            "line 1: cannot be parsed",
+            id="a hundred thousand brackets",
         ),
     ],
 )
 @pytest.mark.parametrize("command", ["train", "check"])
-def test_a_broken_file_is_told_in_one_line(run, data_set, spoil, reason, command):
+def test_a_broken_file_is_reported_in_one_line(run, data_set, spoil, reason, command):
     config = data_set.write()
     path = data_set.folder / "dev.json"
     path.write_bytes(spoil(path.read_bytes()))
     code, out, err = run(command, config)
     assert (code, out) == (2, "")
-    [said] = err.splitlines()
-    assert said.startswith(f"captioner: {path}: ")
-    assert reason in said
+    [message] = err.splitlines()
+    assert message.startswith(f"captioner: {path}: ")
+    assert reason in message
 
 
 def test_bytes_that_are_not_utf_8_stop_training_and_are_listed_by_the_check(run, data_set):
@@ -56,9 +58,7 @@ def test_bytes_that_are_not_utf_8_stop_training_and_are_listed_by_the_check(run,
     place = f"line 1, column {column} is 0xe9"
     code, _, err = run("train", config)
     assert code == 2
-    assert (
-        err == f"captioner: {path}: lines to be saved as UTF-8, which they are not (1): {place}\n"
-    )
+    assert err == f"captioner: {path}: lines not in UTF-8, to be saved as UTF-8 (1): {place}\n"
     code, out, _ = run("check", config)
     assert code == 3
     assert place in out
@@ -72,7 +72,7 @@ def test_a_byte_order_mark_is_accepted(run, data_set):
     assert load_references(path) == {number: ["a dog runs"] for number in (5, 6, 7, 8)}
 
 
-def test_all_broken_lines_are_told_at_once(run, data_set):
+def test_all_broken_lines_are_reported_at_once(run, data_set):
     config = data_set.write()
     lines = [json.dumps({"image": f"{number}.jpg", "caption": "a dog"}) for number in (1, 2, 3, 4)]
     path = data_set.folder / "captions.jsonl"
@@ -83,7 +83,7 @@ def test_all_broken_lines_are_told_at_once(run, data_set):
     assert ", line 4, column " in err
 
 
-def test_a_csv_header_whose_quotes_hide_its_columns_is_told(run, data_set):
+def test_a_csv_header_whose_quotes_hide_its_columns_is_reported(run, data_set):
     config = data_set.write()
     path = data_set.folder / "captions.csv"
     path.write_text('"a,image,caption,b"\n1.jpg,a dog\n')

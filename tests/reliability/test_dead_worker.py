@@ -1,4 +1,4 @@
-"""A process that reads images dies or hangs: the run ends soon, and names the file."""
+"""A worker that reads images dies or hangs: the run ends soon with the name of the file."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import pytest
 import torch
 from trainings import small
 
-from captioner.data.batching import CaptionDataset, ImageSource, in_order
+from captioner.data.batching import CaptionDataset, ImageSource, sequential_batches
 from captioner.data.loading import Loader
 from captioner.errors import CaptionerError
 from captioner.training.train import train
@@ -28,28 +28,32 @@ def hangs(index, rng):
     return torch.zeros(1, 1)
 
 
-@pytest.mark.parametrize(("load", "told"), [(dies, "has died"), (hangs, "has given no answer")])
-def test_a_worker_that_dies_or_hangs_is_told_with_its_file_within_a_minute(load, told):
+@pytest.mark.parametrize(("load", "failure"), [(dies, "died"), (hangs, "timed out")])
+def test_a_worker_that_dies_or_hangs_is_reported_with_its_file_within_a_minute(load, failure):
     data = CaptionDataset(load, [[[1, 4, 2]]] * 8, 5, 0)
     loader = Loader(
-        data, in_order(8, 2), workers=2, timeout=3, name=lambda index: f"photo-{index}.jpg"
+        data,
+        sequential_batches(8, 2),
+        workers=2,
+        timeout=3,
+        file_name=lambda index: f"photo-{index}.jpg",
     )
     start = time.monotonic()
     with pytest.raises(
-        CaptionerError, match=rf"{told} while reading photo-5\.jpg: .*training\.worker"
+        CaptionerError,
+        match=rf"a worker process {failure} while reading photo-5\.jpg: .*training\.worker",
     ):
         list(loader)
     assert time.monotonic() - start < 60
 
 
-def test_a_worker_that_dies_while_nobody_waits_for_it_is_no_bolt_from_the_blue():
-    loader = Loader(
-        CaptionDataset(dies, [[[1, 4, 2]]] * 8, 5, 0), in_order(8, 2), workers=1, timeout=3
-    )
+def test_the_death_of_a_worker_is_reported_when_the_next_batch_is_requested():
+    data = CaptionDataset(dies, [[[1, 4, 2]]] * 8, 5, 0)
+    loader = Loader(data, sequential_batches(8, 2), workers=1, timeout=3)
     batches = iter(loader)
     next(batches)
     time.sleep(1)  # with torch's own handler, this would raise
-    with pytest.raises(CaptionerError, match="has died"):
+    with pytest.raises(CaptionerError, match="a worker process died"):
         list(batches)
 
 
@@ -64,6 +68,6 @@ def test_a_run_whose_worker_dies_ends_with_1_and_the_name_of_the_photo(tiny, mon
     config = small(tiny, training={"workers": 1, "worker_timeout": 5})
     photo = sorted(config.data.train.images.iterdir())[3]
     monkeypatch.setattr(ImageSource, "__call__", deadly)
-    with pytest.raises(CaptionerError, match=f"has died while reading .*{photo.name}") as error:
+    with pytest.raises(CaptionerError, match=f"died while reading .*{photo.name}") as error:
         train(config, device="cpu")
     assert error.value.exit_code == 1

@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or too small: named, nothing lost, and never called a success."""
+"""A disk that is full, read-only or too small: the error names it, and saved files stay."""
 
 import collections
 import errno
@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from trainings import outcome, small
 
-from captioner.data.features import _MINE
+from captioner.data.features import _HOST
 from captioner.errors import CaptionerError
-from captioner.storage import new_folder, verify
-from captioner.training import recorder as recording
+from captioner.storage import atomic_folder, verify_checksums
+from captioner.training import recorder
 from captioner.training.checkpoint import checkpoints
 from captioner.training.train import train
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.row(5)
 
 @contextmanager
 def files_of_at_most(size):
-    """No file that this process writes may be larger: the disk answers as a full one does, to whoever writes."""
+    """Fail writes beyond this size of a file, as a full disk would."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -40,8 +40,8 @@ def files_of_at_most(size):
 def test_a_checkpoint_that_finds_no_room_is_named_and_the_one_before_is_kept(
     tiny, tmp_path, monkeypatch, limit, file
 ):
-    """With 1.6 million parameters the model takes 6 MiB, and the state of its optimizer more where the trunk learns."""
-    real, saves = recording.save_checkpoint, []
+    """The model takes 6 MiB, and the state of its optimizer more."""
+    real, saves = recorder.save_checkpoint, []
 
     def save(*arguments, **named):
         saves.append(arguments)
@@ -51,10 +51,10 @@ def test_a_checkpoint_that_finds_no_room_is_named_and_the_one_before_is_kept(
     config = small(
         tiny, training={"phases": [{"epochs": 2, "finetune_from": "stem"}], "checkpoint_every": 1}
     )
-    told = r"checkpoint-3 cannot be written: .*File too large.*\d+ MiB free"
+    message = r"checkpoint-3 cannot be written: .*File too large.*\d+ MiB free"
     with monkeypatch.context() as patch:
-        patch.setattr(recording, "save_checkpoint", save)
-        with pytest.raises(CaptionerError, match=told) as error:
+        patch.setattr(recorder, "save_checkpoint", save)
+        with pytest.raises(CaptionerError, match=message) as error:
             train(config, device="cpu")
     assert error.value.exit_code == 1
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-1", "checkpoint-2"]
@@ -66,19 +66,19 @@ def test_a_checkpoint_that_finds_no_room_is_named_and_the_one_before_is_kept(
 
 
 def test_features_that_find_no_room_leave_nothing_behind(tiny, tmp_path):
-    told = r"features cannot be kept in .*File too large"
-    with pytest.raises(CaptionerError, match=told), files_of_at_most(8000):
+    message = r"features cannot be written to .*File too large"
+    with pytest.raises(CaptionerError, match=message), files_of_at_most(8000):
         train(small(tiny), device="cpu")
     assert not list((tmp_path / "features").iterdir())
 
 
 def test_what_a_killed_run_has_left_of_features_is_removed_and_a_living_ones_is_not(tiny, tmp_path):
     gone = max(int(line) for line in Path("/proc/sys/kernel/pid_max").read_text().split()) + 1
-    (tmp_path / "features" / f"x{_MINE}{gone}.tmp").mkdir(parents=True)
-    (tmp_path / "features" / f"x{_MINE}{os.getppid()}.tmp").mkdir()
+    (tmp_path / "features" / f"x{_HOST}{gone}.tmp").mkdir(parents=True)
+    (tmp_path / "features" / f"x{_HOST}{os.getppid()}.tmp").mkdir()
     train(small(tiny), device="cpu")
     left = [path.name for path in (tmp_path / "features").glob("*.tmp")]
-    assert left == [f"x{_MINE}{os.getppid()}.tmp"]
+    assert left == [f"x{_HOST}{os.getppid()}.tmp"]
 
 
 def test_a_run_whose_checkpoints_would_not_fit_is_refused_before_its_first_step(
@@ -120,7 +120,7 @@ def test_a_checkpoint_that_cannot_take_its_name_leaves_the_one_that_has_it(
     monkeypatch.setattr(Path, "rename", refuse)
     with (
         pytest.raises(CaptionerError, match="best cannot be written: Disk quota exceeded"),
-        new_folder(tmp_path / "run" / "best"),
+        atomic_folder(tmp_path / "run" / "best"),
     ):
         pass
-    verify(tmp_path / "run" / "best")
+    verify_checksums(tmp_path / "run" / "best")

@@ -1,7 +1,7 @@
-"""Annotation files of any bytes and any values, in every format: a list of examples, or what is wrong with the file."""
+"""Annotation files of any bytes and values, in every format: examples or a clear error."""
 
 import pytest
-from fuzz import answer, as_json, as_json_lines, changed, damaged
+from fuzz import as_json, as_json_lines, changed, damaged, result_or_none
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,11 +68,11 @@ def test_fuzzed_annotations_are_read_or_refused(folder, file, split, restval):
     ending, data = file
     path = folder / f"captions{ending}"
     path.write_bytes(data)
-    examples = answer(lambda: load_examples(path, split=split, restval=restval))
+    examples = result_or_none(lambda: load_examples(path, split=split, restval=restval))
     assert examples is None or all(
         example.path.is_file() and example.captions for example in examples
     )
-    references = answer(load_references, path, split)
+    references = result_or_none(load_references, path, split)
     assert (
         examples is None
         or restval

@@ -1,8 +1,8 @@
-"""Config files of any bytes and settings of any value: a config, or what is wrong with it."""
+"""Config files of any bytes and settings of any value: a config or a clear error."""
 
 import pytest
 import yaml
-from fuzz import answer, changed, damaged, texts, values
+from fuzz import changed, damaged, result_or_none, texts, values
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,5 +65,5 @@ def file(tmp_path_factory):
 )
 def test_fuzzed_configs_are_read_or_refused(file, data, overrides):
     file.write_bytes(data)
-    config = answer(load_config, file, overrides)
+    config = result_or_none(load_config, file, overrides)
     assert config is None or parse(Config, to_json(config), source="again") == config

@@ -1,4 +1,4 @@
-"""Images with changed, missing and foreign bytes: a picture or a reason, and never the end of the process."""
+"""Images with changed or missing bytes: an image or an error, never a crash."""
 
 import os
 import signal
@@ -21,16 +21,16 @@ OPTIONS = {
 
 @st.composite
 def hostile_images(draw):
-    """Bytes of an image of any kind, some of them changed (near the front, where headers are, more often), or cut."""
+    """Draw an image file, cut short or with changed bytes, more of them in the header."""
     kind = draw(st.sampled_from(KINDS))
     mode = draw(st.sampled_from(MODES.get(kind, ("RGB", "L", "P", "1"))))
     options = draw(st.sampled_from(OPTIONS.get(kind, ({},)) if mode == "RGB" else ({},)))
     data = bytearray(encoded(noise(24, 16).convert(mode), kind, **options))
-    places = st.integers(0, len(data) - 1) | st.integers(0, min(64, len(data) - 1))
-    for place, value in draw(
-        st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=8)
+    positions = st.integers(0, len(data) - 1) | st.integers(0, min(64, len(data) - 1))
+    for position, value in draw(
+        st.lists(st.tuples(positions, st.integers(0, 255)), min_size=1, max_size=8)
     ):
-        data[place] = value
+        data[position] = value
     return bytes(data[: draw(st.just(len(data)) | st.integers(0, len(data)))])
 
 
@@ -40,7 +40,7 @@ def process():
         yield process
 
 
-def test_a_crash_would_be_seen():
+def test_a_crash_is_detected():
     with ReadingProcess() as process:
         os.kill(process.process.pid, signal.SIGSEGV)
         with pytest.raises(AssertionError, match="crashed with -11"):
@@ -48,9 +48,9 @@ def test_a_crash_would_be_seen():
         assert process.read(b"") == "ImageError: image (bytes): is empty (0 bytes)"
 
 
-@given(data=hostile_images() | st.binary(max_size=200), at_least=st.none() | st.integers(1, 32))
-def test_fuzzed_images_give_a_picture_or_a_reason(process, data, at_least):
+@given(data=hostile_images() | st.binary(max_size=200), min_side=st.none() | st.integers(1, 32))
+def test_fuzzed_images_give_an_image_or_an_error(process, data, min_side):
     note(data.hex())
-    said = process.read(data, at_least)
-    assert said == "RGB" or said.startswith("ImageError: image (bytes): ")
-    assert "\n" not in said
+    outcome = process.read(data, min_side)
+    assert outcome == "RGB" or outcome.startswith("ImageError: image (bytes): ")
+    assert "\n" not in outcome

@@ -1,4 +1,4 @@
-"""Empty, truncated, not an image at all: the file is named with the reason, and the others are captioned."""
+"""Empty, truncated or no image: the file is named with the reason, others are captioned."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.row(13)
 
 @pytest.fixture
 def mixed_folder(tmp_path, photo):
-    """Every kind of good and bad file that a folder of photographs may hold."""
+    """Return a folder with all kinds of good and bad image files."""
     folder = tmp_path / "mixed"
     (folder / "deeper").mkdir(parents=True)
     image = Image.open(photo).convert("RGB")
@@ -33,11 +33,11 @@ def mixed_folder(tmp_path, photo):
     return folder
 
 
-def test_captions_go_to_stdout_and_complaints_to_stderr(run, tiny_model, mixed_folder):
+def test_captions_go_to_stdout_and_errors_to_stderr(run, tiny_model, mixed_folder):
     code, out, err = run("caption", mixed_folder, "--model", tiny_model, "--device", "cpu")
-    said = dict(line.split("\t") for line in out.splitlines())
+    captions = dict(line.split("\t") for line in out.splitlines())
     assert code == 3
-    assert {Path(path).name for path in said} == {
+    assert {Path(path).name for path in captions} == {
         "good.png",
         "cmyk.jpg",
         "deep.png",
@@ -50,13 +50,13 @@ def test_captions_go_to_stdout_and_complaints_to_stderr(run, tiny_model, mixed_f
     assert "3 of 9 images could not be read" in err
 
 
-def test_a_picture_says_the_same_in_every_form_that_keeps_it(run, tiny_model, mixed_folder):
+def test_the_same_image_gets_the_same_caption_in_every_lossless_form(run, tiny_model, mixed_folder):
     _, out, _ = run("caption", mixed_folder, "--model", tiny_model, "--device", "cpu")
-    said = {
+    captions = {
         Path(path).name: caption
         for path, caption in (line.split("\t") for line in out.splitlines())
     }
-    assert said["good.png"] == said["alpha.png"] == said["turned.png"]
+    assert captions["good.png"] == captions["alpha.png"] == captions["turned.png"]
 
 
 def test_a_zero_byte_file_is_named_as_empty(tmp_path):
@@ -76,27 +76,27 @@ def test_a_zero_byte_file_is_named_as_empty(tmp_path):
         (b"%PDF-1.7", "not an image (looks like a PDF document)"),
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1", "HEIC photo: convert it to JPEG"),
-        (b"hello", "not an image in a format that is read here (JPEG, PNG"),
+        (b"hello", "not an image in a supported format (JPEG, PNG"),
         (
             b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
-            "not an image in a format that is read here",
+            "not an image in a supported format",
         ),
         (encoded(scene())[:20], "truncated"),
         (encoded(scene(), "JPEG")[:4] + b"<?xml", "truncated"),
-        (b"\xff\xd8\xff\xe1\0\x02<?xml", "truncated or corrupt: it begins like an image"),
+        (b"\xff\xd8\xff\xe1\0\x02<?xml", "truncated or corrupt: it starts like an image"),
     ],
 )
-def test_what_is_no_image_is_told_apart(data, expected):
+def test_other_file_types_are_named(data, expected):
     assert expected in reason(data)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
 def test_a_truncated_image_is_refused(kind):
     data = encoded(noise(64, 48), kind)
-    said = reason(data[: len(data) // 2])
-    assert "truncated" in said or "corrupt" in said
+    message = reason(data[: len(data) // 2])
+    assert "truncated" in message or "corrupt" in message
 
 
-def test_a_truncated_jpeg_is_called_so_on_the_fast_path_too():
+def test_a_truncated_jpeg_is_called_truncated_at_reduced_size_too():
     data = encoded(noise(640, 480), "JPEG")
-    assert reason(data[: len(data) // 2], at_least=100).startswith("truncated")
+    assert reason(data[: len(data) // 2], min_side=100).startswith("truncated")

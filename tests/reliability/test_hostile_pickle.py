@@ -1,4 +1,4 @@
-"""Pickles that would run code when loaded: they are never executed, and the message says what to do instead."""
+"""Pickles that would run code when loaded: they are refused, with a hint what to do instead."""
 
 import pickle
 
@@ -8,7 +8,7 @@ from trainings import small
 
 from captioner import Captioner
 from captioner.errors import CaptionerError
-from captioner.storage import _seal
+from captioner.storage import write_checksums
 from captioner.training.checkpoint import checkpoints
 from captioner.training.train import train
 
@@ -25,7 +25,7 @@ class Hostile:
 
 @pytest.fixture(params=["as torch saves", "plain pickle"])
 def hostile(request, tmp_path):
-    """Write a file that makes another one, the canary, when it is loaded carelessly."""
+    """Write a file that creates another one, the canary, when it is loaded with pickle."""
 
     def write(path):
         content = {"progress": {}, "layer.weight": Hostile(tmp_path / "canary")}
@@ -38,24 +38,24 @@ def hostile(request, tmp_path):
     assert not (tmp_path / "canary").exists()
 
 
-def test_the_canary_would_sing(tmp_path):
+def test_loading_with_pickle_creates_the_canary(tmp_path):
     pickle.loads(pickle.dumps(Hostile(tmp_path / "canary")))
     assert (tmp_path / "canary").exists()
 
 
-def test_a_checkpoint_with_one_is_refused(tiny, tmp_path, hostile):
+def test_a_checkpoint_with_a_hostile_pickle_is_refused(tiny, tmp_path, hostile):
     config = small(tiny, training={"max_steps": 1})
     train(config, device="cpu")
-    place = checkpoints(config.output)[-1]
-    hostile(place / "training.pt")
-    _seal(place)  # with the right checksums
+    checkpoint = checkpoints(config.output)[-1]
+    hostile(checkpoint / "training.pt")
+    write_checksums(checkpoint)  # with the right checksums
     with pytest.raises(
         CaptionerError, match=r"nothing in it was executed: start a new run .* with init="
     ):
         train(small(tiny), device="cpu", resume="auto")
 
 
-def test_weights_of_a_trunk_in_one_are_refused(tiny, tmp_path, hostile):
+def test_trunk_weights_with_a_hostile_pickle_are_refused(tiny, tmp_path, hostile):
     config = small(tiny)
     encoder = config.encoder.model_copy(update={"weights": str(hostile(tmp_path / "trunk.pth"))})
     with pytest.raises(
@@ -64,6 +64,6 @@ def test_weights_of_a_trunk_in_one_are_refused(tiny, tmp_path, hostile):
         train(config.model_copy(update={"encoder": encoder}), device="cpu")
 
 
-def test_a_model_that_is_one_is_refused(tmp_path, hostile):
+def test_a_hostile_pickle_as_model_is_refused(tmp_path, hostile):
     with pytest.raises(CaptionerError, match="it is a file, and pickles are never executed"):
         Captioner.from_pretrained(hostile(tmp_path / "model.pth"))

@@ -1,4 +1,4 @@
-"""A run that is killed, not stopped, at any moment: it goes on, and nothing is lost."""
+"""A run that is killed at any moment: the resumed run has the same outcome."""
 
 import random
 import shutil
@@ -16,8 +16,8 @@ from captioner.training.train import train
 
 @pytest.mark.row(1)
 @pytest.mark.parametrize(("stop", "ema"), [(2, 0.0), (3, 0.9), (4, 0.9)])
-def test_a_run_that_stopped_goes_on_as_if_it_had_not(tiny, tmp_path, stop, ema):
-    """It stops within an epoch, at the end of a phase, and within the next one; with a moving average and without."""
+def test_a_resumed_run_has_the_outcome_of_an_unbroken_one(tiny, tmp_path, stop, ema):
+    """It stops within an epoch, at the end of a phase and in the next one; with and without EMA."""
     unbroken, broken = (
         small(tiny, output=tmp_path / name, training={"checkpoint_every": 1, "ema": ema})
         for name in ("unbroken", "broken")
@@ -32,7 +32,7 @@ def test_a_run_that_stopped_goes_on_as_if_it_had_not(tiny, tmp_path, stop, ema):
 
 
 @pytest.mark.row(2)
-def test_the_number_of_workers_changes_nothing_of_a_run_not_even_on_the_way(tiny, tmp_path):
+def test_the_number_of_workers_may_change_within_a_run_without_changing_its_outcome(tiny, tmp_path):
     settings = {"cache_features": False, "phases": [PHASES[1] | {"epochs": 2}]}
     for name, changes in (("unbroken", [(0, None)]), ("changing", [(0, 2), (1, 4), (2, None)])):
         for workers, stop in changes:
@@ -51,7 +51,7 @@ def test_the_number_of_workers_changes_nothing_of_a_run_not_even_on_the_way(tiny
 
 
 def assert_twenty_kills_change_nothing(unbroken, broken, *, steps):
-    """Kill at random moments of one run, and compare what it ends with to the other, to the bit."""
+    """Kill one run at random moments, and compare its outcome with that of the other."""
     assert finish(start(unbroken), timeout=1500)[0] == 0
     rng = random.Random(0)
     for moment in sorted(rng.sample(range(1, steps - 3), 20)):

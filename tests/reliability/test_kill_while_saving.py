@@ -1,4 +1,4 @@
-"""A kill while a checkpoint is being written: the one before is there, and the next start clears up."""
+"""A kill while a checkpoint is written: the one before is intact, the next start cleans up."""
 
 import random
 import signal
@@ -9,7 +9,7 @@ import time
 import pytest
 from trainings import small
 
-from captioner.storage import sweep, verify
+from captioner.storage import recover_from_crash, verify_checksums
 from captioner.training.train import train
 
 pytestmark = pytest.mark.row(4)
@@ -17,18 +17,18 @@ pytestmark = pytest.mark.row(4)
 SAVER = """
 import sys
 from pathlib import Path
-from captioner.storage import new_folder
+from captioner.storage import atomic_folder
 number = 0
 while True:
     number += 1
-    with new_folder(Path(sys.argv[1]) / "model") as place:
+    with atomic_folder(Path(sys.argv[1]) / "model") as place:
         (place / "file").write_bytes(bytes([number % 256]) * 100_000_000)
     print(number, flush=True)
 """
 
 
 @pytest.mark.slow
-def test_twenty_kills_while_saving_leave_a_sound_folder_each(tmp_path):
+def test_each_of_twenty_kills_while_saving_leaves_an_intact_folder(tmp_path):
     rng = random.Random(0)
     for _ in range(20):
         saver = subprocess.Popen(
@@ -38,13 +38,13 @@ def test_twenty_kills_while_saving_leave_a_sound_folder_each(tmp_path):
         time.sleep(rng.uniform(0, 0.6))
         saver.send_signal(signal.SIGKILL)
         saver.wait()
-        sweep(tmp_path)
-        verify(tmp_path / "model")
+        recover_from_crash(tmp_path)
+        verify_checksums(tmp_path / "model")
         assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 @pytest.mark.parametrize("resume", ["auto", None])
-def test_the_next_start_removes_what_was_half_written(tiny, tmp_path, resume):
+def test_the_next_start_removes_unfinished_folders(tiny, tmp_path, resume):
     for name in ("checkpoint-1.tmp", "best.tmp"):
         (tmp_path / "run" / name).mkdir(parents=True)
     train(small(tiny, training={"max_steps": 1}), device="cpu", resume=resume)

@@ -1,4 +1,4 @@
-"""A run over many images that was killed: the next one goes on, and no image is captioned or written twice."""
+"""After a run over many images was killed, the next run captions the remaining images only."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from captioner.results.resumable import resumable_results
 
 pytestmark = pytest.mark.row(31)
 
-BY = {"weights": ["abc"], "decoding": {"beam": 3}}
+PROVENANCE = {"weights": ["abc"], "decoding": {"beam": 3}}
 
 
 class KilledError(Exception):
@@ -26,31 +26,33 @@ class KilledError(Exception):
 
 @pytest.fixture
 def killed(tmp_path):
-    """What a run leaves that was killed after two of the images 1, 2, 3: whole lines, and a part of one."""
-    path = tmp_path / "said.jsonl"
+    """The file of a run that was killed in the third of three images: two lines and a half."""
+    path = tmp_path / "captions.jsonl"
     with (
         contextlib.suppress(KilledError),
-        resumable_results(path, [1, 2, 3], made_by=BY) as results,
+        resumable_results(path, [1, 2, 3], provenance=PROVENANCE) as results,
     ):
         results.add(1, "a dog")
         results.add(2, "a cat\u2028")
         raise KilledError
-    with (tmp_path / "said.jsonl.part").open("a") as file:
+    with (tmp_path / "captions.jsonl.part").open("a") as file:
         file.write('{"image_id": 3, "capt')
     return path
 
 
-def test_every_caption_is_on_disk_as_soon_as_it_is_known(tmp_path):
-    with resumable_results(tmp_path / "said.json", ["a", "b"], made_by=BY) as results:
+def test_each_caption_is_on_disk_after_it_is_added(tmp_path):
+    with resumable_results(
+        tmp_path / "captions.json", ["a", "b"], provenance=PROVENANCE
+    ) as results:
         for number, image in enumerate(("a", "b"), 1):
             results.add(image, "a dog")
-            assert len((tmp_path / "said.json.part").read_text().splitlines()) == number + 1
+            assert len((tmp_path / "captions.json.part").read_text().splitlines()) == number + 1
 
 
 @pytest.mark.parametrize("ending", ["json", "jsonl"])
-def test_the_results_file_is_there_when_it_is_whole_and_nothing_else_is(tmp_path, ending):
+def test_the_results_file_replaces_the_part_file_when_all_captions_are_known(tmp_path, ending):
     path = tmp_path / f"said.{ending}"
-    with resumable_results(path, [1, 2], made_by=BY) as results:
+    with resumable_results(path, [1, 2], provenance=PROVENANCE) as results:
         results.add(2, "a cat")
         results.add(1, "a dog")
         assert not path.exists()
@@ -61,26 +63,26 @@ def test_the_results_file_is_there_when_it_is_whole_and_nothing_else_is(tmp_path
     assert os.listdir(tmp_path) == [path.name]
 
 
-def test_the_next_run_finds_the_whole_lines_and_writes_none_twice(killed):
-    with resumable_results(killed, [1, 2, 3], made_by=BY) as results:
+def test_the_next_run_keeps_complete_lines_and_writes_none_twice(killed):
+    with resumable_results(killed, [1, 2, 3], provenance=PROVENANCE) as results:
         assert results.captions == {1: "a dog", 2: "a cat\u2028"}
         results.add(3, "a bird")
     assert [json.loads(line)["image_id"] for line in killed.read_text().splitlines()] == [1, 2, 3]
 
 
-def test_captions_of_images_that_are_no_longer_asked_for_are_dropped(killed):
-    with resumable_results(killed, [2, 4], made_by=BY) as results:
+def test_captions_of_other_images_are_dropped(killed):
+    with resumable_results(killed, [2, 4], provenance=PROVENANCE) as results:
         assert list(results.captions) == [2]
     assert list(read_results(killed)) == [2]
 
 
-def test_captions_of_another_model_or_other_settings_are_not_mixed_in(killed):
+def test_captions_of_another_model_or_with_other_settings_are_refused(killed):
     with (
         pytest.raises(
             UsageError,
-            match=r"said\.jsonl\.part holds 2 captions .* other settings: .* delete that file",
+            match=r"captions\.jsonl\.part holds 2 captions .* other settings: .* delete that file",
         ),
-        resumable_results(killed, [1, 2, 3], made_by=BY | {"weights": ["abd"]}),
+        resumable_results(killed, [1, 2, 3], provenance=PROVENANCE | {"weights": ["abd"]}),
     ):
         pass
 
@@ -88,20 +90,22 @@ def test_captions_of_another_model_or_other_settings_are_not_mixed_in(killed):
 @pytest.mark.parametrize(
     "content", [b"{}\n7\n", b"not JSON\n", b"\xff\n", b"", b'{"weights": "abc"', b"{}\n{}\n"]
 )
-def test_what_no_run_has_left_is_not_replaced(killed, content):
-    part = killed.with_name("said.jsonl.part")
+def test_a_part_file_that_no_run_wrote_is_refused_and_kept(killed, content):
+    part = killed.with_name("captions.jsonl.part")
     part.write_bytes(content)
     with (
-        pytest.raises(UsageError, match=r"said\.jsonl\.part"),
-        resumable_results(killed, [1], made_by=BY),
+        pytest.raises(UsageError, match=r"captions\.jsonl\.part"),
+        resumable_results(killed, [1], provenance=PROVENANCE),
     ):
         pass
     assert part.read_bytes() == content
 
 
-def test_a_disk_that_fills_up_is_named_and_the_whole_lines_are_kept(tmp_path):
+def test_a_full_disk_is_reported_and_complete_lines_are_kept(tmp_path):
     def fill():
-        with resumable_results(tmp_path / "said.json", range(99), made_by=BY) as results:
+        with resumable_results(
+            tmp_path / "captions.json", range(99), provenance=PROVENANCE
+        ) as results:
             for image in range(99):
                 results.add(image, "a dog")
 
@@ -109,17 +113,19 @@ def test_a_disk_that_fills_up_is_named_and_the_whole_lines_are_kept(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
         with pytest.raises(
-            CaptionerError, match=r"said\.json\.part cannot be written: File too large; free"
+            CaptionerError, match=r"captions\.json\.part cannot be written: File too large: free"
         ):
             fill()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    whole = (tmp_path / "said.json.part").read_text().count("\n") - 1
-    with resumable_results(tmp_path / "said.json", range(99), made_by=BY) as results:
+    whole = (tmp_path / "captions.json.part").read_text().count("\n") - 1
+    with resumable_results(tmp_path / "captions.json", range(99), provenance=PROVENANCE) as results:
         assert list(results.captions) == list(range(whole))
 
 
-def test_the_command_goes_on_and_says_so(run, shapes, tiny_model, tmp_path, monkeypatch):
+def test_the_command_continues_an_interrupted_run_and_reports_that(
+    run, shapes, tiny_model, tmp_path, monkeypatch
+):
     command = [
         "caption",
         shapes / "dev",
@@ -128,37 +134,37 @@ def test_the_command_goes_on_and_says_so(run, shapes, tiny_model, tmp_path, monk
         "--device",
         "cpu",
         "--output",
-        tmp_path / "said.json",
+        tmp_path / "captions.json",
     ]
     _, whole, _ = run(*command)
-    said = (tmp_path / "said.json").read_text()
+    expected = (tmp_path / "captions.json").read_text()
 
     shown = []
 
     def interrupt(*arguments, **options):
         if len(shown) == 3:
             raise KeyboardInterrupt
-        shown.append(show(*arguments, **options))
+        shown.append(print_caption(*arguments, **options))
 
-    show = command_of_caption._show
+    print_caption = command_of_caption._print
     with monkeypatch.context() as patch:
-        patch.setattr(command_of_caption, "_show", interrupt)
+        patch.setattr(command_of_caption, "_print", interrupt)
         code, first, err = run(*command)
     assert code == 130
     assert "3 captions are kept in" in err
     assert (
-        tmp_path / "said.json"
-    ).read_text() == said  # the results of before, until there are new ones
+        tmp_path / "captions.json"
+    ).read_text() == expected  # the old file is kept until the end
     code, rest, err = run(*command)
     assert code == 0
-    assert "an interrupted run captioned 3 of 8 images: going on" in err
+    assert "an interrupted run captioned 3 of 8 images: continuing" in err
     assert first + rest == whole
-    assert (tmp_path / "said.json").read_text() == said
-    assert run(*command)[1] == whole  # what is finished is made anew
+    assert (tmp_path / "captions.json").read_text() == expected
+    assert run(*command)[1] == whole  # a finished run starts anew
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_any_moment_ends_with_the_unbroken_runs_results(
+def test_a_run_killed_at_any_moment_ends_with_the_results_of_an_uninterrupted_run(
     shapes, tiny_model, tmp_path
 ):
     folder = tmp_path / "photos"
@@ -186,7 +192,7 @@ def test_a_run_killed_at_any_moment_ends_with_the_unbroken_runs_results(
         process.wait()
         assert not broken.exists()
     last = subprocess.run(command(broken), capture_output=True, text=True, check=True)
-    assert "of 480 images: going on" in last.stderr
+    assert "of 480 images: continuing" in last.stderr
     assert len(last.stdout.splitlines()) < 480 - 250
     assert broken.read_bytes() == whole.read_bytes()
     assert not part.exists()

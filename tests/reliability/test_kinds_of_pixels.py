@@ -1,4 +1,4 @@
-"""Grey, deep, transparent, palette, CMYK: every kind of pixel becomes the right RGB, and what is transparent white."""
+"""Grey, 16-bit, transparent, palette, CMYK: all pixel formats become the right RGB."""
 
 import struct
 
@@ -76,26 +76,26 @@ def palette(transparency: int | bytes | None) -> bytes:
         pytest.param(Image.new("HSV", (2, 2), (0, 255, 255)), RED, id="HSV"),
     ],
 )
-def test_every_kind_of_pixel_becomes_the_right_rgb(source, expected):
+def test_every_pixel_format_becomes_the_right_rgb(source, expected):
     image = read_image(source)
     assert (type(image), image.mode) == (Image.Image, "RGB")
     assert image.getpixel((0, 0)) == expected
 
 
-def test_values_beyond_every_usual_range_are_stretched_over_what_they_span():
+def test_values_outside_the_usual_ranges_are_scaled_from_their_own_range():
     image = Image.new("F", (3, 1))
     for x, value in enumerate((-1000.0, 0.0, 1000.0)):
         image.putpixel((x, 0), value)
     assert [read_image(image).getpixel((x, 0))[0] for x in range(3)] == [0, 128, 255]
 
 
-def test_values_that_are_no_numbers_are_refused():
+def test_values_that_are_not_finite_are_refused():
     assert "not finite" in reason(Image.new("F", (2, 2), float("nan")))
     assert "not finite" in reason(Image.new("F", (2, 2), float("inf")))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_a_jpeg_of_any_kind_keeps_its_colours(mode):
+def test_a_jpeg_of_any_mode_keeps_its_colours(mode):
     original = scene().convert(mode)
     assert close(
         read_image(encoded(original, "JPEG", quality=95, subsampling=0)),

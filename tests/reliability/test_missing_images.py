@@ -1,4 +1,4 @@
-"""Images that are not there, or lie outside their folder, are listed before training starts."""
+"""Images that are missing or outside their folder are listed before training starts."""
 
 import pytest
 
@@ -18,10 +18,7 @@ def test_missing_images_are_counted_and_twenty_of_them_named(run, data_set):
     err = train(run, data_set)
     named = ", ".join(f"'{number}.jpg'" for number in range(100, 120))
     folder = data_set.folder / "images"
-    assert (
-        f"train.json: images missing in {folder}, where their names begin (50): {named} and 30 more"
-        in err
-    )
+    assert f"train.json: images missing in {folder} (50): {named} and 30 more" in err
 
 
 def test_a_missing_image_of_dev_stops_training_as_well(run, data_set):

@@ -1,4 +1,4 @@
-"""A loss or gradient that is infinite or not a number: no step is taken, and the batch is written down."""
+"""A loss or gradient that is not finite: no step is taken, and the images are listed."""
 
 import json
 import math
@@ -9,8 +9,9 @@ from trainings import digest, small
 
 from captioner.errors import CaptionerError
 from captioner.training.checkpoint import checkpoints
-from captioner.training.loop import gradients
+from captioner.training.loop import accumulate_gradients
 from captioner.training.losses import LossSum
+from captioner.training.objectives import ObjectiveOutput
 from captioner.training.train import train
 
 pytestmark = pytest.mark.row(7)
@@ -18,29 +19,29 @@ pytestmark = pytest.mark.row(7)
 
 @pytest.mark.parametrize("poison", ["loss", "gradient"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_no_step_is_taken_the_images_are_named_and_every_checkpoint_stays(
+def test_no_step_is_taken_the_images_are_listed_and_every_checkpoint_is_kept(
     tiny, tmp_path, monkeypatch, poison, value
 ):
     import captioner.training.loop as loop
 
     seen = []
 
-    def poisoned(objective, parts, **more):
-        loss = gradients(objective, parts, **more)
-        seen.append(parts)
+    def poisoned(objective, micro_batches, **more):
+        output = accumulate_gradients(objective, micro_batches, **more)
+        seen.append(micro_batches)
         if len(seen) < 3:
-            return loss
+            return output
         if poison == "loss":
-            return LossSum(loss.total * value, loss.count)
+            return ObjectiveOutput(LossSum(output.loss.total * value, output.loss.count))
         next(weight for weight in objective.parameters() if weight.grad is not None).grad.fill_(
             value
         )
-        return loss
+        return output
 
-    monkeypatch.setattr(loop, "gradients", poisoned)
+    monkeypatch.setattr(loop, "accumulate_gradients", poisoned)
     with pytest.raises(CaptionerError, match="no step was taken; its images are") as error:
         train(small(tiny, training={"checkpoint_every": 1, "keep_checkpoints": 2}), device="cpu")
-    assert "go on from checkpoint-2 with --resume auto" in str(error.value)
+    assert "and resume from checkpoint-2" in str(error.value)
     assert error.value.exit_code == 1
     kept = checkpoints(tmp_path / "run")
     assert [path.name for path in kept] == ["checkpoint-1", "checkpoint-2"]
@@ -51,5 +52,5 @@ def test_no_step_is_taken_the_images_are_named_and_every_checkpoint_stays(
 
     noted = json.loads((tmp_path / "run" / "not-finite.json").read_text())
     files = {image["file"] for image in noted["images"]}
-    assert len(files) == sum(len(part.example_index) for part in seen[2])
+    assert len(files) == sum(len(batch.example_index) for batch in seen[2])
     assert str(noted["images"][0]["image_id"]) in str(error.value)

@@ -1,4 +1,4 @@
-"""Animated, turned by EXIF, one pixel wide: the first frame, upright, and a square for the model in the end."""
+"""Animations, EXIF orientations and extreme shapes become one upright frame and a square."""
 
 import io
 import random
@@ -24,7 +24,7 @@ def test_an_animated_image_gives_its_first_frame(kind):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_an_image_is_turned_upright_and_only_once(kind, orientation):
+def test_the_exif_orientation_is_applied_exactly_once(kind, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = (
@@ -41,7 +41,7 @@ def test_an_image_is_turned_upright_and_only_once(kind, orientation):
     assert close(read_image(Image.open(io.BytesIO(data))), expected, 0)
 
 
-def test_a_broken_exif_block_spoils_no_picture():
+def test_an_image_with_a_broken_exif_block_is_read():
     for exif in (b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0" + bytes(range(64))):
         with warnings.catch_warnings(action="ignore"):
             assert read_image(encoded(scene(), "JPEG", exif=exif)).size == (64, 48)

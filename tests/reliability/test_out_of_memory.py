@@ -1,4 +1,4 @@
-"""Too little memory: the message says what to lower, and `auto` finds the parts that fit."""
+"""Too little memory: the message names what to lower, and `auto` finds micro-batches that fit."""
 
 import os
 import resource
@@ -12,27 +12,27 @@ from trainings import outcome, small
 import captioner.training.loop as loop
 from captioner.errors import CaptionerError
 from captioner.training.checkpoint import checkpoints
-from captioner.training.loop import gradients
+from captioner.training.loop import accumulate_gradients
 from captioner.training.train import train
 
 pytestmark = pytest.mark.row(8)
 
 
 def no_room_for_more_than(images, monkeypatch, error):
-    """Let gradients of larger parts fail as the memory would: after some of them were made."""
+    """Fail on larger micro-batches after their gradients, as with too little memory."""
 
-    def narrow(objective, parts, **more):
-        loss = gradients(objective, parts, **more)
-        if any(len(part.example_index) > images for part in parts):
+    def narrow(objective, micro_batches, **more):
+        output = accumulate_gradients(objective, micro_batches, **more)
+        if any(len(batch.example_index) > images for batch in micro_batches):
             raise error
-        return loss
+        return output
 
-    monkeypatch.setattr(loop, "gradients", narrow)
+    monkeypatch.setattr(loop, "accumulate_gradients", narrow)
 
 
 GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 CPU = RuntimeError(
-    "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried ..."
+    "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you ..."
 )
 
 
@@ -49,27 +49,27 @@ def test_the_message_names_the_batch_size_and_what_to_lower(tiny, tmp_path, monk
 
 
 @pytest.mark.parametrize(("room", "parts"), [(8, 1), (3, 4)])
-def test_auto_takes_as_few_parts_as_find_room_and_is_then_the_run_with_so_many(
+def test_auto_finds_the_fewest_micro_batches_that_fit_and_equals_a_run_with_that_number(
     tiny, tmp_path, monkeypatch, capsys, room, parts
 ):
-    train(small(tiny, output=tmp_path / "told", training={"accumulate": parts}), device="cpu")
+    train(small(tiny, output=tmp_path / "fixed", training={"accumulate": parts}), device="cpu")
     no_room_for_more_than(room, monkeypatch, GPU)
     train(small(tiny, output=tmp_path / "auto", training={"accumulate": "auto"}), device="cpu")
-    assert ("worked through in 4 parts from here on" in capsys.readouterr().err) == (parts == 4)
-    assert outcome(tmp_path / "auto") == outcome(tmp_path / "told")
+    assert ("processed in 4 micro-batches from here on" in capsys.readouterr().err) == (parts == 4)
+    assert outcome(tmp_path / "auto") == outcome(tmp_path / "fixed")
 
 
-def test_a_run_that_goes_on_keeps_the_parts_that_it_had_found(tiny, tmp_path, monkeypatch):
+def test_a_resumed_run_keeps_the_number_of_micro_batches(tiny, tmp_path, monkeypatch):
     settings = {"phases": [{"epochs": 2}], "validate_every": 100, "accumulate": 4}
-    train(small(tiny, output=tmp_path / "told", training=settings), device="cpu")
+    train(small(tiny, output=tmp_path / "fixed", training=settings), device="cpu")
     with monkeypatch.context() as patch:
         no_room_for_more_than(3, patch, GPU)
         train(small(tiny, training=settings | {"accumulate": "auto", "max_steps": 2}), device="cpu")
     train(small(tiny, training=settings | {"accumulate": "auto"}), device="cpu", resume="auto")
-    assert outcome(tmp_path / "run")[1:3] == outcome(tmp_path / "told")[1:3]
+    assert outcome(tmp_path / "run")[1:3] == outcome(tmp_path / "fixed")[1:3]
 
 
-def test_where_one_image_is_too_much_that_is_said(tiny, monkeypatch):
+def test_a_step_whose_single_images_do_not_fit_fails(tiny, monkeypatch):
     no_room_for_more_than(0, monkeypatch, GPU)
     with pytest.raises(CaptionerError, match=r"out of memory with training\.batch_size=8"):
         train(small(tiny, training={"accumulate": "auto"}), device="cpu")
@@ -83,7 +83,8 @@ from torch.utils.tensorboard import SummaryWriter
 from captioner.training.train import train
 from captioner.training.settings import load_config
 torch.set_num_threads(1)
-torch.nn.Conv2d(3, 3, 3)(torch.zeros(1, 3, 8, 8)).sum().backward()  # all of this takes room once, but is not meant
+# Allocate what the libraries need once, before the limit is set.
+torch.nn.Conv2d(3, 3, 3)(torch.zeros(1, 3, 8, 8)).sum().backward()
 config = load_config(Path(sys.argv[1]), sys.argv[3:])
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + int(sys.argv[2]) * 2**20
@@ -97,7 +98,7 @@ train(config, device="cpu")
     not hasattr(resource, "RLIMIT_AS") or sys.platform != "linux",
     reason="limits memory as Linux does",
 )
-def test_in_a_process_with_little_memory_one_part_fails_and_auto_succeeds(tiny, tmp_path):
+def test_in_a_process_with_little_memory_one_micro_batch_fails_and_auto_succeeds(tiny, tmp_path):
     import yaml
 
     from captioner.config.loading import to_json
@@ -126,4 +127,4 @@ def test_in_a_process_with_little_memory_one_part_fails_and_auto_succeeds(tiny, 
         said[parts] = run.stderr
     assert "out of memory with training.batch_size=24" in said["1"]
     assert checkpoints(tmp_path / "auto"), said["auto"]
-    assert "parts from here on" in said["auto"]
+    assert "micro-batches from here on" in said["auto"]

@@ -12,7 +12,7 @@ from captioner import Captioner
 from captioner.config.schema import DecodingConfig
 from captioner.errors import CaptionerError, UsageError
 from captioner.models.folder import FORMAT_VERSION, read_model, write_config
-from captioner.storage import _seal
+from captioner.storage import write_checksums
 from captioner.training.checkpoint import checkpoints
 from captioner.training.train import train
 
@@ -68,7 +68,7 @@ def test_a_model_folder_of_parts_that_do_not_fit_is_explained(
 ):
     shutil.copytree(tiny_model, tmp_path / "model")
     change(tmp_path / "model")
-    _seal(tmp_path / "model")  # with the right checksums
+    write_checksums(tmp_path / "model")  # with the right checksums
     with pytest.raises(CaptionerError, match=message):
         Captioner.from_pretrained(tmp_path / "model")
 
@@ -79,7 +79,7 @@ def test_a_model_folder_of_parts_that_do_not_fit_is_explained(
         ({"decoder": {"hidden_size": 24}}, r"do not fit the config: size mismatch.*32.*48"),
         (
             {"training": {"phases": [{"epochs": 1, "finetune_from": "stem"}]}},
-            "training.phases that the run began with",
+            "resume with the training.phases that the run started with",
         ),
     ],
 )
@@ -94,7 +94,7 @@ def test_a_checkpoint_that_does_not_fit_the_settings_it_is_to_go_on_with_is_expl
 def test_a_checkpoint_of_a_phase_that_is_no_longer_asked_for_is_explained(tiny):
     train(small(tiny, training={"max_steps": 4}), device="cpu")
     with pytest.raises(
-        UsageError, match=r"checkpoint-4 is of phase 2, which training\.phases does not hold"
+        UsageError, match=r"checkpoint-4 is of phase 2, but training\.phases has 1: resume with the phases"
     ):
         train(small(tiny, training={"phases": [{"epochs": 1}]}), device="cpu", resume="auto")
 
@@ -105,9 +105,9 @@ def test_a_checkpoint_of_a_newer_captioner_is_explained(tiny, tmp_path):
     state = torch.load(place / "training.pt", weights_only=True)
     state["progress"]["invented"] = 1
     torch.save(state, place / "training.pt")
-    _seal(place)
+    write_checksums(place)
     with pytest.raises(
-        CaptionerError, match=r"holds no state of a training that this captioner knows \(.*invented"
+        CaptionerError, match=r"is not the state of a training that this version reads \(.*invented"
     ):
         train(small(tiny), device="cpu", resume="auto")
 
@@ -124,7 +124,7 @@ def as_version_1(folder):
         format_version=1,
         decoding={"beam": 2, "max_length": 9, "length_alpha": 0.7},
     )
-    _seal(folder)
+    write_checksums(folder)
 
 
 def test_a_model_of_an_older_version_is_read_and_saved_as_one_of_today(
@@ -153,12 +153,12 @@ def test_a_model_of_an_older_version_is_read_and_saved_as_one_of_today(
     )
 
 
-def test_several_layers_of_an_older_version_worked_otherwise_and_are_refused(tiny_model, tmp_path):
+def test_a_model_of_version_1_with_several_layers_is_refused(tiny_model, tmp_path):
     shutil.copytree(tiny_model, tmp_path / "older")
     as_version_1(tmp_path / "older")
     edit_json(tmp_path / "older" / "config.json", decoder={"layers": 2})
-    _seal(tmp_path / "older")
+    write_checksums(tmp_path / "older")
     with pytest.raises(
-        CaptionerError, match="several layers, which worked otherwise: train it anew"
+        CaptionerError, match=r"several layers had no residual connections, .*: train the model"
     ):
         Captioner.from_pretrained(tmp_path / "older")

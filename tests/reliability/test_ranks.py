@@ -1,4 +1,4 @@
-"""Several processes as one run: one of them dies, the next run has fewer, and their shares are never quite equal."""
+"""Several ranks: unequal shares, another number of ranks when resumed, and a rank that dies."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from trainings import finish, small, start, steps_done
 
-from captioner.data.batching import EpochSampler
+from captioner.data.batching import EpochBatchSampler
 from captioner.training.checkpoint import checkpoints
 from captioner.training.plots import read_log
 
@@ -23,11 +23,13 @@ SLOW_ENOUGH = {
 
 @pytest.mark.row(3)
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 3), (3, 2)])
-def test_an_epoch_that_goes_on_with_other_ranks_deals_each_image_once(before, after):
+def test_an_epoch_resumed_with_another_number_of_ranks_visits_each_image_once(before, after):
     def dealt(ranks, first, last):
-        samplers = [EpochSampler(97, 16, seed=0, rank=rank, ranks=ranks) for rank in range(ranks)]
+        samplers = [
+            EpochBatchSampler(97, 16, seed=0, rank=rank, num_ranks=ranks) for rank in range(ranks)
+        ]
         for sampler in samplers:
-            sampler.first = first
+            sampler.first_batch = first
         return [
             index
             for sampler in samplers
@@ -42,7 +44,7 @@ def test_an_epoch_that_goes_on_with_other_ranks_deals_each_image_once(before, af
 @pytest.mark.row(3)
 @pytest.mark.row(12)
 @pytest.mark.timeout(600)
-def test_a_run_on_two_ranks_with_unequal_shares_goes_on_with_one_and_takes_as_many_steps(
+def test_a_run_on_two_ranks_with_unequal_shares_is_resumed_on_one_and_takes_as_many_steps(
     tiny, tmp_path
 ):
     """23 images in batches of 8, and 7 images of dev."""
@@ -57,10 +59,10 @@ def test_a_run_on_two_ranks_with_unequal_shares_goes_on_with_one_and_takes_as_ma
         (tmp_path / f"{split}.json").write_text(json.dumps(about))
         data[split] = {"annotations": tmp_path / f"{split}.json", "images": source.images}
     first = small(tiny, data=data, training={"max_steps": 4})
-    code, said = finish(start(first, ranks=2))
-    assert code == 0, said
-    code, said = finish(start(small(tiny, data=data), "--resume", "auto"))
-    assert code == 0, said
+    code, stderr = finish(start(first, ranks=2))
+    assert code == 0, stderr
+    code, stderr = finish(start(small(tiny, data=data), "--resume", "auto"))
+    assert code == 0, stderr
     assert [line["step"] for line in read_log(tmp_path / "run") if "loss" in line] == [
         1,
         2,
@@ -74,24 +76,24 @@ def test_a_run_on_two_ranks_with_unequal_shares_goes_on_with_one_and_takes_as_ma
 @pytest.mark.slow
 @pytest.mark.row(11)
 @pytest.mark.timeout(600)
-def test_a_rank_that_dies_ends_the_whole_run_within_a_minute_and_it_goes_on(tiny, tmp_path):
+def test_a_rank_that_dies_ends_the_run_within_a_minute_and_it_can_be_resumed(tiny, tmp_path):
     config = small(tiny, training=SLOW_ENOUGH)
     run = start(config, ranks=2)
     while steps_done(tmp_path / "run") < 12:
         time.sleep(0.05)
     os.kill(rank_of(run.pid, 1), signal.SIGKILL)
     killed = time.monotonic()
-    code, said = finish(run)
+    code, stderr = finish(run)
     assert time.monotonic() - killed < 60
     assert code != 0
-    assert "go on from checkpoint-" in said
+    assert "resume from checkpoint-" in stderr
     saved = checkpoints(tmp_path / "run")[-1]
     assert int(saved.name.removeprefix("checkpoint-")) >= 10
-    code, said = finish(
+    code, stderr = finish(
         start(small(tiny, training=SLOW_ENOUGH | {"max_steps": 40}), "--resume", "auto", ranks=2)
     )
-    assert code == 0, said
-    assert f"going on from {saved}" in said
+    assert code == 0, stderr
+    assert f"resuming from {saved} (step" in stderr
 
 
 def rank_of(torchrun, rank):

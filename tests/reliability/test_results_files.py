@@ -1,4 +1,4 @@
-"""Results that are broken, or of other images than the annotated ones: refused by name, never scored as they are."""
+"""Results files with errors, or of other images than the annotated ones, are refused."""
 
 import json
 
@@ -19,9 +19,9 @@ pytestmark = pytest.mark.row(21)
         ("r.jsonl", b'{"image_id": 1, "caption": "a"}\n\n{"image_id": 2', "line 3: not JSON"),
         ("r.json", b'{"image_id": 1, "caption": "a"}', "not a list"),
         ("r.json", b'[{"image_id": 1, "caption": "\xe9"}]', "not UTF-8"),
-        ("r.json", b"[" * 100_000, "not JSON: nested too deep"),
+        ("r.json", b"[" * 100_000, "not JSON: nested too deeply"),
         ("r.json", b'[{"image_id": 1' + b"0" * 5000 + b"}]", "not JSON: .*4300 digits"),
-        ("r.json", b"[7]", r"1 wrong result \(result 1: not an object\)"),
+        ("r.json", b"[7]", r"1 invalid result \(result 1: not an object\)"),
         ("r.json", b'[{"image": 1}]', "no image_id and no caption"),
         ("r.json", b'[{"image_id": 1.5, "caption": "a"}]', "image_id is 1.5"),
         ("r.json", b'[{"image_id": true, "caption": "a"}]', "image_id is True"),
@@ -44,7 +44,7 @@ def test_a_malformed_file_is_named_with_place_and_reason(tmp_path, name, content
 def test_every_wrong_result_is_counted_and_the_first_are_named(tmp_path):
     (tmp_path / "r.json").write_text(json.dumps([{"image_id": 1, "caption": "a"}] * 9))
     with pytest.raises(
-        UsageError, match=r"8 wrong results \(result 2: .*, result 6: [^,]*, \.\.\.\)"
+        UsageError, match=r"8 invalid results \(result 2: .*, result 6: [^,]*, \.\.\.\)"
     ):
         read_results(tmp_path / "r.json")
 
@@ -55,20 +55,20 @@ def test_results_of_the_annotated_images_are_accepted():
 
 def test_unknown_images_are_counted_and_named_even_in_a_subset():
     for allow_partial in (False, True):
-        with pytest.raises(UsageError, match=r"2 images \(8, 'bird'\) not in the annotations; "):
+        with pytest.raises(UsageError, match=r"2 images \(8, 'bird'\) not in the annotations: "):
             check_images(
                 [7, "cat"], {7: "a", "cat": "a", 8: "a", "bird": "a"}, allow_partial=allow_partial
             )
 
 
 def test_missing_images_are_refused_unless_a_subset_is_allowed():
-    with pytest.raises(UsageError, match=r"no caption for 1 image \('cat'\); .*--allow-partial"):
+    with pytest.raises(UsageError, match=r"no caption for 1 image \('cat'\): .*allow_partial"):
         check_images([7, "cat"], {7: "a"})
     check_images([7, "cat"], {7: "a"}, allow_partial=True)
 
 
 def test_no_result_at_all_is_no_subset():
-    with pytest.raises(UsageError, match=r"no caption for 2 images \(7, 'cat'\); caption them$"):
+    with pytest.raises(UsageError, match=r"no caption for 2 images \(7, 'cat'\): caption them$"):
         check_images([7, "cat"], {}, allow_partial=True)
 
 

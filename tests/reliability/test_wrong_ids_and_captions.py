@@ -1,4 +1,4 @@
-"""Ids that are repeated or unknown stop training; captions that say nothing are left out and counted."""
+"""Repeated and unknown ids stop training; empty captions are left out and counted."""
 
 import pytest
 
@@ -38,19 +38,19 @@ def test_an_annotation_of_an_image_that_is_not_listed_stops_training(run, data_s
     assert f"train.json: annotations of an unknown image (1): 4 (image {image_id!r})" in err
 
 
-def test_a_caption_that_is_no_text_stops_training(run, data_set):
+def test_a_caption_that_is_not_a_string_stops_training(run, data_set):
     data_set.caption("train", 1, ["a", "dog"])
     code, err = train(run, data_set)
     assert code == 2
     assert "train.json: wrong `caption` (1): annotations[4].caption is ['a', 'dog']" in err
 
 
-def test_ids_that_are_text_are_as_good_as_numbers(run, data_set):
+def test_ids_may_be_strings(run, data_set):
     data_set.image("dev", "a7")
     assert run("check", data_set.write())[0] == 0
 
 
-def test_captions_that_say_nothing_are_left_out_and_counted(data_set, caplog):
+def test_empty_captions_are_left_out_and_counted(data_set, caplog):
     for caption in ("", " \n", None):
         data_set.caption("train", 1, caption)
     data_set.image("train", 9, captions=[""])

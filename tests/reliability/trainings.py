@@ -1,4 +1,4 @@
-"""What tests of broken runs share: a run of a moment, the same in a process of its own, and what it left."""
+"""Small runs for tests, in this process or in another, and a summary of their outcome."""
 
 import hashlib
 import os
@@ -15,13 +15,13 @@ PHASES = [{"epochs": 1}, {"epochs": 1, "finetune_from": "stem", "augmentation": 
 
 
 def small(tiny, **sections):
-    """A run of six steps in two phases, on a CNN that is small too."""
+    """Return the config of a run of six steps in two phases, with a small CNN."""
     training = {"phases": PHASES, "keep_checkpoints": 100} | sections.pop("training", {})
     return tiny(encoder={"trunk": "small_cnn"}, training=training, **sections)
 
 
 def start(config, *more, ranks=1, **popen):
-    """Start `captioner train` on a config; what it says on stderr can be read from the process."""
+    """Start `captioner train` on a config; its stderr is a pipe."""
     file = config.output.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(to_json(config)))
     torchrun = (
@@ -50,9 +50,9 @@ def start(config, *more, ranks=1, **popen):
 
 
 def finish(process, timeout=200):
-    """Wait for a process; give its exit code and what it said."""
-    said = process.communicate(timeout=timeout)[1]
-    return process.returncode, said
+    """Wait for a process, and return its exit code and its stderr."""
+    stderr = process.communicate(timeout=timeout)[1]
+    return process.returncode, stderr
 
 
 def steps_done(output):
@@ -61,7 +61,7 @@ def steps_done(output):
 
 
 def digest(folder):
-    """SHA-256 of a model's weights."""
+    """Return the SHA-256 of the weights of a model."""
     tensors = load_file(folder / "model.safetensors")
     hashed = hashlib.sha256()
     for name in sorted(tensors):
@@ -70,6 +70,6 @@ def digest(folder):
 
 
 def outcome(output):
-    """All that two runs of the same course have in common, to the bit."""
+    """Return what two runs with the same steps have in common, bit for bit."""
     last = checkpoints(output)[-1]
     return (output / "metrics.jsonl").read_bytes(), last.name, digest(last), digest(output / "best")

@@ -1,10 +1,10 @@
-"""A few entries to make pages of."""
+"""Entries for the tests of reports."""
 
 import pytest
 from PIL import Image
 
 from captioner.captions import Caption, Word
-from captioner.report.page import Entry
+from captioner.report.page import ReportEntry
 
 
 @pytest.fixture
@@ -31,6 +31,6 @@ def entry(tmp_path):
         caption = Caption(
             text, words, log_prob, confidence, others=further, explanation=explanation
         )
-        return Entry(name, folder / name, caption, **fields)
+        return ReportEntry(name, folder / name, caption, **fields)
 
     return make

@@ -1,4 +1,4 @@
-"""What the report does in a browser. Needs Playwright's Python package and a Chromium; skips, and says so, without."""
+"""The report in a browser. Skipped without the Python package playwright and a Chromium."""
 
 import shutil
 from dataclasses import replace
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from captioner.captions import Word
-from captioner.report.page import Figure, write_report
+from captioner.report.page import ReportScore, write_report
 
 pytestmark = pytest.mark.slow
 
@@ -34,9 +34,9 @@ def chromium():
 
 @pytest.fixture
 def opened(chromium, tmp_path):
-    """Write a report and open it; what it asked for and complained about is checked when the test is over."""
+    """Write a report and open it; after the test, check its requests and its error messages."""
     path = tmp_path / "report.html"
-    requests, complaints, contexts = [], [], []
+    requests, messages, contexts = [], [], []
 
     def open_page(*entries, width=1280, height=800, **extra):
         write_report(path, entries, title=f"Dogs {HOSTILE}", about={"model": HOSTILE}, **extra)
@@ -45,9 +45,9 @@ def opened(chromium, tmp_path):
         )
         page = contexts[-1].new_page()
         page.on("request", lambda request: requests.append(request.url))
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: complaints.append(dialog.message))
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("dialog", lambda dialog: messages.append(dialog.message))
         page.goto(path.as_uri())
         return page
 
@@ -55,7 +55,7 @@ def opened(chromium, tmp_path):
     for context in contexts:
         context.close()
     assert requests == [path.as_uri()]
-    assert complaints == []
+    assert messages == []
 
 
 @pytest.fixture
@@ -79,14 +79,14 @@ def names(page):
     return page.locator(".card .name").all_text_contents()
 
 
-def test_words_leave_the_images_they_are_said_of(opened, three):
+def test_a_search_keeps_the_images_whose_chosen_texts_have_the_words(opened, three):
     page = opened(*three)
-    found = {}
+    shown = {}
     for where in ("caption", "references", "either", "missed", "invented", "name"):
         page.select_option("[name=where]", where)
         page.fill("[name=query]", "2" if where == "name" else "dog")
-        found[where] = sorted(names(page))
-    assert found == {
+        shown[where] = sorted(names(page))
+    assert shown == {
         "caption": ["1.png"],
         "references": ["1.png", "2.png"],
         "either": ["1.png", "2.png"],
@@ -109,7 +109,7 @@ def test_the_order_is_by_score_or_by_name(opened, three):
     assert sorted(names(page)) == ["1.png", "2.png", "3.png"]
 
 
-def test_a_bin_of_the_histogram_leaves_its_images_and_gives_them_back(opened, three):
+def test_a_click_on_a_bin_keeps_its_images_and_a_second_click_shows_all(opened, three):
     page = opened(*three)
     bins = page.locator("#bins button")
     bins.last.click()
@@ -125,7 +125,7 @@ def test_a_bin_of_the_histogram_leaves_its_images_and_gives_them_back(opened, th
     assert page.text_content("#count") == "0 of 3 images"
 
 
-def test_dragging_over_bins_and_typing_a_range_filter_alike(opened, three):
+def test_dragging_over_bins_and_typing_a_range_filter_the_same_images(opened, three):
     page = opened(*three)
     first, last = (page.locator("#bins button").nth(index).bounding_box() for index in (5, -1))
     page.mouse.move(first["x"] + 2, first["y"] + 20)
@@ -139,7 +139,7 @@ def test_dragging_over_bins_and_typing_a_range_filter_alike(opened, three):
 
 
 @pytest.mark.parametrize("way", ["hover", "tap", "keys"])
-def test_pointing_at_a_word_shows_how_sure_it_is_and_what_it_hangs_on(opened, three, way):
+def test_pointing_at_a_word_shows_its_confidence_and_its_heat_map(opened, three, way):
     page = opened(three[2])
     word, canvas = page.locator(".caption .word"), page.locator(".photo canvas")
     assert canvas.is_hidden()
@@ -153,21 +153,33 @@ def test_pointing_at_a_word_shows_how_sure_it_is_and_what_it_hangs_on(opened, th
     read = "c => Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)"
     pixels = canvas.evaluate(read)
     red_green_blue_alpha = [pixels[4 * cell : 4 * cell + 4] for cell in range(4)]
-    (_, hot, _, cold) = red_green_blue_alpha
+    (_, positive, _, negative) = red_green_blue_alpha
     assert [pixel[3] > 0 for pixel in red_green_blue_alpha] == [False, True, False, True]
-    assert hot[0] > hot[2]
-    assert cold[2] > cold[0]
+    assert positive[0] > positive[2]
+    assert negative[2] > negative[0]
 
 
 @pytest.mark.parametrize(
-    ("explanation", "said"),
+    ("explanation", "expected"),
     [
         (None, []),
-        ("occlusion", ["the log-probability it loses, or gains, with that part hidden"]),
-        ("attention", ["each part's share of its attention, the largest in full"]),
+        (
+            "occlusion",
+            [
+                "if a part in this color is hidden, the log-probability of the word falls, "
+                "in this color it rises"
+            ],
+        ),
+        (
+            "attention",
+            [
+                "the attention weights of a word sum to 1, "
+                "and the largest one is shown at full strength"
+            ],
+        ),
     ],
 )
-def test_the_page_says_what_its_maps_show(opened, entry, explanation, said):
+def test_the_legend_explains_the_heat_maps_of_the_page(opened, entry, explanation, expected):
     word = Word("birds", -1.0, 0.25, heat=((0.75, 0.25),) if explanation else None)
     page = opened(entry("", words=[word], explanation=explanation))
     legend = [
@@ -175,7 +187,7 @@ def test_the_page_says_what_its_maps_show(opened, entry, explanation, said):
     ]
     assert [
         text.partition(": ")[2].rstrip(".") for text in legend[1:]
-    ] == said  # the first is of the shading
+    ] == expected  # the first paragraph explains the shading
 
 
 def test_hostile_text_is_shown_as_text(opened, entry):
@@ -201,12 +213,12 @@ def test_without_references_it_opens_with_the_confidence(opened, entry):
     ]
 
 
-def test_what_is_no_number_is_shown_as_a_dash_and_comes_last(opened, entry):
-    unsaid = entry("a dog", "1.png", scores={"CIDEr-D": float("nan")}, log_prob=float("-inf"))
+def test_a_value_that_is_not_finite_is_shown_as_a_dash_and_sorted_last(opened, entry):
+    undefined = entry("a dog", "1.png", scores={"CIDEr-D": float("nan")}, log_prob=float("-inf"))
     page = opened(
-        unsaid,
+        undefined,
         entry("a cat", "2.png", scores={"CIDEr-D": 0.0}),
-        figures=[Figure("CIDEr-D", float("nan"))],
+        figures=[ReportScore("CIDEr-D", float("nan"))],
     )
     for order in ("best", "worst"):
         page.check(f"[value={order}]")
@@ -217,14 +229,14 @@ def test_what_is_no_number_is_shown_as_a_dash_and_comes_last(opened, entry):
     assert names(page) == ["2.png"]
 
 
-def test_no_image_at_all_is_said(opened):
+def test_a_report_without_images_shows_the_number_0(opened):
     assert opened().text_content("#count") == "0 images"
 
 
 @pytest.mark.parametrize("width", [360, 390, 768, 1280])
 def test_nothing_is_wider_than_the_screen(opened, entry, width):
     long = "x" * 200
-    figures = [Figure("CIDEr-D", 139.2, 136.4, 142.1)]
+    figures = [ReportScore("CIDEr-D", 139.2, 136.4, 142.1)]
     page = opened(
         replace(entry(f"{long} dog", references=[long], scores={"CIDEr-D": 0.5}), name=long),
         width=width,
@@ -236,9 +248,7 @@ def test_nothing_is_wider_than_the_screen(opened, entry, width):
 
 def test_a_thousand_images_are_shown_as_they_are_scrolled_to(opened, entry):
     one = entry("a dog runs")
-    Image.effect_noise((80, 60), 50).resize((640, 480)).save(
-        one.path
-    )  # takes as many bytes as a photo does
+    Image.effect_noise((80, 60), 50).resize((640, 480)).save(one.path)  # as many bytes as a photo
     page = opened(*(replace(one, name=str(number)) for number in range(MANY)))
     milliseconds = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
     megabytes = page.evaluate("document.documentElement.outerHTML.length") / 1e6

@@ -1,4 +1,4 @@
-"""The report is one file that needs nothing else, shows everything as text, and is written whole or not at all."""
+"""The report is one self-contained file that shows all text as text, and is written atomically."""
 
 import base64
 import hashlib
@@ -13,16 +13,16 @@ import pytest
 from PIL import Image
 
 from captioner.captions import Word
-from captioner.data.images import AHEAD
+from captioner.data.images import MAX_PENDING
 from captioner.errors import CaptionerError
 from captioner.report import page
-from captioner.report.page import Figure, write_report
+from captioner.report.page import ReportScore, write_report
 
 HOSTILE = "</script><img src=x onerror=alert(1)><!-- {{ entries }} {{ script }}"
 
 
 class Elements(HTMLParser):
-    """Reads a page as a browser does: every tag with its attributes, and the text of every script by its id."""
+    """The tags of a page with their attributes, and the text of each script by its id."""
 
     def __init__(self, html):
         super().__init__()
@@ -55,7 +55,7 @@ def written(tmp_path):
     return write
 
 
-def test_the_page_asks_for_nothing(written, entry):
+def test_the_page_loads_nothing(written, entry):
     elements = written(entry("a dog"))
     addresses = [
         value
@@ -63,7 +63,7 @@ def test_the_page_asks_for_nothing(written, entry):
         for name in ("src", "href")
         if (value := attributes.get(name))
     ]
-    assert addresses == ["data:,"]  # the icon, which a browser would ask for if it were not named
+    assert addresses == ["data:,"]  # the icon, which a browser would otherwise request
     parts = "".join(
         (page.files("captioner.report") / name).read_text()
         for name in ("base.css", "page.css", "page.html")
@@ -81,7 +81,7 @@ def test_the_page_forbids_every_request_and_every_script_but_its_own(written, en
     assert f"script-src 'sha256-{digest}'" in policy
 
 
-def test_what_comes_from_outside_stays_data(written, entry):
+def test_text_from_outside_stays_data(written, entry):
     quiet = written(entry("a dog", references=["a dog"], others=[("a cat", -4.0)]))
     dangerous = replace(
         entry(HOSTILE, references=[HOSTILE], others=[(HOSTILE, -4.0)]), name=HOSTILE
@@ -98,21 +98,21 @@ def test_what_comes_from_outside_stays_data(written, entry):
     assert json.loads(loud.scripts["report"])["title"] == HOSTILE
 
 
-def test_every_photo_is_embedded_small_and_in_its_own_shape(written, entry):
+def test_each_photo_is_embedded_as_a_thumbnail_with_its_aspect_ratio(written, entry):
     elements = written(entry("wide", "wide.png", (1000, 500)), entry("tall", "tall.png", (30, 60)))
     for shown, size in zip(
-        elements.entries(), [(page.LONGEST, page.LONGEST // 2), (30, 60)], strict=True
+        elements.entries(), [(page.THUMBNAIL_SIDE, page.THUMBNAIL_SIDE // 2), (30, 60)], strict=True
     ):
         with Image.open(io.BytesIO(base64.b64decode(shown["photo"]))) as picture:
             assert (picture.format, picture.size) == ("WEBP", size)
         assert (shown["width"], shown["height"]) == size
 
 
-def test_the_place_of_an_image_is_not_told(written, entry, tmp_path):
+def test_the_folder_of_an_image_is_not_in_the_page(written, entry, tmp_path):
     assert str(tmp_path) not in written(entry("a dog")).scripts["entries"]
 
 
-def test_an_image_that_cannot_be_read_costs_only_itself(written, entry):
+def test_an_unreadable_image_is_replaced_by_the_reason_and_others_are_shown(written, entry):
     good, broken, gone = entry("a dog", "1.png"), entry("a cat", "2.png"), entry("a cow", "3.png")
     broken.path.write_bytes(b"<html>")
     gone.path.unlink()
@@ -125,7 +125,7 @@ def test_an_image_that_cannot_be_read_costs_only_itself(written, entry):
     assert [one["words"][1][0] for one in shown] == ["cat", "dog", "cow"]
 
 
-def test_a_heat_map_is_a_signed_byte_for_each_part(written, entry):
+def test_a_heat_map_is_encoded_as_one_signed_byte_per_cell(written, entry):
     hot = Word("dog", -1.0, 0.5, heat=((4.0, 2.0, 0.0), (-2.0, -4.0, 1.0)))
     [[_, _, columns, heat]] = written(entry("", words=[hot])).entries()[0]["words"]
     cells = [byte - 256 if byte > 127 else byte for byte in base64.b64decode(heat)]
@@ -133,7 +133,7 @@ def test_a_heat_map_is_a_signed_byte_for_each_part(written, entry):
     assert cells == [127, 64, 0, -64, -127, 32]
 
 
-def test_a_word_that_hangs_on_nothing_much_glows_only_faintly(written, entry):
+def test_occlusion_maps_of_a_caption_share_one_scale_with_a_minimum(written, entry):
     cold = Word("a", -1.0, 0.5, heat=((0.05, -0.05),))
     hot = Word("dog", -1.0, 0.5, heat=((1.0, 0.0),))
     [[*_, alone]] = written(entry("", words=[cold])).entries()[0]["words"]
@@ -143,7 +143,7 @@ def test_a_word_that_hangs_on_nothing_much_glows_only_faintly(written, entry):
     assert list(base64.b64decode(itself)) == [127, 0]
 
 
-def test_attention_glows_in_proportion_to_the_largest_share_of_the_word(written, entry):
+def test_attention_maps_are_scaled_to_the_largest_weight_of_each_word(written, entry):
     around = Word("a", -1.0, 0.5, heat=((0.04, 0.02), *((0.02, 0.02),) * 23))
     there = Word("dog", -1.0, 0.5, heat=((0.5, 0.25), (0.25, 0.0)))
     [shown] = written(entry("", words=[around, there], explanation="attention")).entries()
@@ -164,12 +164,10 @@ def test_a_cropped_photo_shows_what_the_model_saw(written, entry):
     assert shown["width"] == shown["height"] == 80
 
 
-def test_scores_and_confidence_are_shown_times_100_and_what_is_no_number_is_left_out(
-    written, entry
-):
+def test_scores_and_confidence_are_shown_times_100_and_non_finite_values_are_null(written, entry):
     shown = written(
         entry("a dog", scores={"CIDEr-D": 1.234}, confidence=0.25, log_prob=-math.inf),
-        figures=[Figure("CIDEr-D", 39.2, 36.4, 42.1), Figure("BLEU-4", 17.1)],
+        figures=[ReportScore("CIDEr-D", 39.2, 36.4, 42.1), ReportScore("BLEU-4", 17.1)],
     )
     assert shown.entries()[0]["measures"] == {
         "CIDEr-D": 123.4,
@@ -182,9 +180,9 @@ def test_scores_and_confidence_are_shown_times_100_and_what_is_no_number_is_left
     ]
 
 
-def test_more_entries_than_are_made_ahead_keep_their_order(written, entry):
+def test_more_entries_than_are_prepared_in_advance_keep_their_order(written, entry):
     one = entry("a dog")
-    names = [str(number) for number in range(AHEAD + 3)]
+    names = [str(number) for number in range(MAX_PENDING + 3)]
     assert [
         shown["name"] for shown in written(*(replace(one, name=name) for name in names)).entries()
     ] == names
@@ -202,12 +200,12 @@ def test_the_random_order_is_the_same_in_every_report(written, entry):
     assert one["1.png"] != one["2.png"]
 
 
-def test_no_entries_are_a_page_too(written):
+def test_a_report_without_entries_is_a_page(written):
     assert written().entries() == []
 
 
 @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_report_that_fails_leaves_what_was_there(tmp_path, entry, failure):
+def test_a_failed_report_keeps_the_old_file(tmp_path, entry, failure):
     path = tmp_path / "report.html"
     path.write_text("the old one")
 
@@ -221,7 +219,7 @@ def test_a_report_that_fails_leaves_what_was_there(tmp_path, entry, failure):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["photos", "report.html"]
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
+def test_a_missing_folder_is_named_in_the_error(tmp_path):
     path = tmp_path / "nowhere" / "report.html"
     with pytest.raises(
         CaptionerError, match=f"{path} cannot be written: No such file or directory; check"
@@ -229,7 +227,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
         write_report(path, [], title="t", about={})
 
 
-def test_another_caption_that_is_not_sure_enough_is_not_shown(written, entry):
+def test_another_caption_with_too_low_confidence_is_not_shown(written, entry):
     one = entry("a dog", others=[("a cat", -4.0), ("a cow", -5.0)])
     cat, cow = one.caption.others
     unsure = replace(one, caption=replace(one.caption, others=(replace(cat, abstained=True), cow)))

@@ -1,4 +1,4 @@
-"""Results files are read with care and written whole."""
+"""Results files are validated when read, and written atomically."""
 
 import json
 
@@ -11,19 +11,19 @@ RESULTS = {42: "a dog runs", "beach.jpg": 'a "café"\u2028 at night'}
 
 
 @pytest.mark.parametrize("name", ["results.json", "results.jsonl"])
-def test_what_was_written_is_read_again(tmp_path, name):
+def test_read_results_returns_what_write_results_wrote(tmp_path, name):
     write_results(tmp_path / name, RESULTS)
     assert read_results(tmp_path / name) == RESULTS
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("name", ["results.json", "results.jsonl"])
-def test_no_results_are_a_valid_file(tmp_path, name):
+def test_a_file_without_results_is_valid(tmp_path, name):
     write_results(tmp_path / name, {})
     assert read_results(tmp_path / name) == {}
 
 
-def test_a_json_file_is_what_cocos_tools_read(tmp_path):
+def test_a_json_file_has_the_format_of_cocos_tools(tmp_path):
     write_results(tmp_path / "results.json", {42: "a dog"})
     assert json.loads((tmp_path / "results.json").read_text()) == [
         {"image_id": 42, "caption": "a dog"}
@@ -56,11 +56,11 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path, m
     assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
+def test_a_missing_folder_is_named_in_the_error(tmp_path):
     with pytest.raises(CaptionerError, match=r"nowhere.*No such file"):
         write_results(tmp_path / "nowhere" / "r.json", {})
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_a_missing_file_is_named_in_the_error(tmp_path):
     with pytest.raises(UsageError, match=r"r\.json.*No such file"):
         read_results(tmp_path / "r.json")

@@ -1,4 +1,4 @@
-"""scores.json keeps the scores of every results file of its folder."""
+"""scores.json holds the scores of all results files of its folder."""
 
 import json
 
@@ -14,7 +14,7 @@ def scores():
     return Scorer({1: ["a dog runs"]}).score({1: "a dog"})
 
 
-def test_scores_stand_under_the_name_of_their_results(tmp_path, scores):
+def test_scores_have_the_name_of_their_results_file_as_key(tmp_path, scores):
     for name in ("one.json", "two.jsonl", "one.json"):
         write_scores(tmp_path / name, scores)
     known = json.loads((tmp_path / "scores.json").read_text())
@@ -24,7 +24,7 @@ def test_scores_stand_under_the_name_of_their_results(tmp_path, scores):
 
 
 @pytest.mark.parametrize("content", ['{"one.json": {"Bleu', "[]", '{"Bleu_1": 0.5}', b"\xff"])
-def test_a_file_that_is_something_else_is_named_and_kept(tmp_path, scores, content):
+def test_a_file_with_other_content_is_named_and_kept(tmp_path, scores, content):
     path = tmp_path / "scores.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     before = path.read_bytes()
@@ -34,17 +34,17 @@ def test_a_file_that_is_something_else_is_named_and_kept(tmp_path, scores, conte
     assert path.read_bytes() == before
 
 
-def test_no_file_is_as_good_as_a_sound_one(tmp_path, scores):
+def test_a_missing_file_and_a_valid_one_pass_the_check(tmp_path, scores):
     check_scores_file(tmp_path / "one.json")
     write_scores(tmp_path / "one.json", scores)
     check_scores_file(tmp_path / "one.json")
 
 
-def test_results_may_not_have_its_name(tmp_path):
-    with pytest.raises(UsageError, match="name the results otherwise"):
+def test_results_must_not_have_the_name_of_the_scores_file(tmp_path):
+    with pytest.raises(UsageError, match="choose another name"):
         check_scores_file(tmp_path / "scores.json")
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path, scores):
+def test_a_missing_folder_is_named_in_the_error(tmp_path, scores):
     with pytest.raises(CaptionerError, match=r"nowhere.*No such file"):
         write_scores(tmp_path / "nowhere" / "one.json", scores)

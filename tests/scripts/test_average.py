@@ -1,4 +1,4 @@
-"""The average of models is a model, of their mean weights; models that do not belong together are refused."""
+"""The average of models has their mean weights; models of different configs are refused."""
 
 import sys
 from pathlib import Path
@@ -14,13 +14,13 @@ import average
 from captioner.config.schema import ConfidenceConfig
 from captioner.errors import CaptionerError, UsageError
 from captioner.models.folder import read_model, write_model
-from captioner.storage import new_folder
+from captioner.storage import atomic_folder
 from captioner.text.vocabulary import Vocabulary
 
 
 @pytest.fixture
 def variant(tiny_model, tmp_path):
-    """Write a model like the tiny one: `variant(name, change=..., decoder={...})`, and give its folder."""
+    """Write a variant of the tiny model, `variant(name, change=..., decoder={...})`: its folder."""
 
     def make(name, *, change=lambda tensor: tensor, vocabulary=None, confidence=None, **sections):
         config, words, state = read_model(tiny_model)
@@ -33,8 +33,8 @@ def variant(tiny_model, tmp_path):
             key: change(tensor) if tensor.is_floating_point() else tensor + 1
             for key, tensor in state.items()
         }
-        with new_folder(tmp_path / name) as place:
-            write_model(place, config=config, vocabulary=vocabulary or words, state=state)
+        with atomic_folder(tmp_path / name) as folder:
+            write_model(folder, config=config, vocabulary=vocabulary or words, state=state)
         return tmp_path / name
 
     return make
@@ -46,7 +46,9 @@ def run(*arguments):
     )
 
 
-def test_every_weight_is_the_mean_and_the_counts_are_the_last_ones(tiny_model, variant, tmp_path):
+def test_every_weight_is_the_mean_and_step_counts_are_those_of_the_last_model(
+    tiny_model, variant, tmp_path
+):
     others = (
         variant("double", change=lambda tensor: 2 * tensor),
         variant("more", change=lambda tensor: tensor + 3),
@@ -55,14 +57,14 @@ def test_every_weight_is_the_mean_and_the_counts_are_the_last_ones(tiny_model, v
         run(tiny_model, *others, "--output", tmp_path / "mean").stdout == f"{tmp_path / 'mean'}\n"
     )
     config, vocabulary, mean = read_model(tmp_path / "mean")
-    its_config, its_vocabulary, state = read_model(tiny_model)
-    assert (config, vocabulary) == (its_config, its_vocabulary)
+    first_config, first_vocabulary, state = read_model(tiny_model)
+    assert (config, vocabulary) == (first_config, first_vocabulary)
     for name, tensor in state.items():
         expected = (4 * tensor + 3) / 3 if tensor.is_floating_point() else tensor + 1
         torch.testing.assert_close(mean[name], expected)
 
 
-def test_what_was_found_out_about_one_model_is_not_claimed_of_the_average(variant, tmp_path):
+def test_the_average_does_not_keep_the_calibration_of_a_model(variant, tmp_path):
     found = ConfidenceConfig(temperature=2.0, error=0.1, images=10)
     sure = variant("sure", confidence=found, decoding={"min_confidence": 0.5, "beam": 7})
     run(sure, sure, "--output", tmp_path / "mean")
@@ -71,7 +73,7 @@ def test_what_was_found_out_about_one_model_is_not_claimed_of_the_average(varian
     assert (config.decoding.min_confidence, config.decoding.beam) == (0.0, 7)
 
 
-def test_models_that_were_trained_with_other_dropouts_have_a_mean(tiny_model, variant, tmp_path):
+def test_models_trained_with_different_dropout_can_be_averaged(tiny_model, variant, tmp_path):
     run(
         tiny_model,
         variant("dropped", decoder={"dropout": 0.1, "image_dropout": 0.3}),
@@ -89,14 +91,16 @@ def test_models_of_another_config_or_vocabulary_are_refused_by_name(tiny_model, 
         run(tiny_model, variant("wide", decoder={"hidden_size": 32}), "--output", tmp_path / "mean")
     foreign = variant("foreign", vocabulary=Vocabulary.from_captions([["zeppelin"]], min_count=1))
     with pytest.raises(
-        UsageError, match=r"foreign and .* do not share a vocabulary \(5 and \d+ words\)"
+        UsageError, match=r"foreign and .* their vocabularies differ \(5 and \d+ words\)"
     ):
         run(tiny_model, foreign, "--output", tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
 
 
-def test_what_is_there_is_not_replaced_and_what_is_no_model_is_named(tiny_model, tmp_path):
-    with pytest.raises(UsageError, match="choose another --output"):
+def test_an_existing_folder_is_not_replaced_and_a_folder_without_a_model_is_named(
+    tiny_model, tmp_path
+):
+    with pytest.raises(UsageError, match="exists already: choose another --output"):
         run(tiny_model, tiny_model, "--output", tmp_path)
     with pytest.raises(CaptionerError, match="is not a model folder"):
         run(tiny_model, tmp_path / "nothing", "--output", tmp_path / "mean")

@@ -1,4 +1,4 @@
-"""A file of word vectors gives those of our words, or says what is wrong with it, and where."""
+"""Files of word vectors: which vectors are read, and the errors that name the file and the line."""
 
 import gzip
 
@@ -12,7 +12,7 @@ LINES = "a 1 2 3\nzebra 9 9 9\ndog -0.5 1e-2 .25\n"
 
 @pytest.fixture
 def read(tmp_path):
-    """Read 'a', 'dog' and 'cat' out of a file of the given content."""
+    """Return a function that reads 'a', 'dog' and 'cat' from a file of the given content."""
 
     def call(content, name="vectors.txt", size=3):
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -32,7 +32,8 @@ def test_the_words_asked_for_are_read_and_no_others(read):
         LINES.replace("\n", " \r\n"),
         LINES + "a b 7 7 7\ndog . dog 8 8 8\n",  # words with spaces are other words
         LINES
-        + "a\N{NO-BREAK SPACE}dog 7 7 7\n\N{NEXT LINE} 7 7 7\n",  # what looks like a space or an end of line
+        # characters that Unicode treats as a space or as the end of a line
+        + "a\N{NO-BREAK SPACE}dog 7 7 7\n\N{NEXT LINE} 7 7 7\n",
         LINES.rstrip(),
     ],
 )

@@ -1,4 +1,4 @@
-"""Captions are split as COCO's own evaluation splits them."""
+"""`tokenize` splits captions as COCO's evaluation does, and `detokenize` reverses it."""
 
 import itertools
 import json
@@ -118,11 +118,11 @@ def test_an_ampersand_may_be_written_as_in_html():
 @pytest.mark.parametrize(
     "caption", ["", "  \n", ".", "...", "-", "'", '"', "``''", "()", "?!", "-LRB-"]
 )
-def test_a_caption_of_no_words_has_none(caption):
+def test_a_caption_without_words_has_no_tokens(caption):
     assert tokenize(caption) == []
 
 
-def test_words_written_as_a_caption_split_into_the_same_words():
+def test_tokenize_reverses_detokenize():
     pieces = [
         *"a&#@5'.,:-/+(\"’",
         " ",
@@ -139,13 +139,13 @@ def test_words_written_as_a_caption_split_into_the_same_words():
         "-lrb-",
         "&amp;",
     ]
-    dice = random.Random(0)
+    rng = random.Random(0)
     for _ in range(5000):
-        words = tokenize("".join(dice.choices([*pieces, *" " * len(pieces)], k=12)))
+        words = tokenize("".join(rng.choices([*pieces, *" " * len(pieces)], k=12)))
         assert tokenize(detokenize(words)) == words
 
 
-def test_a_written_caption_reads_well():
+def test_detokenize_joins_clitics_to_their_words():
     assert (
         detokenize(["the", "man", "'s", "dog", "does", "n't", "run"]) == "the man's dog doesn't run"
     )
@@ -164,11 +164,11 @@ def test_a_written_caption_reads_well():
         ".",
     ],
 )
-def test_the_short_cut_for_plain_captions_gives_the_treebank_words(caption):
+def test_the_fast_path_for_plain_captions_returns_the_treebank_words(caption):
     assert tokenize(caption) == tokenizer._tokenize_treebank(" ".join(caption.lower().split()))
 
 
-def test_importing_the_tokeniser_does_not_import_torch():
+def test_importing_the_tokenizer_does_not_import_torch():
     code = "import sys, captioner.text.tokenizer; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
@@ -176,12 +176,12 @@ def test_importing_the_tokeniser_does_not_import_torch():
 
 @pytest.fixture(scope="module")
 def java_words():
-    """COCO's own tokeniser: captions in, the words of each out, split as COCO's BLEU and CIDEr split them."""
+    """Return a function that splits captions with COCO's own tokenizer."""
     ptb = pytest.importorskip(
-        "pycocoevalcap.tokenizer.ptbtokenizer", reason="COCO's tokeniser needs pycocoevalcap"
+        "pycocoevalcap.tokenizer.ptbtokenizer", reason="COCO's tokenizer needs pycocoevalcap"
     )
     if shutil.which("java") is None:
-        pytest.skip("COCO's tokeniser needs java")
+        pytest.skip("COCO's tokenizer needs java")
 
     def tokenised(captions):
         java = ptb.PTBTokenizer().tokenize(
@@ -216,8 +216,8 @@ def corpora(research_data):
     }
 
 
-def why(ours, java):
-    """Name the cause of a difference."""
+def cause_of_difference(ours, java):
+    """Return the cause of a difference."""
     if ours == [
         word for word in java if word not in {f"-{side}{kind}b-" for side in "lr" for kind in "rcs"}
     ]:
@@ -240,17 +240,17 @@ def why(ours, java):
         ("RSICD", 3_661, {"brackets": 2}),
     ],
 )
-def test_it_equals_cocos_java_tokeniser_but_for_these_captions(
+def test_it_equals_cocos_java_tokenizer_but_for_these_captions(
     corpora, java_words, name, captions, causes
 ):
     pairs = list(zip(map(tokenize, corpora[name]), java_words(corpora[name]), strict=True))
-    differing = Counter(why(ours, java) for ours, java in pairs if ours != java)
+    differing = Counter(cause_of_difference(ours, java) for ours, java in pairs if ours != java)
     print(f"{name}: {differing.total()} of {len(pairs):,} captions differ: {dict(differing)}")
     assert (len(pairs), differing) == (captions, causes)
 
 
 @pytest.mark.slow
-def test_the_abbreviations_are_those_of_the_java_tokeniser(java_words):
+def test_the_abbreviations_are_those_of_the_java_tokenizer(java_words):
     for form in ("a {} dog", "a dog, {}"):
         captions = [form.format(word) for word in sorted(ABBREVIATIONS)]
         assert java_words(captions) == [tokenize(caption) for caption in captions]
@@ -258,14 +258,14 @@ def test_the_abbreviations_are_those_of_the_java_tokeniser(java_words):
 
 @pytest.mark.data
 @pytest.mark.slow
-def test_the_captions_of_four_data_sets_survive_being_written_and_split_again(corpora):
+def test_the_captions_of_four_data_sets_are_equal_after_detokenize_and_tokenize(corpora):
     for words in map(tokenize, itertools.chain(*corpora.values())):
         assert tokenize(detokenize(words)) == words
 
 
 @pytest.mark.data
 @pytest.mark.slow
-def test_the_short_cut_agrees_on_the_captions_of_four_data_sets(corpora):
+def test_the_fast_path_agrees_on_the_captions_of_four_data_sets(corpora):
     for caption in itertools.chain(*corpora.values()):
         assert tokenize(caption) == tokenizer._tokenize_treebank(" ".join(caption.lower().split()))
 

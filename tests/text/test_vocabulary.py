@@ -1,4 +1,4 @@
-"""A vocabulary gives each frequent word one id, for good."""
+"""The vocabulary: order and stability of ids, encoding, and its file."""
 
 import json
 
@@ -41,7 +41,7 @@ def test_the_order_of_the_captions_does_not_matter(vocabulary):
     assert Vocabulary.from_captions(reversed(CAPTIONS), min_count=2) == vocabulary
 
 
-def test_decoding_gives_back_what_was_encoded(vocabulary):
+def test_decoding_returns_the_words_that_were_encoded(vocabulary):
     ids = vocabulary.encode(["a", "dog", "sits"])
     assert (ids[0], ids[-1]) == (BOS, EOS)
     assert vocabulary.decode(ids) == ["a", "dog", "sits"]
@@ -81,7 +81,7 @@ def test_a_saved_vocabulary_is_loaded_again(vocabulary, tmp_path):
     }
 
 
-def test_the_digest_tells_vocabularies_apart(vocabulary):
+def test_vocabularies_in_another_order_have_another_digest(vocabulary):
     *rest, last_but_one, last = vocabulary.words
     assert Vocabulary([*rest, last, last_but_one]).digest != vocabulary.digest
 
@@ -98,13 +98,13 @@ def test_the_digest_tells_vocabularies_apart(vocabulary):
         ('{"format": 1, "words": ["<pad>", "<bos>", "<eos>", "<unk>", "a", "a"]}', "'a'"),
     ],
 )
-def test_a_broken_file_is_named_with_the_reason(tmp_path, content, reason):
+def test_an_invalid_file_is_an_error_that_names_the_file_and_the_reason(tmp_path, content, reason):
     (tmp_path / "vocab.json").write_text(content)
     with pytest.raises(UsageError, match=reason) as caught:
         Vocabulary.load(tmp_path / "vocab.json")
     assert str(tmp_path / "vocab.json") in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_a_missing_file_is_an_error_that_names_the_file(tmp_path):
     with pytest.raises(UsageError, match=r"vocab\.json.*No such file"):
         Vocabulary.load(tmp_path / "vocab.json")

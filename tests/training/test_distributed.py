@@ -1,4 +1,4 @@
-"""Two ranks learn what one would."""
+"""Micro-batches and ranks: the gradients equal those of one process with the whole batch."""
 
 import os
 import socket
@@ -16,12 +16,12 @@ from captioner.data.batching import collate
 from captioner.distributed import Ranks, process_group
 from captioner.models.build import build_model
 from captioner.training.checkpoint import checkpoints
-from captioner.training.loop import gradients
+from captioner.training.loop import accumulate_gradients
 from captioner.training.objectives import TeacherForcing
 
 
 def objective_and_items():
-    """A model without dropout, and eight images with captions of many lengths."""
+    """Return a model without dropout, and eight images with captions of many lengths."""
     torch.manual_seed(0)
     sizes = DecoderConfig(embed_size=8, hidden_size=8, dropout=0)
     model = build_model(
@@ -43,24 +43,25 @@ def gradients_of(objective):
     }
 
 
-def alone(parts):
+def in_one_process(micro_batches):
     objective, items = objective_and_items()
-    size = len(items) // parts
+    size = len(items) // micro_batches
     batches = [collate(items[start : start + size]) for start in range(0, len(items), size)]
-    loss = gradients(
+    output = accumulate_gradients(
         objective,
         batches,
+        progress=0.0,
         count=objective.count,
         ranks=Ranks(0, 1, torch.device("cpu")),
         precision="fp32",
     )
-    return gradients_of(objective), loss
+    return gradients_of(objective), output.loss
 
 
-@pytest.mark.parametrize("parts", [2, 4])
-def test_a_batch_in_parts_has_the_gradients_of_the_whole(parts):
-    whole, loss = alone(1)
-    split, same_loss = alone(parts)
+@pytest.mark.parametrize("micro_batches", [2, 4])
+def test_micro_batches_have_the_gradients_of_the_whole_batch(micro_batches):
+    whole, loss = in_one_process(1)
+    split, same_loss = in_one_process(micro_batches)
     assert loss.mean == pytest.approx(same_loss.mean)
     for name in whole:
         torch.testing.assert_close(split[name], whole[name])
@@ -75,12 +76,17 @@ def _one_of_two(rank, port, file):
     }
     torch.set_num_threads(1)
     objective, items = objective_and_items()
-    mine = items[:3] if rank == 0 else items[3:]  # unequal, as the words of two ranks always are
+    shard = items[:3] if rank == 0 else items[3:]  # unequal numbers of tokens
     with process_group(torch.device("cpu")) as ranks:
-        parts = [collate(mine[:2]), collate(mine[2:])]
-        loss = gradients(
-            ranks.wrap(objective), parts, count=objective.count, ranks=ranks, precision="fp32"
-        )
+        micro_batches = [collate(shard[:2]), collate(shard[2:])]
+        loss = accumulate_gradients(
+            ranks.wrap(objective),
+            micro_batches,
+            progress=0.0,
+            count=objective.count,
+            ranks=ranks,
+            precision="fp32",
+        ).loss
     torch.save((gradients_of(objective), loss.total, loss.count), f"{file}{rank}")
 
 
@@ -91,7 +97,7 @@ def free_port():
 
 
 def test_two_ranks_with_unequal_shares_have_the_gradients_of_one_process(tmp_path):
-    whole, loss = alone(1)
+    whole, loss = in_one_process(1)
     torch.multiprocessing.spawn(_one_of_two, (free_port(), str(tmp_path / "rank")), nprocs=2)
     for rank in range(2):
         shared, total, count = torch.load(tmp_path / f"rank{rank}")

@@ -1,4 +1,4 @@
-"""The moving average's laws: it is what the formula says, it is what is validated and kept, and it learns nothing."""
+"""The moving average follows its formula, and is what a run validates and keeps."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from captioner.training.checkpoint import checkpoints, load_checkpoint
-from captioner.training.ema import EMA
+from captioner.training.optim import EMA
 from captioner.training.plots import read_log
 from captioner.training.train import train
 
@@ -17,7 +17,7 @@ def network():
 
 
 def steps_of(module, count):
-    """Move every weight and statistic at random, and give each state that comes of it."""
+    """Change every weight and statistic at random; yield each state."""
     for _ in range(count):
         for tensor in module.state_dict().values():
             tensor.add_(torch.randn(tensor.shape) if tensor.is_floating_point() else 1)
@@ -33,7 +33,7 @@ def assert_same(state, other):
     assert all(torch.equal(tensor, other[name]) for name, tensor in state.items())
 
 
-def test_the_average_is_that_of_the_formula_parameters_and_statistics_alike():
+def test_parameters_and_statistics_are_averaged_by_the_formula():
     module = network()
     average = EMA(module, decay=0.3)
     expected = copy_of(module)
@@ -48,7 +48,7 @@ def test_the_average_is_that_of_the_formula_parameters_and_statistics_alike():
         torch.testing.assert_close(tensor, expected[name])
 
 
-def test_the_module_is_the_average_within_the_block_and_itself_again_after_it():
+def test_the_module_has_the_average_within_the_block_and_its_weights_again_after_it():
     module = network()
     start, average = copy_of(module), EMA(module, decay=0.9)
     (last,) = steps_of(module, 1)
@@ -63,7 +63,7 @@ def test_the_module_is_the_average_within_the_block_and_itself_again_after_it():
     assert_same(copy_of(module), last)
 
 
-def test_without_a_decay_the_module_stands_for_itself():
+def test_without_a_decay_the_module_stays_as_it_is():
     module = network()
     average = EMA(module, decay=0)
     (last,) = steps_of(module, 1)
@@ -85,7 +85,7 @@ def test_weights_that_two_modules_share_stay_shared():
 
 
 @pytest.mark.parametrize(("before", "after"), [(0.0, 0.9), (0.9, 0.0)])
-def test_a_run_may_go_on_with_an_average_that_it_had_not_or_without(before, after):
+def test_a_run_can_be_resumed_with_an_average_that_it_did_not_have_and_without_one(before, after):
     module = network()
     saved = EMA(module, decay=before)
     list(steps_of(module, 1))
@@ -101,7 +101,7 @@ def weights_of(folder):
     return load_file(folder / "model.safetensors")
 
 
-def test_the_best_model_is_the_average_and_learning_goes_on_from_the_raw_weights(tiny, tmp_path):
+def test_the_best_model_is_the_average_and_training_continues_from_the_raw_weights(tiny, tmp_path):
     for name, decay in (("raw", 0.0), ("averaged", 0.9)):
         train(
             tiny(output=tmp_path / name, training={"ema": decay, "phases": [{"epochs": 1}]}),
@@ -113,20 +113,18 @@ def test_the_best_model_is_the_average_and_learning_goes_on_from_the_raw_weights
     (last,) = checkpoints(tmp_path / "averaged")
     assert_same(weights_of(last), weights_of(checkpoints(tmp_path / "raw")[-1]))
     assert_same(weights_of(tmp_path / "raw" / "best"), weights_of(last))
-    kept = load_checkpoint(last)[2]["average"]
+    kept = load_checkpoint(last).average["average"]
     assert_same(weights_of(tmp_path / "averaged" / "best"), weights_of(last) | kept)
 
 
-def test_a_phase_starts_from_the_average_so_that_cached_features_are_those_of_the_model_that_is_kept(
-    tiny, tmp_path
-):
+def test_a_phase_starts_from_the_average_whose_trunk_computes_its_features(tiny, tmp_path):
     phases = [{"epochs": 1, "finetune_from": "layer4"}, {"epochs": 1}]
     train(tiny(training={"ema": 0.9, "phases": phases}), device="cpu")
     before, after = checkpoints(tmp_path / "run")
     trunk = {
         name: tensor
-        for name, tensor in load_checkpoint(before)[2]["average"].items()
+        for name, tensor in load_checkpoint(before).average["average"].items()
         if "trunk" in name
     }
-    for model in (weights_of(after), load_checkpoint(after)[2]["average"]):
+    for model in (weights_of(after), load_checkpoint(after).average["average"]):
         assert_same({name: model[name] for name in trunk}, trunk)

@@ -1,4 +1,4 @@
-"""The loss's laws: it equals torch's, counts real words only, and adds up."""
+"""The loss equals that of torch, and sums of it add up."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def example(words=50, vocabulary=13, size=7):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("rows", [1, 7, 100])
-def test_loss_and_gradients_equal_torchs_however_many_rows_are_worked_at_once(
+def test_loss_and_gradients_equal_those_of_torch_for_any_number_of_rows_at_a_time(
     smoothing, rows, monkeypatch
 ):
     monkeypatch.setattr(losses, "_LOGITS_AT_ONCE", rows * 13)
@@ -35,7 +35,7 @@ def test_loss_and_gradients_equal_torchs_however_many_rows_are_worked_at_once(
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_a_weight_counts_a_word_so_many_times(smoothing):
+def test_a_weight_multiplies_the_loss_of_its_token(smoothing):
     hidden, output, targets = example()
     weights = torch.randn(50)
     each = F.cross_entropy(output(hidden), targets, reduction="none", label_smoothing=smoothing)
@@ -49,7 +49,7 @@ def test_a_weight_counts_a_word_so_many_times(smoothing):
         torch.testing.assert_close(got, want)
 
 
-def test_in_bfloat16_it_stays_near_and_gradients_keep_their_type():
+def test_in_bfloat16_the_loss_is_close_and_gradients_keep_their_type():
     hidden, output, targets = example()
     exact = cross_entropy(hidden, output, targets).total
     with torch.autocast("cpu", torch.bfloat16):
@@ -59,7 +59,7 @@ def test_in_bfloat16_it_stays_near_and_gradients_keep_their_type():
     assert hidden.grad.dtype == output.weight.grad.dtype == torch.float32
 
 
-def test_two_halves_add_up_to_the_whole():
+def test_the_losses_of_two_halves_add_up_to_the_whole():
     hidden, output, targets = example()
     halves = cross_entropy(hidden[:20], output, targets[:20]) + cross_entropy(
         hidden[20:], output, targets[20:]
@@ -69,7 +69,7 @@ def test_two_halves_add_up_to_the_whole():
     assert halves.mean == pytest.approx(whole.mean)
 
 
-def test_the_mean_of_sums_weighs_every_word_alike():
+def test_the_mean_of_added_losses_weighs_every_token_equally():
     few, many = (
         LossSum(torch.tensor(2.0), torch.tensor(1)),
         LossSum(torch.tensor(4.0), torch.tensor(3)),

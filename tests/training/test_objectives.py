@@ -1,4 +1,4 @@
-"""Ways of feeding and teaching: every combination learns, and each does what its paper says."""
+"""Training objectives: each works with every context and cell, and computes what its paper says."""
 
 import random
 from pathlib import Path
@@ -24,11 +24,9 @@ from captioner.data.datasets import Example
 from captioner.decoding.search import build_search
 from captioner.metrics.scorer import Scorer
 from captioner.models.build import build_model
-from captioner.models.encoder import CHANNELS
 from captioner.text.tokenizer import detokenize, tokenize
 from captioner.text.vocabulary import BOS, EOS, UNK, Vocabulary
-from captioner.training.build import build_objective
-from captioner.training.losses import doubly_stochastic
+from captioner.training.losses import doubly_stochastic_penalty
 from captioner.training.objectives import (
     ScheduledSampling,
     TeacherForcing,
@@ -38,8 +36,10 @@ from captioner.training.objectives import (
     linear,
 )
 from captioner.training.self_critical import SelfCritical
-from captioner.training.validation import free_running
+from captioner.training.trainer import build_objective
+from captioner.training.validation import free_running_loss
 
+CHANNELS = 256  # of the trunk small_cnn
 CELLS = ["lstm", "gru", "rnn"]
 THINGS = ["dog", "cat", "bird", "horse", "boat"]
 PLACES = ["grass", "water", "snow", "sand", "street"]
@@ -53,14 +53,14 @@ SAID = [
 
 
 def world(images, seed):
-    """Images of a thing at a place, as noisy features of a grid of 3, and five people's words for each."""
+    """Return noisy features (images, 3, C) of things at places, and five captions of each image."""
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     features, examples = [], []
     for number in range(images):
         thing, place = rng.randrange(5), rng.randrange(5)
-        seen = torch.zeros(3, CHANNELS[-1])
+        seen = torch.zeros(3, CHANNELS)
         seen[0, thing] = seen[1, 5 + place] = 2.0
-        features.append(seen + 0.4 * torch.randn(3, CHANNELS[-1], generator=generator))
+        features.append(seen + 0.4 * torch.randn(3, CHANNELS, generator=generator))
         captions = tuple(
             said.format(THINGS[thing], PLACES[place]) for said in rng.choices(SAID, k=5)
         )
@@ -85,7 +85,7 @@ def model_of(vocabulary, context="none", cell="gru", layers=1, size=32):
 
 @pytest.fixture(scope="module")
 def learners():
-    """Twenty-five images with their captions, and the words of these."""
+    """Twenty-five images with their captions, and the vocabulary of these."""
     features, examples = world(25, seed=1)
     vocabulary = Vocabulary.from_captions(
         [tokenize(c) for e in examples for c in e.captions], min_count=1
@@ -110,13 +110,13 @@ def teach(objective, batch, steps, rate=1e-2):
     optimizer = torch.optim.Adam(objective.parameters(), lr=rate)
     objective.train()
     for step in range(steps):
-        objective.progress = step / steps
         optimizer.zero_grad()
-        loss = objective(batch)
+        output = objective(batch, step / steps)
+        loss = output.loss
         assert int(loss.count) == int(objective.count(batch))
         (loss.total / loss.count).backward()
         optimizer.step()
-    return loss.mean
+    return output
 
 
 def cider_d(model, features, examples, vocabulary):
@@ -129,7 +129,7 @@ def cider_d(model, features, examples, vocabulary):
         for example, best in zip(examples, found, strict=True)
     }
     references = {example.image_id: example.captions for example in examples}
-    return Scorer(references).score(captions).figures["CIDEr"]
+    return Scorer(references).score(captions).metrics["CIDEr"]
 
 
 @pytest.mark.parametrize("objective", get_args(ObjectiveName))
@@ -142,7 +142,7 @@ def test_every_combination_trains_for_ten_steps_and_captions(context, cell, obje
     before = [weight.clone() for weight in model.decoder.parameters()]
     made = build_objective(phase, TrainingConfig(), model, vocabulary, examples, max_length=10)
     assert torch.isfinite(
-        torch.tensor(teach(made, batch_of(features, examples, vocabulary), steps=10))
+        torch.tensor(teach(made, batch_of(features, examples, vocabulary), steps=10).loss.mean)
     )
     assert all(
         not torch.equal(old, new)
@@ -163,43 +163,46 @@ def test_scheduled_sampling_at_0_is_teacher_forcing(learners):
     for make in (TeacherForcing, lambda model: ScheduledSampling(model, constant(0.0))):
         model = model_of(vocabulary)
         torch.manual_seed(5)
-        losses.append(teach(make(model), batch, steps=3))
+        losses.append(teach(make(model), batch, steps=3).loss.mean)
     assert losses[0] == losses[1]
 
 
-def test_scheduled_sampling_at_1_reads_nothing_but_its_own_words(learners):
+def test_scheduled_sampling_at_1_reads_only_generated_tokens(learners):
     features, examples, vocabulary = learners
     model = model_of(vocabulary).eval()
     batch = batch_of(features, examples, vocabulary)
     alone = ScheduledSampling(model, constant(1.0)).eval()
-    shown = alone.shown(
-        batch, tuple(part[batch.source_index] for part in model.init_state(batch.source))
-    )
-    one_image = shown[batch.source_index == 3]
-    assert (one_image == one_image[0]).all(), "what is read hangs on the image alone"
+    state = tuple(part[batch.source_index] for part in model.init_state(batch.source))
+    inputs = alone.decoder_inputs(batch, state, progress=0.0)
+    one_image = inputs[batch.source_index == 3]
+    assert (one_image == one_image[0]).all(), "the inputs depend on the image only"
     torch.testing.assert_close(
-        alone(batch).total, free_running(model, batch, model.init_state(batch.source)).total
+        alone(batch).loss.total,
+        free_running_loss(model, batch, model.init_state(batch.source)).total,
     )
 
 
-def test_about_as_many_own_words_are_shown_as_the_schedule_says(learners):
+def test_the_share_of_generated_tokens_follows_the_schedule(learners):
     features, examples, vocabulary = learners
     model = model_of(vocabulary)
     batch = batch_of(features, examples, vocabulary)
     state = tuple(part[batch.source_index] for part in model.init_state(batch.source))
     with torch.no_grad():
         model.decoder.output.bias[:] = 0
-        model.decoder.output.bias[vocabulary.id_of("bird")] = 100  # an own word is always this one
+        model.decoder.output.bias[vocabulary.id_of("bird")] = (
+            100  # the model always predicts this word
+        )
     true = batch.inputs[:, 1:][batch.mask[:, 1:-1]]
     torch.manual_seed(0)
-    shown = ScheduledSampling(model, constant(0.3)).shown(batch, state)[:, 1:][batch.mask[:, 1:-1]]
+    objective = ScheduledSampling(model, constant(0.3))
+    inputs = objective.decoder_inputs(batch, state, progress=0.0)[:, 1:][batch.mask[:, 1:-1]]
     others = true != vocabulary.id_of("bird")
-    assert (shown != true)[others].float().mean() == pytest.approx(0.3, abs=0.05)
+    assert (inputs != true)[others].float().mean() == pytest.approx(0.3, abs=0.05)
 
 
 @pytest.mark.parametrize("schedule", [linear, exponential, inverse_sigmoid])
 @pytest.mark.parametrize("share", [0.25, 1.0])
-def test_schedules_rise_from_0_to_the_share_asked_for(schedule, share):
+def test_schedules_rise_from_0_to_the_given_share(schedule, share):
     values = [schedule(share)(step / 20) for step in range(21)]
     assert values[0] == pytest.approx(0)
     assert values[-1] == pytest.approx(share)
@@ -212,7 +215,7 @@ def test_schedules_differ_in_when_they_rise():
     assert {"linear", "exponential", "inverse_sigmoid"} == set(get_args(ScheduleName))
 
 
-def test_word_dropout_hides_words_but_never_the_beginning_and_only_in_training(learners):
+def test_word_dropout_replaces_tokens_but_never_bos_and_only_in_training(learners):
     features, examples, vocabulary = learners
     model, batch = model_of(vocabulary), batch_of(features, examples, vocabulary)
     read = []
@@ -229,16 +232,16 @@ def test_word_dropout_hides_words_but_never_the_beginning_and_only_in_training(l
     assert torch.equal(read[1], batch.inputs)
 
 
-def test_doubly_stochastic_attention_is_penalised_by_what_each_place_lacks_or_has_too_much():
+def test_the_doubly_stochastic_penalty_is_the_squared_difference_of_total_attention_from_1():
     weights = torch.tensor(
         [[1.0, 0.0], [1.0, 0.0], [0.5, 0.5]]
     )  # two words of a caption, and one of another
     mask = torch.tensor([[True, True], [True, False]])
     # first caption: places were given 2 and 0, second one 0.5 and 0.5
-    assert float(doubly_stochastic(weights, mask)) == pytest.approx(1 + 1 + 0.25 + 0.25)
+    assert float(doubly_stochastic_penalty(weights, mask)) == pytest.approx(1 + 1 + 0.25 + 0.25)
 
 
-def test_the_attention_penalty_spreads_attention_over_the_places(learners):
+def test_the_attention_penalty_spreads_attention_over_the_positions(learners):
     features, examples, vocabulary = learners
     batch = batch_of(features, examples, vocabulary)
     left = []
@@ -247,7 +250,7 @@ def test_the_attention_penalty_spreads_attention_over_the_places(learners):
         teach(TeacherForcing(model, attention_penalty=penalty), batch, steps=30)
         with torch.no_grad():
             output = model.eval().decode(batch, model.init_state(batch.source))
-        left.append(float(doubly_stochastic(output.weights, batch.target_mask)))
+        left.append(float(doubly_stochastic_penalty(output.weights, batch.target_mask)))
     assert left[1] < 0.8 * left[0]
 
 
@@ -264,19 +267,19 @@ def test_self_critical_training_raises_cider_d_on_images_it_has_not_seen(candida
         objective="self_critical", self_critical=SelfCriticalConfig(candidates=candidates)
     )
     objective = build_objective(phase, TrainingConfig(), model, vocabulary, examples, max_length=10)
-    teach(objective, batch, steps=75, rate=5e-3)
+    output = teach(objective, batch, steps=75, rate=5e-3)
     after = cider_d(model, dev_features, dev, vocabulary)
     assert after > 1.02 * before
-    assert objective.noted["reward"] > 0
+    assert output.metrics["reward"] > 0
 
 
 @pytest.mark.parametrize(
     ("candidates", "baseline"), [("beam", "mean"), ("sample", "mean"), ("sample", "greedy")]
 )
-def test_self_critical_gradients_are_the_advantage_times_that_of_the_log_probability(
+def test_self_critical_gradients_are_the_advantage_times_the_gradient_of_the_log_probability(
     candidates, baseline, learners
 ):
-    """Derived without the objective's own code, from the captions that it asked the reward of."""
+    """Computed without the code of the objective, from the captions that its reward receives."""
     features, examples, vocabulary = learners
     model = model_of(vocabulary)
     model.decoder.dropout.p = 0.0
@@ -289,7 +292,7 @@ def test_self_critical_gradients_are_the_advantage_times_that_of_the_log_probabi
 
     torch.manual_seed(1)
     options = {"candidates": candidates, "baseline": baseline, "samples": 3, "max_length": 6}
-    SelfCritical(model.train(), reward, **options)(batch).total.backward()
+    SelfCritical(model.train(), reward, **options)(batch).loss.total.backward()
     got = model.decoder.output.weight.grad.clone()
     model.zero_grad()
     found, *greedy = asked
@@ -307,7 +310,7 @@ def test_self_critical_gradients_are_the_advantage_times_that_of_the_log_probabi
     torch.testing.assert_close(got, model.decoder.output.weight.grad, rtol=1e-4, atol=1e-5)
 
 
-def test_a_mean_of_the_other_samples_needs_other_samples():
+def test_the_mean_of_the_other_samples_needs_at_least_two():
     with pytest.raises(ValueError, match="set samples to 2 or more"):
         SelfCriticalConfig(samples=1)
     assert SelfCriticalConfig(samples=1, baseline="greedy").samples == 1

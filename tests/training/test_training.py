@@ -1,4 +1,4 @@
-"""A run's laws: it repeats itself, goes on where it stood, learns, and leaves behind what it promises."""
+"""A run is reproducible, can be resumed, learns, and writes all its files."""
 
 import json
 
@@ -8,9 +8,10 @@ from safetensors.torch import load_file
 
 from captioner.data.datasets import Example
 from captioner.errors import UsageError
+from captioner.models.build import start_model
 from captioner.training.checkpoint import checkpoints
 from captioner.training.plots import read_log
-from captioner.training.train import start_model, train
+from captioner.training.train import train
 
 
 def weights_of(folder):
@@ -18,7 +19,7 @@ def weights_of(folder):
 
 
 def assert_same_run(one, other):
-    """The same numbers in the log, and the same weights in the last checkpoint and the best model, to the bit."""
+    """Compare logs, weights of the last checkpoints and best models, bit for bit."""
     assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
     for folder in (checkpoints(one)[-1].name, "best"):
         ours, theirs = weights_of(one / folder), weights_of(other / folder)
@@ -28,7 +29,7 @@ def assert_same_run(one, other):
 PHASES = [{"epochs": 2}, {"epochs": 1, "finetune_from": "layer4", "augmentation": "mild_crop"}]
 
 
-def test_a_run_leaves_the_best_model_checkpoints_numbers_and_pictures(tiny, tmp_path):
+def test_a_run_writes_the_best_model_checkpoints_metrics_and_pictures(tiny, tmp_path):
     best = train(tiny(), device="cpu")
     assert best == tmp_path / "run" / "best"
     assert {"config.json", "model.safetensors", "vocab.json"} <= {
@@ -65,19 +66,20 @@ def test_resuming_a_finished_run_changes_nothing(tiny, tmp_path):
     )
 
 
-def test_a_folder_that_holds_a_run_is_not_overwritten(tiny):
+def test_a_folder_that_contains_a_run_is_not_overwritten(tiny):
     train(tiny(training={"max_steps": 1}), device="cpu")
-    with pytest.raises(UsageError, match="already holds a run: go on with --resume auto"):
+    message = "already contains a run: continue it with resume='auto', or choose another output"
+    with pytest.raises(UsageError, match=message):
         train(tiny(), device="cpu")
 
 
-def test_max_steps_stops_a_run_wherever_it_is_and_leaves_a_model(tiny, tmp_path):
+def test_max_steps_stops_a_run_within_an_epoch_with_a_best_model(tiny, tmp_path):
     best = train(tiny(training={"max_steps": 2}), device="cpu")
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-2"]
     assert (best / "model.safetensors").exists()
 
 
-def test_a_run_that_stops_on_a_checkpoint_leaves_a_validated_model_all_the_same(tiny, tmp_path):
+def test_a_run_whose_last_step_saves_a_checkpoint_is_still_validated(tiny, tmp_path):
     settings = {"max_steps": 2, "checkpoint_every": 1}
     best = train(tiny(training=settings), device="cpu")
     assert (best / "model.safetensors").exists()
@@ -86,7 +88,7 @@ def test_a_run_that_stops_on_a_checkpoint_leaves_a_validated_model_all_the_same(
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == log
 
 
-def test_features_are_computed_once_and_give_the_losses_that_images_give(tiny, tmp_path):
+def test_features_are_computed_once_and_give_the_same_losses_as_images(tiny, tmp_path):
     train(tiny(output=tmp_path / "images", training={"cache_features": False}), device="cpu")
     train(tiny(output=tmp_path / "cached"), device="cpu")
     files = list((tmp_path / "features").glob("*/features.npy"))
@@ -101,7 +103,7 @@ def test_features_are_computed_once_and_give_the_losses_that_images_give(tiny, t
             assert seen.get(name, 0) == pytest.approx(cached.get(name, 0), rel=1e-3)
 
 
-def test_another_picture_under_the_same_name_is_not_taken_from_the_cache(tiny, shapes, tmp_path):
+def test_a_changed_image_is_not_taken_from_the_cache(tiny, shapes, tmp_path):
     train(tiny(output=tmp_path / "one", training={"max_steps": 1}), device="cpu")
     picture = next((shapes / "train").iterdir())
     picture.touch()
@@ -109,7 +111,7 @@ def test_another_picture_under_the_same_name_is_not_taken_from_the_cache(tiny, s
     assert len(list((tmp_path / "features").glob("train-*"))) == 2
 
 
-def test_four_captions_are_learnt_by_heart(tiny, tmp_path):
+def test_a_run_can_memorize_four_captions(tiny, tmp_path):
     settings = {
         "batch_size": 2,
         "phases": [{"epochs": 60, "learning_rate": 1e-2}],
@@ -133,7 +135,7 @@ def test_four_captions_are_learnt_by_heart(tiny, tmp_path):
     assert last["dev_loss"] < 0.1
 
 
-def test_a_model_starts_from_another_ones_words_and_learns_new_ones(tiny, tmp_path):
+def test_a_model_starts_from_the_vocabulary_of_another_and_adds_new_words(tiny, tmp_path):
     first = train(tiny(output=tmp_path / "first"), device="cpu")
     old_words = json.loads((first / "vocab.json").read_text())["words"]
     (tmp_path / "photos").mkdir()
@@ -166,7 +168,9 @@ def glove_of(path, size):
     return path
 
 
-def test_embeddings_start_from_word_vectors_and_other_words_from_chance(tiny, tmp_path, capsys):
+def test_embeddings_start_from_word_vectors_and_those_of_other_words_are_random(
+    tiny, tmp_path, capsys
+):
     path, captions = (
         glove_of(tmp_path / "glove.txt", 16),
         [Example(1, tmp_path / "1.png", ("a ring", "a ring"))],
@@ -183,18 +187,30 @@ def test_embeddings_start_from_word_vectors_and_other_words_from_chance(tiny, tm
     )
 
 
-def test_word_vectors_that_do_not_fit_are_answered_with_what_would(tiny, tmp_path):
+def test_word_vectors_of_another_size_are_refused_with_the_size_to_set(tiny, tmp_path):
     with pytest.raises(
         UsageError, match=r"vectors of 25 numbers, not of 16: set decoder\.embed_size=25"
     ):
         train(tiny(training={"glove": glove_of(tmp_path / "glove.txt", 25)}), device="cpu")
-    with pytest.raises(
-        UsageError, match=r"training\.glove and init both say what embeddings start from"
-    ):
+    with pytest.raises(UsageError, match=r"training\.glove and init both set the first embeddings"):
         train(tiny(training={"glove": tmp_path / "glove.txt"}, init="bundled"), device="cpu")
 
 
-def test_early_stopping_ends_a_phase_that_no_longer_gets_better(tiny, tmp_path):
+def test_the_log_has_the_share_of_generated_tokens_at_each_step(tiny, tmp_path):
+    sampling = {"schedule": "linear", "share": 0.6}
+    phase = {"objective": "scheduled_sampling", "scheduled_sampling": sampling, "epochs": 2}
+    train(tiny(training={"phases": [phase]}), device="cpu")
+    shares = [line["own_words"] for line in read_log(tmp_path / "run") if "loss" in line]
+    assert shares == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
+
+
+def test_the_log_has_the_mean_reward_of_self_critical_training(tiny, tmp_path):
+    train(tiny(training={"phases": [{"objective": "self_critical", "epochs": 1}]}), device="cpu")
+    steps = [line for line in read_log(tmp_path / "run") if "loss" in line]
+    assert [list(line) for line in steps] == [["step", "loss", "learning_rate", "reward"]] * 3
+
+
+def test_early_stopping_ends_a_phase_without_better_validations(tiny, tmp_path):
     settings = {"phases": [{"epochs": 30, "learning_rate": 1e-9}], "early_stopping": 2}
     train(tiny(training=settings), device="cpu")
     validations = [line for line in read_log(tmp_path / "run") if "CIDEr" in line]

@@ -1,0 +1,1 @@
+"""Speed of training and captioning, measured against a straightforward implementation."""

@@ -1,0 +1,47 @@
+"""`captioner train`: train a captioner from a config."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from captioner.cli.options import DeviceOption, SettingsArgument
+from captioner.config.schema import INFERENCE
+from captioner.training.settings import load_config
+
+EXAMPLE = "captioner train configs/shapes.yaml training.batch_size=32 --output runs/first"
+
+
+def train(
+    config: Annotated[
+        Path,
+        typer.Argument(metavar="CONFIG", help="A YAML file; see configs/.", show_default=False),
+    ],
+    settings: SettingsArgument = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|PATH",
+            help="Continue from the newest intact checkpoint, or from this one.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder of the run.", show_default="the config's"),
+    ] = None,
+    device: DeviceOption = INFERENCE.device,
+) -> None:
+    """Train a captioner.
+
+    Prints the folder of the model that is best on dev. Ctrl-C saves a checkpoint first.
+    """
+    loaded = load_config(config, settings or [], output=output)
+    from captioner.training.train import train as run  # imports torch
+
+    best = run(loaded, device=device, resume=resume)
+    if os.environ.get("RANK", "0") == "0":  # under torchrun, only the first rank prints
+        typer.echo(best)

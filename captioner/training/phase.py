@@ -1,0 +1,179 @@
+"""A phase of a run: one objective, one choice of trainable layers, one learning rate schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+import torch
+from torch import nn
+
+from captioner.config.schema import PhaseConfig, TrainingConfig
+from captioner.console import console
+from captioner.data.batching import EpochBatchSampler
+from captioner.data.loading import Loader
+from captioner.distributed import Ranks
+from captioner.training.checkpoint import Progress, resume_hint
+from captioner.training.loop import StepRollback, group_micro_batches, is_out_of_memory, train_step
+from captioner.training.objectives import Objective
+from captioner.training.optim import EMA, set_learning_rate
+from captioner.training.recorder import Recorder
+from captioner.training.signals import SignalHandler
+from captioner.types import Batch
+
+
+@dataclass
+class Phase:
+    """Takes the steps of a phase that `progress` leaves, and advances `progress` with each."""
+
+    config: PhaseConfig
+    settings: TrainingConfig
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    sampler: EpochBatchSampler
+    train_loader: Loader
+    dev_loader: Loader
+    average: EMA
+    progress: Progress
+    recorder: Recorder
+    ranks: Ranks
+    signals: SignalHandler
+    # Undoes the step that is being taken; None between steps, and if accumulate is not auto.
+    _rollback: StepRollback | None = field(default=None, init=False)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the run ends with this phase."""
+        return self.progress.phase == len(self.settings.phases) - 1 or self._reached_max_steps
+
+    @property
+    def _reached_max_steps(self) -> bool:
+        return self.settings.max_steps is not None and self.progress.step >= self.settings.max_steps
+
+    def _is_complete(self) -> bool:
+        patience = self.settings.early_stopping
+        out_of_patience = patience is not None and self.progress.validations_since_best >= patience
+        return self._reached_max_steps or out_of_patience
+
+    def run(self) -> None:
+        """Take all steps that are left, and save a checkpoint of the last one.
+
+        Raises:
+            Interrupted: a signal stopped the run, after a checkpoint was saved.
+        """
+        objective = self.ranks.wrap(self.objective)
+        objective.train()
+        with self.signals:
+            while self.progress.epoch < self.config.epochs and not self._is_complete():
+                self._run_epoch(objective)
+            if self.is_last and self.progress.validated_step != self.progress.step:
+                self._validate()
+            if not self.is_last and self.ranks.any(self.signals.stop_requested()):
+                self._stop()
+            self.recorder.checkpoint(self.optimizer)
+
+    def _run_epoch(self, objective: nn.Module) -> None:
+        earlier_phases = self.settings.phases[: self.progress.phase]
+        self.sampler.epoch = sum(phase.epochs for phase in earlier_phases) + self.progress.epoch
+        with self.recorder.epoch(self.config.epochs, self.sampler.num_batches):
+            self._validate_and_save()  # due already, if a signal came before a validation
+            while self.progress.batch < self.sampler.num_batches and not self._is_complete():
+                has_memory = self._take_steps(objective)
+                if not has_memory:
+                    self._use_smaller_micro_batches()
+        if self.progress.batch == self.sampler.num_batches:
+            self._end_epoch()
+
+    def _end_epoch(self) -> None:
+        validates_each_epoch = self.settings.validate_every is None
+        if validates_each_epoch:
+            self._validate()
+        self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
+        if validates_each_epoch and self.settings.checkpoint_every is None:
+            self.recorder.checkpoint(self.optimizer)
+
+    def _take_steps(self, objective: nn.Module) -> bool:
+        """Take the steps that are left of the epoch.
+
+        Returns:
+            False if a step ran out of memory and can be taken in smaller micro-batches.
+        """
+        accumulate = self.settings.accumulate
+        size = self.progress.micro_batches if accumulate == "auto" else accumulate
+        self.sampler.first_batch, self.sampler.micro_batches = self.progress.batch, size
+        try:
+            for micro_batches in group_micro_batches(self.train_loader, size):
+                self._take_step(objective, micro_batches)
+                if self._is_complete():
+                    break
+        except (MemoryError, RuntimeError) as error:
+            smallest_batch = self.sampler.num_examples // self.sampler.num_batches
+            can_be_smaller = self._rollback is not None and 2 * size <= smallest_batch
+            if not (can_be_smaller and is_out_of_memory(error)):
+                raise
+            return False
+        return True
+
+    def _use_smaller_micro_batches(self) -> None:
+        # After the `except` clause: the error's traceback kept the memory of the failed step.
+        assert self._rollback is not None
+        self._rollback.restore()
+        self.progress.micro_batches *= 2
+        console.print(
+            f"out of memory: batches are processed in {self.progress.micro_batches} micro-batches "
+            "from here on"
+        )
+
+    def _take_step(self, objective: nn.Module, micro_batches: list[Batch]) -> None:
+        if self.settings.accumulate == "auto":
+            self._rollback = StepRollback(self.objective, self.ranks.device)
+        num_batches = self.sampler.num_batches
+        step = self.progress.epoch * num_batches + self.progress.batch  # of the phase
+        steps = self.config.epochs * num_batches
+        learning_rate = set_learning_rate(
+            self.optimizer, step=step, steps=steps, warmup=self.config.warmup
+        )
+        output = train_step(
+            objective,
+            self.optimizer,
+            micro_batches,
+            count=self.objective.count,
+            ranks=self.ranks,
+            precision=self.settings.precision,
+            gradient_clip=self.settings.gradient_clip,
+            progress=step / steps,
+        )
+        self._rollback = None
+        self.average.update()
+        self.progress.step += 1
+        self.progress.batch += 1
+        captions = sum(len(batch.tokens) for batch in micro_batches) * self.ranks.world_size
+        self.recorder.step(output, captions=captions, learning_rate=learning_rate)
+        if self.signals.all_ranks_stop():
+            self._stop()
+        self._validate_and_save()
+
+    def _validate_and_save(self) -> None:
+        """Validate and save a checkpoint if either is due at this step and not done."""
+        step, validate_every = self.progress.step, self.settings.validate_every
+        checkpoint_every = self.settings.checkpoint_every
+        must_validate = validate_every is not None and step % validate_every == 0
+        if must_validate and self.progress.validated_step != step:
+            self._validate()
+        if checkpoint_every is None:
+            must_save = self.progress.validated_step == step
+        else:
+            must_save = step % checkpoint_every == 0
+        if must_save:
+            self.recorder.checkpoint(self.optimizer)
+
+    def _validate(self) -> None:
+        if not self.recorder.validate(self.dev_loader, stop=self.signals.stop_requested):
+            self._stop()
+
+    def _stop(self) -> NoReturn:
+        """Save a checkpoint, print how to resume, and end the program."""
+        self.recorder.checkpoint(self.optimizer)
+        hint = resume_hint(self.recorder.output)
+        console.print(f"stopped after step {self.progress.step}: {hint}")
+        raise self.signals.interruption()

@@ -1,0 +1,1 @@
+"""Photographs to caption, and a captioner in one file."""

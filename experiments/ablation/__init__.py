@@ -1,0 +1,1 @@
+"""Ablation: every context, cell and training objective, with the same number of epochs."""

@@ -1,0 +1,187 @@
+"""The page of the ablation: conditions, missing runs, figure, tables and commands."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+from captioner.config.schema import PhaseConfig
+from captioner.storage import atomic_file
+from experiments.ablation.grid import FACTORS, Row, Run, self_critical_epochs
+from experiments.ablation.plot import draw
+from experiments.ablation.results import Result, bleu_by_bin, matched
+from experiments.reporting import MISSING, markdown_table
+
+# The text between these two lines of a page stays when the page is written again.
+BEGIN, END = "<!-- by hand: kept when the rest is written anew -->", "<!-- the end of it -->"
+METRICS = {
+    "Bleu_1": "BLEU-1",
+    "Bleu_2": "BLEU-2",
+    "Bleu_3": "BLEU-3",
+    "Bleu_4": "BLEU-4",
+    "CIDEr": "CIDEr-D",
+}
+COSTS = ("training, s", "captions/s")
+
+
+def write_page(
+    path: Path,
+    runs: Sequence[Run],
+    results: Mapping[Run, Result],
+    *,
+    phase: PhaseConfig,
+    command: Sequence[str],
+) -> None:
+    """Write the page, and its figure beside it with the suffix .png.
+
+    Args:
+        path: a Markdown file. Of an older page, the text between BEGIN and END is kept.
+        runs: all runs, in the order in which they are trained.
+        results: of the runs that have one.
+        phase: the epochs and the learning rate of all runs.
+        command: the config and the settings that all runs share.
+    """
+    command = [without_folders(part) for part in command]
+    figure = path.with_suffix(".png")
+    parts = [
+        "# Ablation: contexts, cells and training objectives",
+        f"{BEGIN}\n{kept_text(path)}\n{END}",
+    ]
+    if results:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw(results, figure)
+        parts += [
+            f"![CIDEr-D of every row; losses; BLEU-4 by length; quality and cost]({figure.name})",
+            "## Conditions",
+            conditions(next(iter(results.values())), phase, command),
+            missing_runs(runs, results),
+            "## The effect of each choice",
+            "Means over the runs that exist for every choice, everything else being equal. Losses "
+            "are those of a token of dev, with teacher forcing and free running; BLEU and CIDEr-D "
+            "are times 100.",
+            *(markdown_table(effects(results, factor)) for factor in range(len(FACTORS))),
+            "BLEU-4 of the runs of the last table, by the mean number of words of an image's "
+            "references:",
+            markdown_table(by_length(results)),
+            "## Every row",
+            "Mean ± standard deviation over seeds; parameters are those of the decoder.",
+            markdown_table(every_row(runs, results)),
+            "To repeat a row with the first seed (`captioner evaluate --model runs/.../best` "
+            "then scores it):",
+            "```sh\n" + "\n".join(commands(runs, phase, command)) + "\n```",
+        ]
+    else:
+        parts.append(missing_runs(runs, results))
+    with atomic_file(path) as file:
+        file.write("\n\n".join(filter(None, parts)) + "\n")
+
+
+def kept_text(path: Path) -> str:
+    """Return the text that somebody wrote into an older page."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return text.partition(BEGIN)[2].partition(END)[0].strip()
+
+
+def conditions(example: Result, phase: PhaseConfig, command: Sequence[str]) -> str:
+    """Describe what all runs have in common, from the settings of one of them."""
+    decoder, training, data = (
+        example.config[section] for section in ("decoder", "training", "data")
+    )
+    return (
+        f"Written by `python -m experiments.ablation.ablation {shlex.join(command)}`. Every run "
+        f"trains for {phase.epochs} epochs, with {data['captions_per_image']} of an image's "
+        f"captions in each epoch, in batches of {training['batch_size']} images, on the features "
+        f"of a frozen {example.config['encoder']['trunk']}. The last epochs of self-critical runs "
+        f"({self_critical_epochs(phase)}) are self-critical, the others are teacher forcing. "
+        f"Embedding size {decoder['embed_size']}, hidden size {decoder['hidden_size']}, dropout "
+        f"{decoder['dropout']}. Dev is captioned with beam={example.config['decoding']['beam']}. "
+        f"Seconds are those of one core ({example.machine}): training without features and "
+        "validation, decoding from features."
+    )
+
+
+def missing_runs(runs: Sequence[Run], results: Mapping[Run, Result]) -> str:
+    """List the runs without a result, in the order in which they would be trained."""
+
+    def group_name(run: Run) -> str:
+        return f"{run.row.objective} with seed {run.seed}"
+
+    missing = [run for run in runs if run not in results]
+    if not missing:
+        return ""
+    names = []
+    for name, group in itertools.groupby(missing, key=group_name):
+        rows = [f"{run.row.context}-{run.row.cell}" for run in group]
+        is_whole = len(rows) == sum(group_name(run) == name for run in runs)
+        names.append(f"{name}, {'all' if is_whole else ' '.join(rows)}")
+    return f"**Of {len(runs)} runs {len(missing)} are missing**: {'; '.join(names)}."
+
+
+def effects(results: Mapping[Run, Result], factor: int) -> Iterator[list[str]]:
+    """Yield the table of one factor: quality, losses and cost of each choice."""
+    yield [FACTORS[factor], "runs", "BLEU-4", "CIDEr-D", "loss", "free-running loss", "gap", *COSTS]
+    for choice, group in matched(results, factor).items():
+        scores = [
+            f"{100 * fmean(result.scores[name] for result in group):.1f}"
+            for name in ("Bleu_4", "CIDEr")
+        ]
+        forced = fmean(result.loss for result in group)
+        free = fmean(result.free_running_loss for result in group)
+        losses = [f"{forced:.2f}", f"{free:.2f}", f"{free - forced:.2f}"]
+        yield [choice, f"{len(group)}", *scores, *losses, *costs(group)]
+
+
+def by_length(results: Mapping[Run, Result]) -> Iterator[list[str]]:
+    """Yield the table of BLEU-4 by objective and by the length of the references."""
+    bins = next(iter(results.values())).by_length
+    yield [
+        "objective",
+        *(f"{each.shortest:.1f} to {each.longest:.1f} ({each.images} images)" for each in bins),
+    ]
+    for objective, group in matched(results, FACTORS.index("objective")).items():
+        yield [objective, *(f"{100 * fmean(values):.1f}" for values in bleu_by_bin(group))]
+
+
+def every_row(runs: Sequence[Run], results: Mapping[Run, Result]) -> Iterator[list[str]]:
+    """Yield the table of all rows, sorted by context, also those without a result."""
+    yield [*FACTORS, "seeds", *METRICS.values(), "parameters", *COSTS]
+    choices = (dict.fromkeys(run.row[factor] for run in runs) for factor in range(len(FACTORS)))
+    for row in itertools.starmap(Row, itertools.product(*choices)):
+        of_row = [run for run in runs if run.row == row]
+        group = [results[run] for run in of_row if run in results]
+        is_whole = len(group) == len(of_row)
+        cells = [*row, f"{len(group)}" if is_whole else f"{len(group)} of {len(of_row)}"]
+        if not group:
+            yield [*cells, *[MISSING] * (len(METRICS) + 1 + len(COSTS))]
+            continue
+        scores = [spread([100 * result.scores[name] for result in group]) for name in METRICS]
+        yield [*cells, *scores, f"{group[0].parameters / 1e6:.2f} M", *costs(group)]
+
+
+def costs(results: Sequence[Result]) -> list[str]:
+    """Return the mean training time and the mean captions per second."""
+    seconds = fmean(result.training_seconds for result in results)
+    speed = fmean(result.captions_per_second for result in results)
+    return [f"{seconds:.0f}", f"{speed:.0f}"]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return the mean and the standard deviation of the sample, or the only value."""
+    return f"{fmean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+
+
+def commands(runs: Sequence[Run], phase: PhaseConfig, command: Sequence[str]) -> Iterator[str]:
+    """Yield the command of the first run of each row."""
+    first = {run.row: run for run in reversed(runs)}
+    for run in reversed(first.values()):
+        settings = [*command, *run.settings(phase), "--output", f"runs/{run.name}"]
+        yield f"captioner train {shlex.join(settings)}"
+
+
+def without_folders(part: str) -> str:
+    """Return key=value with only the last name of a path: folders differ between machines."""
+    key, equals, value = part.partition("=")
+    return f"{key}={Path(value).name}" if equals and "/" in value else part

@@ -1,0 +1,24 @@
+"""Command lines of the experiments and benchmarks: one command, errors in one line."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from captioner.cli.options import with_option_names
+from captioner.errors import CaptionerError
+
+
+def new_app() -> typer.Typer:
+    """Return an app of one command."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def run_app(app: typer.Typer, module: str) -> None:
+    """Run the app of `module`. Print a CaptionerError in one line and exit with its code."""
+    try:
+        app(prog_name=f"python -m {module}")
+    except CaptionerError as error:
+        typer.echo(f"{module.rpartition('.')[2]}: {with_option_names(error)}", err=True)
+        sys.exit(error.exit_code)

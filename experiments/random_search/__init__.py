@@ -1,0 +1,1 @@
+"""Random search of settings (Bergstra and Bengio 2012)."""

@@ -1,0 +1,99 @@
+"""The options of decoding and inference are those of config/schema.py."""
+
+import inspect
+import json
+import re
+from typing import get_args
+
+import pytest
+
+from captioner.cli.options import option_name, with_option_names, with_options
+from captioner.config.schema import DecodingConfig, InferenceConfig
+from captioner.errors import CaptionerError
+from captioner.models.folder import BUNDLED
+
+
+def shown_help(run, command):
+    """Return the help with all white space as single spaces."""
+    return " ".join(run(command, "--help")[1].split())
+
+
+@pytest.mark.parametrize("command", ["caption", "evaluate"])
+def test_every_setting_of_decoding_is_an_option_with_its_help_text(run, command):
+    text = shown_help(run, command)
+    for name, field in DecodingConfig.model_fields.items():
+        assert re.search(rf"{option_name(name)} .*?{re.escape(field.description)}", text), name
+
+
+@pytest.mark.parametrize("command", ["caption", "evaluate", "score", "calibrate"])
+def test_every_setting_of_inference_is_an_option_with_its_default(run, command):
+    text = shown_help(run, command)
+    for name, field in InferenceConfig.model_fields.items():
+        shown = (
+            rf"{option_name(name)} .*?{re.escape(field.description)} .*?default: {field.default}"
+        )
+        assert re.search(shown, text), name
+
+
+def test_help_shows_what_the_bundled_model_does_by_default(run):
+    bundled = json.loads((BUNDLED / "config.json").read_text())["decoding"]
+    text = shown_help(run, "caption")
+    for name in ("beam", "max_length", "length_alpha", "length_norm"):
+        shown = rf"{option_name(name)} [^-]*bundled: {bundled[name]}\)"
+        assert re.search(shown, text), name
+
+
+@pytest.mark.parametrize(
+    ("option", "accepted", "refused"),
+    [
+        ("--beam", 1, 0),
+        ("--beam", 100, 101),
+        ("--max-length", 1, 0),
+        ("--min-length", 0, -1),
+        ("--no-repeat-ngram", 1, 0),
+        ("--min-confidence", 1, 1.5),
+        ("--top-p", 0.001, 0),
+        ("--top-p", 1, 1.5),
+        ("--length-norm", "wu", "mean"),
+        ("--device", "cuda", "tpu"),
+        ("--batch-size", 1, 0),
+    ],
+)
+def test_an_option_has_the_range_and_the_choices_of_its_setting(run, option, accepted, refused):
+    sample = ["--sample"] if option == "--top-p" else []
+    code, _, err = run("caption", "x.jpg", option, refused, *sample)
+    assert code == 2
+    assert f"Invalid value for '{option}'" in err
+    code, _, err = run("caption", "x.jpg", option, accepted, *sample)
+    assert code == 2
+    assert "x.jpg" in err  # the next mistake
+
+
+def test_only_given_options_reach_the_command():
+    @with_options
+    def command(decoding: dict[str, object], inference: InferenceConfig) -> None:
+        received.append((decoding, inference))
+
+    received = []
+    absent = dict.fromkeys(inspect.signature(command).parameters)
+    inference = InferenceConfig().model_dump()
+    command(**absent | inference)
+    command(**absent | inference | {"batch_size": 3, "method": False, "require": ["dog"]})
+    assert received == [
+        ({}, InferenceConfig()),
+        ({"method": "beam", "require": ["dog"]}, InferenceConfig(batch_size=3)),
+    ]
+
+
+def test_a_literal_setting_offers_exactly_its_values(run):
+    choices = get_args(InferenceConfig.model_fields["precision"].annotation)
+    shown = rf"--precision [<\[]{re.escape('|'.join(choices))}[>\]]"
+    assert re.search(shown, shown_help(run, "caption"))
+
+
+def test_an_error_names_options_for_the_parameters_it_declares_and_no_others():
+    error = CaptionerError(
+        "captions and beam and min_length", parameters=["captions", "min_length"]
+    )
+    assert with_option_names(error) == "--num-captions and beam and --min-length"
+    assert str(error) == "captions and beam and min_length"
