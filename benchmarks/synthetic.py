@@ -23,7 +23,7 @@ from captioner.devices import PrecisionName
 from captioner.models.build import build_model
 from captioner.models.decoder import RecurrentDecoder
 from captioner.models.encoder_decoder import EncoderDecoder
-from captioner.text.vocabulary import BOS, EOS, SPECIALS, Vocabulary
+from captioner.text.tokenizer import BOS, EOS, SPECIALS, Vocabulary
 from examples import minimal
 
 

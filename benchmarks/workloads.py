@@ -26,7 +26,7 @@ from captioner.distributed import Ranks
 from captioner.errors import ImageError
 from captioner.inference.captioner import Captioner
 from captioner.models.encoder_decoder import EncoderDecoder
-from captioner.text.vocabulary import PAD
+from captioner.text.tokenizer import PAD
 from captioner.training.loop import group_micro_batches, train_step
 from captioner.training.objectives import Objective, TeacherForcing
 from captioner.training.optim import make_optimizer

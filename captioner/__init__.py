@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from captioner.errors import CaptionerError, ImageError, UsageError
     from captioner.inference.captioner import Captioner
     from captioner.inference.evaluate import evaluate
-    from captioner.training.settings import load_config
+    from captioner.models.folder import load_config
     from captioner.training.train import train
 
     __version__: str
@@ -37,7 +37,7 @@ _MODULES = {
     "ImageError": "errors",
     "UsageError": "errors",
     "evaluate": "inference.evaluate",
-    "load_config": "training.settings",
+    "load_config": "models.folder",
     "train": "training.train",
 }
 

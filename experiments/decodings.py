@@ -89,7 +89,7 @@ def encode(
     """Encode all images that can be read; return also their examples. Report the others."""
     import torch
 
-    from captioner.data.loading import prefetch_images
+    from captioner.data.transforms import prefetch_images
     from captioner.decoding.search import image_key
 
     encoded: list[EncodedBatch] = []

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from captioner.config.loading import to_json
 from captioner.config.schema import ModelConfig
 from captioner.errors import CaptionerError, UsageError
 from captioner.models.folder import read_model, resolve, write_model
@@ -72,7 +71,7 @@ def average(
 
 def difference_of(config: ModelConfig, other: ModelConfig) -> str:
     """Describe the first setting of encoder or decoder that changes captions and differs."""
-    first, second = to_json(config), to_json(other)
+    first, second = config.to_json(), other.to_json()
     for section in ("encoder", "decoder"):
         for name, value in second[section].items():
             expected = first[section][name]

@@ -9,13 +9,11 @@ from data_sets import DataSet
 
 from captioner import Captioner
 from captioner.cli.app import main
-from captioner.config.loading import parse
 from captioner.config.schema import Config, DecoderConfig, EncoderConfig, ModelConfig
 from captioner.data.datasets import load_references
 from captioner.data.shapes import draw_shapes
 from captioner.models.build import build_model
-from captioner.text.tokenizer import tokenize
-from captioner.text.vocabulary import EOS, Vocabulary
+from captioner.text.tokenizer import EOS, Vocabulary, tokenize
 
 torch.set_num_threads(1)  # fast for tiny tensors, and results do not depend on the machine
 
@@ -57,7 +55,7 @@ def tiny(shapes, tmp_path):
             values[name] = (
                 values.get(name, {}) | settings if isinstance(settings, dict) else settings
             )
-        return parse(Config, values, source="tiny")
+        return Config.parse(values, source="tiny")
 
     return make
 

@@ -77,7 +77,7 @@ def test_lower_layers_do_not_know_higher_ones(file):
         ),
         "captioner",
         "captioner.inference.evaluate",
-        "captioner.training.settings",
+        "captioner.models.folder",
     ],
 )
 def test_what_answers_wrong_usage_does_not_import_torch(module):

@@ -19,7 +19,6 @@ from captioner.cli.options import (
     load_captioner,
     with_options,
 )
-from captioner.config.loading import to_json
 from captioner.config.schema import DecodingConfig, InferenceConfig
 from captioner.console import console, one_line, skip_unreadable
 from captioner.data.images import find_images
@@ -126,7 +125,7 @@ def _open_results(
 
     provenance = {
         "weights": [weights_digest(folder) for folder in models or [BUNDLED]],
-        "decoding": to_json(decoding),
+        "decoding": decoding.to_json(),
     }
     images = [str(file) for file in files]
     return resumable_results(output, images, provenance=provenance, resume=resume)

@@ -13,14 +13,13 @@ from captioner.checkup.page import write_page
 from captioner.checkup.text import to_json, to_text
 from captioner.cli.options import ImagesOption, SettingsArgument
 from captioner.config.schema import Config, DataConfig, SourceConfig
-from captioner.config.sources import split_sources
-from captioner.data.datasets import load_with_problems, train_dev_split
+from captioner.data.datasets import load_with_problems, split_sources, train_dev_split
 from captioner.data.formats import split_names
 from captioner.data.problems import Problems
 from captioner.data.shapes import draw_shapes
 from captioner.errors import UsageError
+from captioner.models.folder import load_config
 from captioner.report.build import check_report
-from captioner.training.settings import load_config
 
 EXAMPLE = "captioner check photos/captions.jsonl --html checkup.html"
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from captioner.cli.options import ModelOption
-from captioner.config.loading import apply_overrides, parse, to_json
+from captioner.config.loading import apply_overrides
 from captioner.config.schema import DecodingConfig, ModelConfig
 from captioner.models.folder import read_config, resolve, write_config
 
@@ -28,10 +28,10 @@ def defaults(
     folder = resolve(model)
     values = read_config(folder)
     values.pop("vocabulary", None)
-    config = parse(ModelConfig, values, source=str(folder))
-    changed = apply_overrides(to_json(config.decoding), settings or [])
-    decoding = parse(DecodingConfig, changed, source="decoding")
+    config = ModelConfig.parse(values, source=str(folder))
+    changed = apply_overrides(config.decoding.to_json(), settings or [])
+    decoding = DecodingConfig.parse(changed, source="decoding")
     if settings:
         write_config(folder, config.model_copy(update={"decoding": decoding}))
-    for name, value in to_json(decoding).items():
+    for name, value in decoding.to_json().items():
         typer.echo(f"{name}={json.dumps(value)}")

@@ -10,7 +10,7 @@ import typer
 
 from captioner.cli.options import DeviceOption, SettingsArgument
 from captioner.config.schema import INFERENCE
-from captioner.training.settings import load_config
+from captioner.models.folder import load_config
 
 EXAMPLE = "captioner train configs/shapes.yaml training.batch_size=32 --output runs/first"
 

@@ -9,15 +9,13 @@ import typing
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from captioner.config.schema import Section
 from captioner.errors import UsageError
-
-AnySection = TypeVar("AnySection", bound=Section)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -95,17 +93,10 @@ def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def parse(section: type[AnySection], values: dict[str, Any], *, source: str) -> AnySection:
-    """Return the section that `values` describe.
-
-    Raises:
-        UsageError: lists every mistake in `source`, with the nearest known key for an unknown one.
-    """
-    try:
-        return section.model_validate(values)
-    except ValidationError as error:
-        lines = [_describe(section, details) for details in error.errors(include_url=False)]
-    raise UsageError(
+def usage_error(section: type[Section], error: ValidationError, *, source: str) -> UsageError:
+    """Return an error that lists every mistake, with the nearest known key for an unknown one."""
+    lines = [_describe(section, details) for details in error.errors(include_url=False)]
+    return UsageError(
         f"{source}: " + ("; ".join(lines) if len(lines) == 1 else "\n  ".join(["", *lines]))
     )
 
@@ -146,12 +137,6 @@ def _sections_in(annotation: Any) -> Iterator[type[Section]]:
         return
     for part in typing.get_args(annotation):
         yield from _sections_in(part)
-
-
-def to_json(section: Section) -> dict[str, Any]:
-    """Return the section as plain values, with the defaults written out."""
-    values: dict[str, Any] = section.model_dump(mode="json")
-    return values
 
 
 MAX_DEPTH = 32

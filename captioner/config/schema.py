@@ -5,10 +5,12 @@ A config file holds only what differs from these defaults; `key=value` on the co
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from captioner.devices import DeviceName, PrecisionName
 
@@ -35,6 +37,24 @@ class Section(BaseModel):
     """A group of settings: frozen, and unknown names are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, object], *, source: str) -> Self:
+        """Return the section that `values` describe.
+
+        Raises:
+            UsageError: lists every mistake in `source`.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            from captioner.config.loading import usage_error  # needed for errors only
+
+            raise usage_error(cls, error, source=source) from None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the section as plain values, with the defaults written out."""
+        return self.model_dump(mode="json")
 
 
 class EncoderConfig(Section):
@@ -147,11 +167,15 @@ INFERENCE = InferenceConfig()
 
 
 class ConfidenceConfig(Section):
-    """The result of calibration: a word's confidence is its probability ** (1 / temperature)."""
+    """The result of calibration; see `captioner.metrics.calibration`."""
 
     temperature: Annotated[Positive, Field(description="Fitted on captions of new images.")]
     error: Annotated[Fraction, Field(description="Expected calibration error on other images.")]
     images: Annotated[Count, Field(description="Number of images.")]
+
+    def of_word(self, log_prob: float) -> float:
+        """Return the confidence of a word: its probability ** (1 / temperature)."""
+        return math.exp(log_prob / self.temperature)
 
 
 class SourceConfig(Section):

@@ -16,7 +16,7 @@ from captioner.data.datasets import Example
 from captioner.data.images import read_image
 from captioner.data.transforms import Transform
 from captioner.errors import ImageError
-from captioner.text.vocabulary import PAD
+from captioner.text.tokenizer import PAD
 from captioner.types import Batch
 
 LoadSource = Callable[[int, random.Random], Tensor]

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import os
-import random
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import cast
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from captioner.data.batching import BatchSampler, CaptionDataset, Sample, SampleKey, collate
-from captioner.data.images import ReadableImage, read_image
-from captioner.data.transforms import Transform
 from captioner.errors import CaptionerError, ImageError
 from captioner.types import Batch
 
@@ -146,36 +140,3 @@ def _collate_or_error(samples: Sequence[Sample | ImageError]) -> Batch | ImageEr
     """Return the batch, or the first error as a value: torch turns a raised one into plain text."""
     errors = [sample for sample in samples if isinstance(sample, ImageError)]
     return errors[0] if errors else collate(cast(Sequence[Sample], samples))
-
-
-ImageLike = ReadableImage | Tensor
-"""A file, its bytes, a Pillow image, or a tensor (3, height, width): uint8, or float in 0..1."""
-
-
-def prefetch_images(
-    images: Iterator[ImageLike], transform: Transform, *, size: int
-) -> Iterator[list[Tensor | ImageError]]:
-    """Read and transform images in threads, `size` at a time, one batch ahead."""
-
-    def read(image: ImageLike) -> Tensor | ImageError:
-        try:
-            source = _to_pillow(image) if isinstance(image, Tensor) else image
-            # Transforms for inference draw nothing from the generator.
-            return transform(read_image(source, min_side=transform.min_side), random.Random(0))
-        except ImageError as error:
-            return error
-
-    with ThreadPoolExecutor(thread_name_prefix="read-image") as pool:
-        pending = [pool.submit(read, image) for image in itertools.islice(images, size)]
-        while pending:
-            following = [pool.submit(read, image) for image in itertools.islice(images, size)]
-            yield [future.result() for future in pending]
-            pending = following
-
-
-def _to_pillow(image: Tensor) -> Image.Image:
-    if image.dim() != 3 or image.shape[0] != 3:
-        raise ImageError("tensor", f"has shape {tuple(image.shape)}: expected (3, height, width)")
-    if image.is_floating_point():
-        image = (image.clamp(0, 1) * 255).round()
-    return Image.fromarray(image.to("cpu", torch.uint8).permute(1, 2, 0).numpy())

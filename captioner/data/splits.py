@@ -8,9 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from captioner.config.schema import DataConfig
-from captioner.config.sources import split_sources
 from captioner.console import console, track
-from captioner.data.datasets import Example, load_examples, train_dev_split
+from captioner.data.datasets import Example, load_examples, split_sources, train_dev_split
 from captioner.data.images import map_ahead, read_image
 from captioner.data.loading import default_num_workers
 from captioner.data.shapes import draw_shapes

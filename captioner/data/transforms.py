@@ -6,8 +6,11 @@ pretrained weights of torchvision were trained with. Random numbers come from th
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
@@ -16,6 +19,8 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 
 from captioner.config.schema import AugmentationName, TransformName
+from captioner.data.images import ReadableImage, read_image
+from captioner.errors import ImageError
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom, in pixels of the source image, not rounded."""
@@ -137,3 +142,36 @@ def _to_tensor(image: Image.Image) -> Tensor:
     return (
         values.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
     )  # (3, size, size)
+
+
+ImageLike = ReadableImage | Tensor
+"""A file, its bytes, a Pillow image, or a tensor (3, height, width): uint8, or float in 0..1."""
+
+
+def prefetch_images(
+    images: Iterator[ImageLike], transform: Transform, *, size: int
+) -> Iterator[list[Tensor | ImageError]]:
+    """Read and transform images in threads, `size` at a time, one batch ahead."""
+
+    def read(image: ImageLike) -> Tensor | ImageError:
+        try:
+            source = _to_pillow(image) if isinstance(image, Tensor) else image
+            # Transforms for inference draw nothing from the generator.
+            return transform(read_image(source, min_side=transform.min_side), random.Random(0))
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(thread_name_prefix="read-image") as pool:
+        pending = [pool.submit(read, image) for image in itertools.islice(images, size)]
+        while pending:
+            following = [pool.submit(read, image) for image in itertools.islice(images, size)]
+            yield [future.result() for future in pending]
+            pending = following
+
+
+def _to_pillow(image: Tensor) -> Image.Image:
+    if image.dim() != 3 or image.shape[0] != 3:
+        raise ImageError("tensor", f"has shape {tuple(image.shape)}: expected (3, height, width)")
+    if image.is_floating_point():
+        image = (image.clamp(0, 1) * 255).round()
+    return Image.fromarray(image.to("cpu", torch.uint8).permute(1, 2, 0).numpy())

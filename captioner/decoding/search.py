@@ -20,8 +20,7 @@ from captioner.decoding.constraints import (
     require,
 )
 from captioner.errors import UsageError
-from captioner.text.tokenizer import tokenize
-from captioner.text.vocabulary import BOS, EOS, SUPPRESSED, Vocabulary
+from captioner.text.tokenizer import BOS, EOS, SUPPRESSED, Vocabulary, tokenize
 from captioner.types import Hypothesis, State, Step, select_state
 
 if TYPE_CHECKING:  # a search opens only the file of its own method

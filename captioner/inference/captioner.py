@@ -12,11 +12,9 @@ import torch
 from torch import Tensor
 
 from captioner.captions import Caption, Word
-from captioner.config.loading import parse, to_json
 from captioner.config.schema import INFERENCE, DecodingConfig, ModelConfig
 from captioner.data.images import ReadableImage
-from captioner.data.loading import ImageLike, prefetch_images
-from captioner.data.transforms import build_transform
+from captioner.data.transforms import ImageLike, build_transform, prefetch_images
 from captioner.decoding.search import Search, build_search, image_key
 from captioner.devices import DeviceName, PrecisionName, autocast, pick_device
 from captioner.errors import ImageError, UsageError
@@ -25,8 +23,7 @@ from captioner.models.encoder import fold_batch_norms
 from captioner.models.encoder_decoder import EncoderDecoder, Ensemble
 from captioner.models.folder import read_model, resolve, write_model
 from captioner.storage import atomic_folder
-from captioner.text.tokenizer import detokenize, tokenize
-from captioner.text.vocabulary import Vocabulary
+from captioner.text.tokenizer import Vocabulary, detokenize, tokenize
 from captioner.types import Batch, Hypothesis, StepModel
 
 Result = TypeVar("Result")
@@ -214,8 +211,8 @@ class Captioner:
         if isinstance(changes, DecodingConfig):
             settings = changes
         else:
-            values = {**to_json(self.config.decoding), **(changes or {})}
-            settings = parse(DecodingConfig, values, source="decoding")
+            values = {**self.config.decoding.to_json(), **(changes or {})}
+            settings = DecodingConfig.parse(values, source="decoding")
         if settings.min_confidence and self.config.confidence is None:
             raise UsageError(
                 "min_confidence needs a calibrated model, not an ensemble: "
@@ -288,21 +285,15 @@ class Captioner:
     def _to_caption(self, hypothesis: Hypothesis, min_confidence: float = 0.0) -> Caption:
         """Return the text of a hypothesis, with confidences if the model is calibrated."""
         texts = [self.vocabulary.words[token] for token in hypothesis.token_ids]
+        calibration = self.config.confidence
         words = tuple(
-            Word(text, log_prob, self._confidence(log_prob))
+            Word(text, log_prob, calibration.of_word(log_prob) if calibration else None)
             for text, log_prob in zip(texts, hypothesis.log_probs, strict=False)  # without <eos>
         )
         confidences = [word.confidence for word in words if word.confidence is not None]
         confidence = fmean(confidences) if confidences else None
         abstained = min_confidence > 0 and (confidence or 0.0) < min_confidence
         return Caption(detokenize(texts), words, hypothesis.log_prob, confidence, abstained)
-
-    def _confidence(self, log_prob: float) -> float | None:
-        if self.config.confidence is None:
-            return None
-        from captioner.metrics.calibration import confidence
-
-        return confidence(log_prob, self.config.confidence.temperature)
 
 
 class _FolderContent(NamedTuple):

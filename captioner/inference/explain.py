@@ -20,7 +20,7 @@ from captioner.captions import Caption, Explanation, HeatMap
 from captioner.data.batching import pad
 from captioner.models.context import AdditiveAttention
 from captioner.models.encoder_decoder import EncoderDecoder
-from captioner.text.vocabulary import BOS, EOS
+from captioner.text.tokenizer import BOS, EOS
 from captioner.types import Batch, State, StepModel, select_state
 
 GRID = 7  # rows and columns of an occlusion map

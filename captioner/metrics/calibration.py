@@ -26,11 +26,6 @@ class GeneratedWord(NamedTuple):
     correct: bool
 
 
-def confidence(log_prob: float, temperature: float) -> float:
-    """Return the confidence, 0 to 1, of a word with this log-probability."""
-    return math.exp(log_prob / temperature)
-
-
 def fit_temperature(captions: Sequence[Sequence[GeneratedWord]]) -> float:
     """Return the temperature with the smallest mean log loss over all words.
 
@@ -56,7 +51,7 @@ def calibration_error(captions: Sequence[Sequence[GeneratedWord]], temperature: 
     """
     bins: list[list[tuple[float, float]]] = [[] for _ in range(NUM_BINS)]
     for words in filter(None, captions):
-        caption_confidence = fmean(confidence(word.log_prob, temperature) for word in words)
+        caption_confidence = fmean(math.exp(word.log_prob / temperature) for word in words)
         accuracy = fmean(word.correct for word in words)
         bin_index = min(int(caption_confidence * NUM_BINS), NUM_BINS - 1)
         bins[bin_index].append((caption_confidence, accuracy))

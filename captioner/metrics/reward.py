@@ -16,7 +16,7 @@ from captioner.metrics.bleu import Bleu, bleu
 from captioner.metrics.cider import CiderD, Floats, ReferenceNgrams
 from captioner.metrics.meteor import Meteor
 from captioner.metrics.rouge import RougeL
-from captioner.text.vocabulary import EOS, SPECIALS
+from captioner.text.tokenizer import EOS, SPECIALS
 
 Captions = Sequence[Sequence[str]]
 Metric = Callable[[Sequence[int], Captions], Floats]

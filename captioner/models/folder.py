@@ -6,15 +6,14 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captioner.config.loading import parse, to_json
-from captioner.config.schema import ModelConfig
+from captioner.config.schema import Config, ModelConfig
 from captioner.errors import CaptionerError
 from captioner.storage import CHECKSUMS, atomic_folder, verify_checksums
-from captioner.text.vocabulary import Vocabulary
+from captioner.text.tokenizer import Vocabulary
 
 if TYPE_CHECKING:  # without torch, errors about a wrong folder appear at once
     from torch import Tensor
@@ -76,7 +75,7 @@ def write_model(
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    values = {"format_version": FORMAT_VERSION, "vocabulary": vocabulary.digest, **to_json(config)}
+    values = {"format_version": FORMAT_VERSION, "vocabulary": vocabulary.digest, **config.to_json()}
     (folder / _CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     vocabulary.save(folder / _VOCABULARY)
     tensors = {name: _prepare(tensor, half=half) for name, tensor in state.items()}
@@ -130,6 +129,37 @@ def read_config(folder: Path) -> dict[str, Any]:
     return _migrate_config(values, version, folder=folder)
 
 
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), *, output: str | Path | None = None
+) -> Config:
+    """Return the settings of a config file, with `overrides` applied.
+
+    If `init` names a model folder, its settings are the defaults of the model.
+
+    Args:
+        path: a YAML file.
+        overrides: "key=value" pairs, such as "training.batch_size=32"; the last one wins.
+        output: folder of the run, in place of the file's.
+
+    Raises:
+        UsageError: the settings have mistakes; all are listed.
+    """
+    from captioner.config.loading import apply_overrides, merge, read_yaml
+
+    values = apply_overrides(read_yaml(Path(path)), overrides)
+    if output is not None:
+        values["output"] = str(output)
+    if isinstance(values.get("init"), str):
+        values = merge(_model_settings(values["init"]), values)
+    return Config.parse(values, source=str(path))
+
+
+def _model_settings(folder: str) -> dict[str, Any]:
+    settings = read_config(resolve(folder))
+    settings.pop("vocabulary", None)
+    return settings
+
+
 def read_model(folder: Path) -> tuple[ModelConfig, Vocabulary, dict[str, Tensor]]:
     """Read a model's files, after checking that none has changed since it was saved.
 
@@ -152,7 +182,7 @@ def read_model(folder: Path) -> tuple[ModelConfig, Vocabulary, dict[str, Tensor]
         state = _migrate_weights(load_file(folder / _WEIGHTS))
     except (OSError, SafetensorError) as error:
         raise CaptionerError(f"{folder / _WEIGHTS} cannot be read: {error}") from None
-    return parse(ModelConfig, values, source=str(folder / _CONFIG)), vocabulary, state
+    return ModelConfig.parse(values, source=str(folder / _CONFIG)), vocabulary, state
 
 
 def _migrate_config(values: dict[str, Any], version: object, *, folder: Path) -> dict[str, Any]:

@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from captioner.captions import Caption, ImageId
-from captioner.config.loading import to_json
 from captioner.config.schema import DecodingConfig, ModelConfig
 from captioner.console import track
 from captioner.data.datasets import Example
 from captioner.errors import UsageError
-from captioner.metrics.scorer import METRIC_LABELS, Scores
-from captioner.metrics.signature import captioner_version
+from captioner.metrics.scorer import METRIC_LABELS, Scores, captioner_version
 from captioner.report.page import ReportEntry, ReportScore, write_report
 from captioner.storage import check_writable
 
@@ -112,10 +110,10 @@ def _tracked(entries: Sequence[ReportEntry]) -> Iterator[ReportEntry]:
 
 def _describe(models: Sequence[Path], decoding: DecodingConfig) -> dict[str, str]:
     """Return the model, the version, and the decoding settings that differ from the defaults."""
-    defaults = to_json(DecodingConfig())
+    defaults = DecodingConfig().to_json()
     changed = {
         name: value
-        for name, value in to_json(decoding).items()
+        for name, value in decoding.to_json().items()
         if value != defaults[name] and name != "method"
     }
     sampled = decoding.method == "sample"

@@ -26,8 +26,7 @@ from captioner.data.transforms import Transform, build_transform
 from captioner.devices import autocast
 from captioner.distributed import Ranks
 from captioner.models.encoder import ImageEncoder, fold_batch_norms
-from captioner.text.tokenizer import tokenize
-from captioner.text.vocabulary import Vocabulary
+from captioner.text.tokenizer import Vocabulary, tokenize
 
 # Images at a time when features are computed. The memory that this takes has nothing to do with
 # training.batch_size.

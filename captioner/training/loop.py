@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
@@ -14,7 +13,6 @@ from torch.nn.parallel import DistributedDataParallel
 from captioner.devices import PrecisionName, autocast
 from captioner.distributed import Ranks
 from captioner.errors import CaptionerError
-from captioner.training.checkpoint import get_rng_states, set_rng_states
 from captioner.training.losses import LossSum
 from captioner.training.objectives import ObjectiveOutput
 from captioner.types import Batch
@@ -114,36 +112,3 @@ def accumulate_gradients(
         total += output.loss.total.detach()
         metrics = output.metrics
     return ObjectiveOutput(LossSum(ranks.sum(total), terms), metrics)
-
-
-# Parts of the messages of torch and of oneDNN on a CPU. Their type is RuntimeError.
-_OUT_OF_CPU_MEMORY = ("can't allocate memory", "could not create a primitive")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that a CPU or a GPU has too little memory."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        message in str(error) for message in _OUT_OF_CPU_MEMORY
-    )
-
-
-class StepRollback:
-    """What a step changes before it updates the weights: random states and batch norm statistics.
-
-    Create it before the step; `restore` undoes a step that failed.
-    """
-
-    def __init__(self, module: nn.Module, device: torch.device) -> None:
-        self.module, self.device = module, device
-        self.rng_states = get_rng_states(device)
-        self.buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
-
-    def restore(self) -> None:
-        """Set everything back, and free the memory that the step took."""
-        set_rng_states(self.rng_states, self.device)
-        for buffer, before in self.buffers:
-            buffer.copy_(before)
-        self.module.zero_grad(set_to_none=True)
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()

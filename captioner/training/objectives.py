@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captioner.models.encoder_decoder import EncoderDecoder
-from captioner.text.vocabulary import UNK
+from captioner.text.tokenizer import UNK
 from captioner.training.losses import LossSum, cross_entropy, doubly_stochastic_penalty
 from captioner.types import Batch, State, select_state
 
@@ -155,21 +155,8 @@ class ScheduledSampling(TeacherForcing):
     share of 0 this is teacher forcing; with a share of 1 it is free running.
     """
 
-    def __init__(
-        self,
-        model: EncoderDecoder,
-        schedule: Schedule,
-        *,
-        label_smoothing: float = 0.0,
-        word_dropout: float = 0.0,
-        attention_penalty: float = 0.0,
-    ) -> None:
-        super().__init__(
-            model,
-            label_smoothing=label_smoothing,
-            word_dropout=word_dropout,
-            attention_penalty=attention_penalty,
-        )
+    def __init__(self, model: EncoderDecoder, schedule: Schedule, **teacher_forcing: float) -> None:
+        super().__init__(model, **teacher_forcing)
         self.schedule = schedule
 
     @torch.no_grad()

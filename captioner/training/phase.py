@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -13,13 +14,35 @@ from captioner.console import console
 from captioner.data.batching import EpochBatchSampler
 from captioner.data.loading import Loader
 from captioner.distributed import Ranks
-from captioner.training.checkpoint import Progress, resume_hint
-from captioner.training.loop import StepRollback, group_micro_batches, is_out_of_memory, train_step
+from captioner.training.checkpoint import Progress, get_rng_states, resume_hint, set_rng_states
+from captioner.training.failures import SignalHandler, is_out_of_memory
+from captioner.training.loop import group_micro_batches, train_step
 from captioner.training.objectives import Objective
 from captioner.training.optim import EMA, set_learning_rate
 from captioner.training.recorder import Recorder
-from captioner.training.signals import SignalHandler
 from captioner.types import Batch
+
+
+class StepRollback:
+    """What a step changes before it updates the weights: random states and batch norm statistics.
+
+    Create it before the step; `restore` undoes a step that failed.
+    """
+
+    def __init__(self, module: nn.Module, device: torch.device) -> None:
+        self.module, self.device = module, device
+        self.rng_states = get_rng_states(device)
+        self.buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
+
+    def restore(self) -> None:
+        """Set everything back, and free the memory that the step took."""
+        set_rng_states(self.rng_states, self.device)
+        for buffer, before in self.buffers:
+            buffer.copy_(before)
+        self.module.zero_grad(set_to_none=True)
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 @dataclass

@@ -16,8 +16,7 @@ from captioner.decoding.constraints import apply_rules, forbid
 from captioner.decoding.sampling import greedy, sample
 from captioner.metrics.reward import Reward
 from captioner.models.encoder_decoder import EncoderDecoder
-from captioner.text.tokenizer import tokenize
-from captioner.text.vocabulary import BOS, EOS, SUPPRESSED, Vocabulary
+from captioner.text.tokenizer import BOS, EOS, SUPPRESSED, Vocabulary, tokenize
 from captioner.training.losses import LossSum, cross_entropy
 from captioner.training.objectives import Objective, ObjectiveOutput
 from captioner.types import Batch, State, Step, select_state

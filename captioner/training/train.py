@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from captioner.config.schema import INFERENCE, Config
+from captioner.config.schema import INFERENCE, Config, ModelConfig
 from captioner.console import console, quiet_console
 from captioner.data.datasets import Example
 from captioner.data.splits import drop_unreadable_images, load_splits
@@ -15,8 +15,11 @@ from captioner.data.transforms import build_transform
 from captioner.devices import DeviceName, pick_device
 from captioner.distributed import Ranks, process_group
 from captioner.errors import UsageError
-from captioner.models.build import start_model
+from captioner.models.build import build_model, load_weights
+from captioner.models.encoder_decoder import EncoderDecoder
+from captioner.models.folder import read_model, resolve
 from captioner.storage import recover_from_crash
+from captioner.text.tokenizer import SPECIALS, Vocabulary, tokenize
 from captioner.training.checkpoint import checkpoints, find_checkpoint
 from captioner.training.failures import explain_failures
 from captioner.training.trainer import Trainer
@@ -91,3 +94,66 @@ def _read_splits(
         resumed=resumed,
     )
     return splits["train"], splits["dev"]
+
+
+def start_model(
+    config: Config, examples: Sequence[Example], checkpoint: Path | None
+) -> tuple[EncoderDecoder, Vocabulary]:
+    """Build the model that training starts from, and its vocabulary.
+
+    Its weights come from a checkpoint, or else from another model folder (`config.init`), or else
+    they are random, but for a pretrained trunk and GloVe embeddings where the config asks for them.
+
+    Raises:
+        CaptionerError: the weights do not fit the config.
+        UsageError: both `config.init` and `config.training.glove` are set.
+    """
+    if checkpoint is not None:
+        return _load_checkpoint(config, checkpoint)
+    captions = [tokenize(caption) for example in examples for caption in example.captions]
+    if config.init is None:
+        return _new_model(config, captions)
+    if config.training.glove:
+        raise UsageError("training.glove and init both set the first embeddings: leave one out")
+    return _continue_model(config, captions, resolve(config.init))
+
+
+def _load_checkpoint(config: ModelConfig, folder: Path) -> tuple[EncoderDecoder, Vocabulary]:
+    _, vocabulary, state = read_model(folder)
+    model = build_model(config, vocab_size=len(vocabulary))
+    load_weights(model, state, source=str(folder))
+    return model, vocabulary
+
+
+def _new_model(config: Config, captions: list[list[str]]) -> tuple[EncoderDecoder, Vocabulary]:
+    vocabulary = Vocabulary.from_captions(captions, min_count=config.data.min_count)
+    model = build_model(config, vocab_size=len(vocabulary))
+    model.encoder.load_trunk(config.encoder.weights)
+    if config.training.glove:
+        _load_embeddings(model, vocabulary, config.training.glove)
+    return model, vocabulary
+
+
+def _continue_model(
+    config: Config, captions: list[list[str]], folder: Path
+) -> tuple[EncoderDecoder, Vocabulary]:
+    """Copy the weights of a model folder, and extend its vocabulary by the words of `captions`."""
+    trained, known = _load_checkpoint(config, folder)
+    vocabulary = known.extended(captions, min_count=config.data.min_count)
+    model = build_model(config, vocab_size=len(vocabulary))  # new words have random weights
+    model.encoder = trained.encoder  # does not depend on the vocabulary
+    model.decoder.copy_weights(trained.decoder)
+    return model, vocabulary
+
+
+@torch.no_grad()
+def _load_embeddings(model: EncoderDecoder, vocabulary: Vocabulary, path: Path) -> None:
+    """Set the embeddings of words that a GloVe file has; other words keep their random ones."""
+    from captioner.text.glove import read_glove
+
+    embedding = model.decoder.embedding
+    vectors = read_glove(path, vocabulary, size=embedding.embedding_dim)
+    for word, vector in vectors.items():
+        embedding.weight[vocabulary.id_of(word)] = torch.tensor(vector)
+    words = len(vocabulary) - len(SPECIALS)
+    console.print(f"{len(vectors)} of {words} words start from their vectors in {path}")

@@ -10,7 +10,6 @@ from typing import assert_never
 import torch
 import yaml
 
-from captioner.config.loading import to_json
 from captioner.config.schema import Config, PhaseConfig, ScheduledSamplingConfig, TrainingConfig
 from captioner.console import console
 from captioner.data.batching import EpochBatchSampler
@@ -21,9 +20,9 @@ from captioner.errors import UsageError
 from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.models.folder import write_model
 from captioner.storage import atomic_file
-from captioner.text.vocabulary import Vocabulary
+from captioner.text.tokenizer import Vocabulary
 from captioner.training.checkpoint import Progress, load_checkpoint, set_rng_states
-from captioner.training.failures import list_images_if_not_finite
+from captioner.training.failures import SignalHandler, list_images_if_not_finite
 from captioner.training.loaders import LoaderFactory
 from captioner.training.objectives import (
     Objective,
@@ -38,7 +37,6 @@ from captioner.training.objectives import (
 from captioner.training.optim import EMA, make_optimizer, restore_optimizer
 from captioner.training.phase import Phase
 from captioner.training.recorder import Recorder
-from captioner.training.signals import SignalHandler
 from captioner.training.validation import BestSearch, Validator
 from captioner.types import Hypothesis, State
 
@@ -173,7 +171,7 @@ class Trainer:
 
     def _write_config(self) -> None:
         with atomic_file(self.config.output / "config.yaml") as file:
-            yaml.safe_dump(to_json(self.config), file, sort_keys=False)
+            yaml.safe_dump(self.config.to_json(), file, sort_keys=False)
 
     def _print_summary(self) -> None:
         captions = sum(len(example.captions) for example in self.train)

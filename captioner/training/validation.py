@@ -14,8 +14,7 @@ from captioner.devices import PrecisionName, autocast
 from captioner.distributed import Ranks
 from captioner.metrics.scorer import Scorer, Scores
 from captioner.models.encoder_decoder import EncoderDecoder
-from captioner.text.tokenizer import detokenize
-from captioner.text.vocabulary import BOS, Vocabulary
+from captioner.text.tokenizer import BOS, Vocabulary, detokenize
 from captioner.training.losses import LossSum
 from captioner.training.objectives import TeacherForcing
 from captioner.types import Batch, Hypothesis, State

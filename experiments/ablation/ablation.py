@@ -18,7 +18,7 @@ from captioner.cli.options import SettingsArgument
 from captioner.config.schema import CellName, ContextName, ObjectiveName, PhaseConfig
 from captioner.console import console
 from captioner.errors import CaptionerError, UsageError
-from captioner.training.settings import load_config
+from captioner.models.folder import load_config
 from experiments.ablation.grid import Job, all_runs
 from experiments.ablation.page import write_page
 from experiments.ablation.results import Result, check, load

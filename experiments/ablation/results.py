@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from captioner.config.loading import parse, to_json
 from captioner.config.schema import Config
 from captioner.errors import UsageError
 from captioner.metrics.diversity import LengthBin
@@ -62,7 +61,7 @@ def check(result: Result, job: Job) -> None:
     Raises:
         UsageError: names the settings that differ.
     """
-    stored = parse(Config, result.config, source=str(job.config.output / _RESULT))
+    stored = Config.parse(result.config, source=str(job.config.output / _RESULT))
     if changed := sorted(_differences(run_settings(stored), run_settings(job.config))):
         raise UsageError(
             f"{job.config.output} was trained with other settings ({', '.join(changed)}): "
@@ -72,7 +71,7 @@ def check(result: Result, job: Job) -> None:
 
 def run_settings(config: Config) -> dict[str, Any]:
     """Return all settings that influence a run: all but its folder."""
-    return {name: value for name, value in to_json(config).items() if name != "output"}
+    return {name: value for name, value in config.to_json().items() if name != "output"}
 
 
 def _differences(one: Any, other: Any, key: str = "") -> list[str]:

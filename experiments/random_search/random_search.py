@@ -21,12 +21,12 @@ from typing import Annotated, Any
 import typer
 
 from captioner.cli.options import DeviceOption, SettingsArgument
-from captioner.config.loading import read_yaml, to_json
+from captioner.config.loading import read_yaml
 from captioner.console import console
 from captioner.devices import DeviceName
 from captioner.errors import CaptionerError, UsageError
+from captioner.models.folder import load_config
 from captioner.storage import atomic_file
-from captioner.training.settings import load_config
 from experiments.command import new_app, run_app
 from experiments.pool import fill_features, log_to, run_all
 from experiments.random_search.page import write_page
@@ -71,7 +71,7 @@ def random_search(
     settings, start = settings or [], time.monotonic()
     values, results = read_space(space), output / "results.jsonl"
     search = {
-        "config": {**to_json(load_config(config, settings)), "output": str(output)},
+        "config": {**load_config(config, settings).to_json(), "output": str(output)},
         "space": read_yaml(space),
         "seed": seed,
     }

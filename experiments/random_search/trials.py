@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import model_validator
 
-from captioner.config.loading import parse, read_yaml
+from captioner.config.loading import read_yaml
 from captioner.config.schema import Section
 from captioner.errors import UsageError
 from captioner.storage import atomic_file
@@ -59,7 +59,7 @@ def read_space(path: Path) -> Space:
     space: dict[str, Range | list[Any]] = {}
     for key, values in read_yaml(path).items():
         if isinstance(values, dict):
-            space[key] = parse(Range, values, source=f"{path}, {key}")
+            space[key] = Range.parse(values, source=f"{path}, {key}")
         elif isinstance(values, list) and values:
             space[key] = values
         else:

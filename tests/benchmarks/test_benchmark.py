@@ -17,7 +17,7 @@ from benchmarks.synthetic import Setup
 from benchmarks.workloads import WORKLOADS, Workload
 from captioner.errors import UsageError
 from captioner.metrics.reward import Reward
-from captioner.text.vocabulary import BOS, EOS
+from captioner.text.tokenizer import BOS, EOS
 
 ROOT = Path(__file__).parents[2]
 

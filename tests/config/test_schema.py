@@ -1,13 +1,14 @@
 """Settings: strict about names and kinds, and errors that teach."""
 
+import math
 import re
 from pathlib import Path
 
 import pytest
 
-from captioner.config.loading import _sections_in, apply_overrides, parse, to_json
-from captioner.config.schema import Config, ModelConfig
-from captioner.training.settings import load_config
+from captioner.config.loading import _sections_in, apply_overrides
+from captioner.config.schema import ConfidenceConfig, Config, ModelConfig
+from captioner.models.folder import load_config
 
 DATA = {"data": {"shapes": {"folder": "x"}}}
 
@@ -20,7 +21,7 @@ def test_the_last_setting_wins_and_values_are_read_as_yaml():
         "training.phases.0.learning_rate=1e-3",
     ]
     values = apply_overrides(DATA | {"training": {"phases": [{"epochs": 3}]}}, pairs)
-    config = parse(Config, values, source="x.yaml")
+    config = Config.parse(values, source="x.yaml")
     assert (config.training.batch_size, config.data.min_count) == (9, 1)
     assert config.training.phases[0].learning_rate == pytest.approx(0.001)
     assert config.training.phases[0].epochs == 3
@@ -37,7 +38,7 @@ def test_every_config_that_comes_with_the_project_is_valid_and_begins_with_its_c
     assert re.match(
         rf"# (captioner train|python -m experiments[\w.]+) configs/{file.name}", file.read_text()
     )
-    assert parse(Config, to_json(config), source="again") == config
+    assert Config.parse(config.to_json(), source="again") == config
 
 
 def test_a_run_that_starts_from_a_model_takes_its_settings_and_lays_its_own_over_them(
@@ -55,7 +56,7 @@ def test_a_run_that_starts_from_a_model_takes_its_settings_and_lays_its_own_over
 
 def test_a_stored_model_names_no_initial_weights_and_keeps_its_batch_norm_mode():
     for weights, batch_norm in (("/home/me/resnet18.pth", "eval"), ("none", "train")):
-        config = parse(Config, DATA | {"encoder": {"weights": weights}}, source="x.yaml")
+        config = Config.parse(DATA | {"encoder": {"weights": weights}}, source="x.yaml")
         assert config.model.encoder.weights == "none"
         assert config.model.encoder.batch_norm == batch_norm
         assert config.model.encoder.train_batch_norm == config.encoder.train_batch_norm
@@ -66,7 +67,8 @@ def test_the_defaults_make_a_model():
 
 
 @pytest.mark.parametrize(
-    ("name", "source"), [("flickr8k", "python scripts/download_flickr8k.py"), ("coco", "download_coco.py")]
+    ("name", "source"),
+    [("flickr8k", "python scripts/download_flickr8k.py"), ("coco", "download_coco.py")],
 )
 def test_a_config_whose_data_is_missing_says_how_to_get_it(
     run, tmp_path, monkeypatch, name, source
@@ -94,3 +96,9 @@ def test_every_setting_has_a_help_text():
         for name, field in section.model_fields.items():
             is_section = any(_sections_in(field.annotation)) and not field.description
             assert is_section or field.description, f"{section.__name__}.{name}"
+
+
+def test_a_temperature_of_one_leaves_probabilities_as_they_are_and_a_higher_one_raises_them():
+    for temperature, expected in ((1.0, 0.25), (2.0, 0.5)):  # 0.25 ** (1 / temperature)
+        calibration = ConfidenceConfig(temperature=temperature, error=0.1, images=100)
+        assert calibration.of_word(math.log(0.25)) == pytest.approx(expected)

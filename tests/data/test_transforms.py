@@ -123,6 +123,14 @@ def test_random_crops_keep_to_their_area_and_ratio(name, size):
     assert transform.ratio[0] - slack <= min(ratios) < max(ratios) <= transform.ratio[1] + slack
 
 
+@pytest.mark.parametrize("name", ["random_crop", "mild_crop"])
+def test_tall_crops_are_drawn_as_often_as_wide_ones(name):
+    transform, rng, image = build_transform(name, 32), random.Random(0), Image.new("RGB", (99, 99))
+    boxes = [transform._draw(image, rng) for _ in range(5000)]
+    tall = sum(right - left < bottom - top for left, top, right, bottom in boxes)
+    assert tall / len(boxes) == pytest.approx(1 / 2, abs=0.02)
+
+
 def test_an_image_too_long_for_every_ratio_gives_the_largest_crop():
     transform, rng, image = (
         build_transform("random_crop", 32),

@@ -140,13 +140,13 @@ def test_a_search_stops_when_no_beam_can_become_a_better_caption():
     assert len(steps) == 1
 
 
-def test_an_image_gets_the_same_captions_alone_as_in_a_batch():
+@pytest.mark.parametrize("groups", [1, 3])
+def test_an_image_gets_the_same_captions_alone_as_in_a_batch(groups):
+    settings = {**WORDS, "num_beams": 3, "num_groups": groups, "diversity": 0.7}
     step = random_step(7)
-    batch = beam_search(step, start(5), num_beams=3, **WORDS)
+    batch = beam_search(step, start(5), **settings)
     for image in range(5):
-        alone = beam_search(
-            step, select_state(start(5), torch.tensor([image])), num_beams=3, **WORDS
-        )
+        alone = beam_search(step, select_state(start(5), torch.tensor([image])), **settings)
         assert texts(alone) == texts(batch[image : image + 1])
 
 
@@ -190,6 +190,39 @@ def test_a_group_avoids_the_words_that_earlier_groups_chose():
     assert [caption.log_prob for caption in found] == pytest.approx(
         [math.log(0.5), math.log(0.3), math.log(0.2)]
     )
+
+
+def test_a_word_that_two_earlier_groups_chose_is_penalised_twice():
+    # a .9, b .1. For the second group a is .9 e^-1.5 = .20: it chooses a too.
+    # For the third group a is .9 e^-3 = .04: it chooses b. After one penalty it would choose a.
+    step = language({BOS: {A: 0.9, B: 0.1}, A: {EOS: 1.0}, B: {EOS: 1.0}})
+    [found] = beam_search(step, state_of(1), num_beams=3, num_groups=3, diversity=1.5, **WORDS)
+    assert [caption.token_ids for caption in found] == [[A], [B]]
+
+
+def test_a_word_that_two_beams_of_an_earlier_group_chose_is_penalised_twice():
+    # Two groups of two beams. Each group starts with a and with b, because there is nothing else.
+    # Then the first group continues both with c: .6 * .9 = .54 and .4 * .9 = .36 are more than
+    # .06 and .04 for the end. The second group has .54 e^-3 = .027 and .36 e^-3 = .018 for c: it
+    # ends both. After one penalty, .36 e^-1.5 = .08 would be more than .06: it would choose c.
+    step = language(
+        {
+            BOS: {A: 0.6, B: 0.4},
+            A: {C: 0.9, EOS: 0.1},
+            B: {C: 0.9, EOS: 0.1},
+            C: {EOS: 1.0},
+        }
+    )
+    [found] = beam_search(step, state_of(1), num_beams=4, num_groups=2, diversity=1.5, **WORDS)
+    assert sorted(caption.token_ids for caption in found) == [[A], [A, C], [B], [B, C]]
+
+
+def test_a_penalty_lasts_for_one_step_only():
+    # The second group avoids a at the first step, after the first group chose it, and chooses b.
+    # At the second step the first group ends, so the second group may choose a: .6 is more than .4.
+    step = language({BOS: {A: 0.6, B: 0.4}, A: {EOS: 1.0}, B: {A: 0.6, EOS: 0.4}})
+    [found] = beam_search(step, state_of(1), num_beams=2, num_groups=2, diversity=1.0, **WORDS)
+    assert sorted(caption.token_ids for caption in found) == [[A], [B, A]]
 
 
 def test_diversity_gives_more_different_captions():

@@ -18,8 +18,7 @@ from captioner.data.datasets import load_examples
 from captioner.data.transforms import build_transform
 from captioner.decoding.search import build_search
 from captioner.models.build import build_model
-from captioner.text.tokenizer import tokenize
-from captioner.text.vocabulary import BOS, EOS, PAD, SPECIALS, UNK, Vocabulary
+from captioner.text.tokenizer import BOS, EOS, PAD, SPECIALS, UNK, Vocabulary, tokenize
 from captioner.training.objectives import TeacherForcing
 from examples import minimal
 

@@ -14,12 +14,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from captioner.config.loading import to_json
 from captioner.config.schema import PhaseConfig
 from captioner.errors import UsageError
 from captioner.metrics.diversity import LengthBin
+from captioner.models.folder import load_config
 from captioner.results.files import read_results
-from captioner.training.settings import load_config
 from experiments.ablation import ablation, page
 from experiments.ablation import run as ablation_run
 from experiments.ablation.grid import Job, Row, Run, all_runs, split_phase
@@ -39,7 +38,7 @@ def config(tiny, tmp_path):
         training={"validate_every": 1000, "phases": [{"epochs": 2, "learning_rate": 0.01}]},
     )
     path = tmp_path / "compare.yaml"
-    path.write_text(yaml.safe_dump(to_json(shared)))
+    path.write_text(yaml.safe_dump(shared.to_json()))
     return path
 
 

@@ -11,9 +11,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from captioner.config.loading import to_json
 from captioner.errors import CaptionerError, UsageError
-from captioner.training.settings import load_config
+from captioner.models.folder import load_config
 from experiments.random_search import page, random_search
 from experiments.random_search.trials import Trial, best_first, draw, read_space, read_trials
 
@@ -32,7 +31,7 @@ def files(tiny, tmp_path):
         encoder={"trunk": "small_cnn", "weights": "none", "image_size": 32},
         training={"phases": [{"epochs": 1}]},
     )
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_json(shared)))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(shared.to_json()))
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(SPACE))
     return tmp_path
 

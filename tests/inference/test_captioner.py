@@ -13,7 +13,7 @@ from captioner.config.schema import ConfidenceConfig
 from captioner.data.images import read_image
 from captioner.errors import CaptionerError, ImageError, UsageError
 from captioner.models.build import build_model
-from captioner.text.vocabulary import BOS
+from captioner.text.tokenizer import BOS
 
 
 @pytest.fixture(scope="module")

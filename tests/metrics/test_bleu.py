@@ -41,8 +41,9 @@ def test_the_brevity_penalty_uses_the_reference_closest_in_length():
 
 
 def test_of_two_references_equally_close_in_length_the_shorter_is_used():
-    references = [[words("a dog"), words("a dog runs fast")]]
-    assert Bleu(references).score([words("a dog runs")])[0] == pytest.approx(1)
+    references = [words("a dog"), words("a dog runs fast")]
+    for captions in (references, references[::-1]):
+        assert Bleu([captions]).score([words("a dog runs")])[0] == pytest.approx(1)
 
 
 def test_counts_are_summed_over_images_before_dividing():

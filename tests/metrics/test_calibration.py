@@ -8,7 +8,6 @@ import pytest
 from captioner.metrics.calibration import (
     GeneratedWord,
     calibration_error,
-    confidence,
     cross_fitted_error,
     fit_temperature,
 )
@@ -41,11 +40,6 @@ def test_a_fitted_temperature_calibrates_the_confidences():
     assert cross_fitted_error(captions) < 0.03
 
 
-def test_a_temperature_of_one_leaves_probabilities_as_they_are_and_a_higher_one_raises_them():
-    assert confidence(math.log(0.25), 1.0) == pytest.approx(0.25)
-    assert confidence(math.log(0.25), 2.0) == pytest.approx(0.5)
-
-
 def test_the_error_is_the_distance_between_confidence_and_accuracy():
     # Two captions are in the bin from 0.5 to 0.6: mean confidence 0.55, accuracy 0.5. One is in the
     # bin from 0.9 to 1.0: confidence 0.95, accuracy 0.
@@ -60,6 +54,35 @@ def test_the_error_is_the_distance_between_confidence_and_accuracy():
 def test_opposite_errors_of_different_bins_do_not_cancel():
     captions = [[GeneratedWord(math.log(0.15), True)], [GeneratedWord(math.log(0.85), False)]]
     assert calibration_error(captions, 1.0) == pytest.approx(0.85)
+
+
+def half_correct(probability):
+    """A caption of two words with this probability, one of them correct."""
+    log_prob = math.log(probability)
+    return [GeneratedWord(log_prob, True), GeneratedWord(log_prob, False)]
+
+
+def test_the_best_temperature_of_words_of_one_probability_makes_their_confidence_their_accuracy():
+    # (1/4) ** (1/2) = (1/16) ** (1/4) = 1/2
+    assert fit_temperature([half_correct(1 / 4)]) == pytest.approx(2, rel=1e-3)
+    assert fit_temperature([half_correct(1 / 16)]) == pytest.approx(4, rel=1e-3)
+
+
+def test_cross_fitting_judges_each_half_by_the_temperature_of_the_other():
+    # The halves are the captions at even and at odd positions. Alone, the first half (two captions)
+    # has the temperature 2, and the second (one caption) has 4. With that of the other half, the
+    # confidences are (1/4) ** (1/4) and (1/16) ** (1/2) = 1/4; all accuracies are 1/2.
+    captions = [half_correct(1 / 4), half_correct(1 / 16), half_correct(1 / 4)]
+    first, second = abs(0.25**0.25 - 1 / 2), abs(1 / 4 - 1 / 2)
+    assert cross_fitted_error(captions) == pytest.approx((2 * first + second) / 3, rel=1e-3)
+
+
+def test_cross_fitting_shows_that_a_temperature_fits_no_other_captions():
+    # Both halves are calibrated by their own temperature: the error is that of the exchange only.
+    captions = [half_correct(1 / 4), half_correct(1 / 16)]
+    assert cross_fitted_error(captions[:1] * 2) == pytest.approx(0, abs=1e-3)
+    assert cross_fitted_error(captions) > 0.2
+    assert cross_fitted_error([]) == 0
 
 
 def test_captions_without_words_are_left_out():

@@ -1,6 +1,6 @@
 """Signatures differ if scores are not comparable."""
 
-from captioner.metrics.signature import build_signature, hash_split
+from captioner.metrics.scorer import build_signature, hash_split
 from captioner.text.tokenizer import TOKENIZER_VERSION
 
 REFERENCES = {7: ["a dog", "the dog"], "cat": ["a cat"]}

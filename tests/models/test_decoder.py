@@ -130,6 +130,42 @@ def test_image_dropout_changes_the_state_but_only_in_training(context):
     assert len({flat(decoder.init_state(memory)) for _ in range(3)} | {plain}) == 4
 
 
+def test_image_dropout_zeroes_a_share_of_the_grid_that_attention_reads():
+    decoder = decoder_of(context=ATTENTION, image_dropout=0.5).train()
+    memory = Memory(torch.ones(20, 6), torch.ones(20, 4, 6), torch.ones(20, 4, dtype=torch.bool))
+    _, _, _, grid, _ = decoder.init_state(memory)  # two parts of the LSTM, keys, grid, mask
+    assert set(grid.materialize().unique().tolist()) == {0, 2}
+
+
+def share_of_zeros(tensor):
+    return float((tensor == 0).float().mean())
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_features_have_dropout_in_training_in_whole_captions_and_in_single_steps(context):
+    decoder, memory = decoder_of(context=context, dropout=0.5), memory_of(40)
+    words, mask = captions(*[5] * 40)
+    for training in (True, False):
+        decoder.train(training)
+        features = decoder(words, mask, decoder.init_state(memory)).hidden
+        step, _ = decoder.step(words[:, 0], decoder.init_state(memory))
+        for result in (features, step):
+            assert share_of_zeros(result) == pytest.approx(0.5 if training else 0, abs=0.15)
+
+
+def test_the_input_of_every_layer_has_dropout_once_in_training():
+    decoder = decoder_of(layers=3, dropout=0.5).train()
+    inputs = []
+    for layer in decoder.rnn.layers:
+        layer.register_forward_pre_hook(lambda layer, values: inputs.append(values[0]))
+    words, mask = captions(*[5] * 40)
+    decoder(words, mask, decoder.init_state(memory_of(40)))
+    assert [share_of_zeros(values) for values in inputs] == pytest.approx([0.5] * 3, abs=0.1)
+    embedded = decoder.embedding(words)
+    kept = inputs[0] != 0
+    torch.testing.assert_close(inputs[0][kept], 2 * embedded[kept])  # 1 / (1 - 0.5)
+
+
 def flat(state):
     parts = (part.materialize() if isinstance(part, SharedRows) else part for part in state)
     return tuple(torch.cat([part.flatten() for part in parts]).tolist())
@@ -157,6 +193,44 @@ def test_attention_weights_differ_between_steps():
     words, mask = captions(3)
     weights = decoder(words, mask, decoder.init_state(memory_of(1))).weights  # (3, 4)
     assert not torch.allclose(weights[1], weights[2])
+
+
+def test_attention_is_a_gated_mean_of_the_grid_weighted_by_the_softmax_of_additive_scores():
+    attention, memory = decoder_of(context=ATTENTION).context, memory_of(2)
+    hidden = torch.randn(2, 7, generator=torch.Generator().manual_seed(3))
+    context, weights = attention.attend(hidden, attention.init(memory))
+    for row, grid in enumerate(memory.grid):
+        # Xu et al. 2015, equations 4, 5 and 13, one position at a time
+        query = attention.query(hidden[row])
+        scores = [attention.score(torch.tanh(query + attention.key(one))) for one in grid]
+        total = sum(score.exp() for score in scores)
+        shares = [score.exp() / total for score in scores]
+        mean = sum(share * one for share, one in zip(shares, grid, strict=True))
+        gate = 1 / (1 + (-attention.gate(hidden[row])).exp())
+        torch.testing.assert_close(weights[row], torch.cat(shares))
+        torch.testing.assert_close(context[row], gate * mean)
+
+
+def test_the_hidden_state_of_the_top_layer_is_the_query_of_the_attention():
+    decoder = decoder_of("gru", layers=2, context=ATTENTION)
+    words, mask = captions(1)
+    hidden, *grid = decoder.init_state(memory_of(1))
+    bottom, top = (hidden + 9 * torch.eye(2)[layer].view(1, 2, 1) for layer in (0, 1))
+    before, other_bottom, other_top = (
+        decoder(words, mask, (state, *grid)).weights for state in (hidden, bottom, top)
+    )
+    torch.testing.assert_close(other_bottom, before)
+    assert not torch.allclose(other_top, before)
+
+
+def test_the_rnn_of_a_merge_model_reads_text_alone():
+    decoder = decoder_of(context="merge")
+    words, mask = captions(4)
+    one, other = (
+        decoder(words, mask, decoder.init_state(memory_of(1, seed))).hidden for seed in (1, 2)
+    )
+    torch.testing.assert_close(one[:, :7], other[:, :7])  # hidden states
+    assert not torch.isclose(one[:, 7:], other[:, 7:]).any()  # the projected image
 
 
 def test_selecting_rows_of_a_state_copies_no_grid():

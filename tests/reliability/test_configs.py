@@ -1,11 +1,11 @@
-"""Configs with mistakes: all of them told at once, with key, value and what was meant; exit code 2."""
+"""Mistakes in configs: one message lists all of them, with key and value; exit code 2."""
 
 import pytest
 
-from captioner.config.loading import apply_overrides, parse, read_yaml
+from captioner.config.loading import apply_overrides, read_yaml
 from captioner.config.schema import Config
 from captioner.errors import CaptionerError, UsageError
-from captioner.training.settings import load_config
+from captioner.models.folder import load_config
 
 pytestmark = pytest.mark.row(24)
 
@@ -39,14 +39,14 @@ DATA = {"data": {"shapes": {"folder": "x"}}}
 )
 def test_a_mistake_is_named_with_the_way_out(values, message):
     with pytest.raises(UsageError) as caught:
-        parse(Config, DATA | values, source="x.yaml")
+        Config.parse(DATA | values, source="x.yaml")
     assert message in str(caught.value)
     assert str(caught.value).startswith("x.yaml: ")
 
 
 def test_all_mistakes_are_told_at_once():
     with pytest.raises(UsageError) as caught:
-        parse(Config, {"decoder": {"cell": "lsmt", "layers": 0}}, source="x.yaml")
+        Config.parse({"decoder": {"cell": "lsmt", "layers": 0}}, source="x.yaml")
     assert (
         len(str(caught.value).splitlines()) == 4
     )  # headline, cell, layers, and data, which is missing

@@ -6,9 +6,8 @@ from fuzz import changed, damaged, result_or_none, texts, values
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioner.config.loading import parse, to_json
 from captioner.config.schema import Config
-from captioner.training.settings import load_config
+from captioner.models.folder import load_config
 
 pytestmark = [pytest.mark.row(24), pytest.mark.timeout(3600)]
 
@@ -66,4 +65,4 @@ def file(tmp_path_factory):
 def test_fuzzed_configs_are_read_or_refused(file, data, overrides):
     file.write_bytes(data)
     config = result_or_none(load_config, file, overrides)
-    assert config is None or parse(Config, to_json(config), source="again") == config
+    assert config is None or Config.parse(config.to_json(), source="again") == config

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from trainings import PHASES, finish, outcome, small, start, steps_done
 
+from captioner.models.folder import load_config
 from captioner.training.checkpoint import checkpoints
-from captioner.training.settings import load_config
 from captioner.training.train import train
 
 

@@ -81,7 +81,7 @@ from pathlib import Path
 import matplotlib.figure, torch
 from torch.utils.tensorboard import SummaryWriter
 from captioner.training.train import train
-from captioner.training.settings import load_config
+from captioner.models.folder import load_config
 torch.set_num_threads(1)
 # Allocate what the libraries need once, before the limit is set.
 torch.nn.Conv2d(3, 3, 3)(torch.zeros(1, 3, 8, 8)).sum().backward()
@@ -101,11 +101,9 @@ train(config, device="cpu")
 def test_in_a_process_with_little_memory_one_micro_batch_fails_and_auto_succeeds(tiny, tmp_path):
     import yaml
 
-    from captioner.config.loading import to_json
-
     whole = {"phases": [{"epochs": 2, "finetune_from": "stem"}], "batch_size": 24}
     config = tiny(encoder={"image_size": 512, "trunk": "small_cnn"}, training=whole)
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_json(config)))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.to_json()))
     said = {}
     for parts in ("1", "auto"):
         more = [f"training.accumulate={parts}", f"output={tmp_path / parts}"]

@@ -44,7 +44,8 @@ def add_a_tensor(folder):
     [
         (
             lose_a_word,
-            r"vocab\.json \(\d+ words, \w{12}\) is not the one this model was trained with \(\w{12}\)",
+            r"vocab\.json \(\d+ words, \w{12}\) is not the one this model was trained with "
+            r"\(\w{12}\)",
         ),
         (lose_a_tensor, r"do not fit the config: Missing key.*decoder\.embedding\.weight"),
         (add_a_tensor, r"do not fit the config: Unexpected key.*decoder\.invented"),
@@ -94,7 +95,8 @@ def test_a_checkpoint_that_does_not_fit_the_settings_it_is_to_go_on_with_is_expl
 def test_a_checkpoint_of_a_phase_that_is_no_longer_asked_for_is_explained(tiny):
     train(small(tiny, training={"max_steps": 4}), device="cpu")
     with pytest.raises(
-        UsageError, match=r"checkpoint-4 is of phase 2, but training\.phases has 1: resume with the phases"
+        UsageError,
+        match=r"checkpoint-4 is of phase 2, but training\.phases has 1: resume with the phases",
     ):
         train(small(tiny, training={"phases": [{"epochs": 1}]}), device="cpu", resume="auto")
 
@@ -113,7 +115,7 @@ def test_a_checkpoint_of_a_newer_captioner_is_explained(tiny, tmp_path):
 
 
 def as_version_1(folder):
-    """Write a folder as the first captioner did: another name for the recurrent weights, another rule of ranking."""
+    """Write a folder in format version 1: other names of RNN weights, another length norm."""
     tensors = load_file(folder / "model.safetensors")
     save_file(
         {name.replace("rnn.layers.0.", "rnn."): tensor for name, tensor in tensors.items()},

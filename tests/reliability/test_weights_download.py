@@ -1,4 +1,4 @@
-"""Pretrained weights that cannot be had: the message says address, place, way out; no part of a file is left."""
+"""Pretrained weights that cannot be downloaded: the message names URL, file and way out."""
 
 import functools
 import hashlib

@@ -8,7 +8,6 @@ import sys
 import yaml
 from safetensors.torch import load_file
 
-from captioner.config.loading import to_json
 from captioner.training.checkpoint import checkpoints
 
 PHASES = [{"epochs": 1}, {"epochs": 1, "finetune_from": "stem", "augmentation": "mild_crop"}]
@@ -23,7 +22,7 @@ def small(tiny, **sections):
 def start(config, *more, ranks=1, **popen):
     """Start `captioner train` on a config; its stderr is a pipe."""
     file = config.output.with_suffix(".yaml")
-    file.write_text(yaml.safe_dump(to_json(config)))
+    file.write_text(yaml.safe_dump(config.to_json()))
     torchrun = (
         ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
         if ranks > 1

@@ -15,7 +15,7 @@ from captioner.config.schema import ConfidenceConfig
 from captioner.errors import CaptionerError, UsageError
 from captioner.models.folder import read_model, write_model
 from captioner.storage import atomic_folder
-from captioner.text.vocabulary import Vocabulary
+from captioner.text.tokenizer import Vocabulary
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ import pytest
 
 import captioner
 from captioner.text import tokenizer
-from captioner.text.tokenizer import ABBREVIATIONS, detokenize, tokenize
-from captioner.text.vocabulary import Vocabulary
+from captioner.text.tokenizer import ABBREVIATIONS, Vocabulary, detokenize, tokenize
 
 
 @pytest.mark.parametrize(

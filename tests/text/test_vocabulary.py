@@ -5,7 +5,7 @@ import json
 import pytest
 
 from captioner.errors import UsageError
-from captioner.text.vocabulary import BOS, EOS, PAD, SPECIALS, UNK, Vocabulary
+from captioner.text.tokenizer import BOS, EOS, PAD, SPECIALS, UNK, Vocabulary
 
 CAPTIONS = [["a", "dog", "runs"], ["a", "dog", "sits"], ["a", "cat", "sits"]]
 

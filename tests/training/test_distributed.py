@@ -10,7 +10,6 @@ import torch
 import torch.multiprocessing
 import yaml
 
-from captioner.config.loading import to_json
 from captioner.config.schema import DecoderConfig, EncoderConfig, ModelConfig
 from captioner.data.batching import collate
 from captioner.distributed import Ranks, process_group
@@ -111,7 +110,7 @@ def test_two_ranks_with_unequal_shares_have_the_gradients_of_one_process(tmp_pat
 def test_a_run_on_two_ranks_ends_with_one_checkpoint_and_one_line_a_step(tiny, tmp_path):
     config = tiny(training={"phases": [{"epochs": 1}, {"epochs": 1, "finetune_from": "layer4"}]})
     file = tmp_path / "config.yaml"
-    file.write_text(yaml.safe_dump(to_json(config)))
+    file.write_text(yaml.safe_dump(config.to_json()))
     command = [
         sys.executable,
         "-m",

@@ -24,8 +24,7 @@ from captioner.data.datasets import Example
 from captioner.decoding.search import build_search
 from captioner.metrics.scorer import Scorer
 from captioner.models.build import build_model
-from captioner.text.tokenizer import detokenize, tokenize
-from captioner.text.vocabulary import BOS, EOS, UNK, Vocabulary
+from captioner.text.tokenizer import BOS, EOS, UNK, Vocabulary, detokenize, tokenize
 from captioner.training.losses import doubly_stochastic_penalty
 from captioner.training.objectives import (
     ScheduledSampling,
@@ -132,30 +131,6 @@ def cider_d(model, features, examples, vocabulary):
     return Scorer(references).score(captions).metrics["CIDEr"]
 
 
-@pytest.mark.parametrize("objective", get_args(ObjectiveName))
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("context", get_args(ContextName))
-def test_every_combination_trains_for_ten_steps_and_captions(context, cell, objective, learners):
-    features, examples, vocabulary = learners
-    model = model_of(vocabulary, context, cell, layers=2)
-    phase = PhaseConfig(objective=objective)
-    before = [weight.clone() for weight in model.decoder.parameters()]
-    made = build_objective(phase, TrainingConfig(), model, vocabulary, examples, max_length=10)
-    assert torch.isfinite(
-        torch.tensor(teach(made, batch_of(features, examples, vocabulary), steps=10).loss.mean)
-    )
-    assert all(
-        not torch.equal(old, new)
-        for old, new in zip(before, model.decoder.parameters(), strict=True)
-    )
-    for beam in (1, 3):
-        search = build_search(
-            model.eval().step, DecodingConfig(beam=beam, max_length=10), vocabulary
-        )
-        with torch.inference_mode():
-            assert len(search(model.init_state(features), ())) == 25
-
-
 def test_scheduled_sampling_at_0_is_teacher_forcing(learners):
     features, examples, vocabulary = learners
     batch = batch_of(features, examples, vocabulary)
@@ -254,6 +229,72 @@ def test_the_attention_penalty_spreads_attention_over_the_positions(learners):
     assert left[1] < 0.8 * left[0]
 
 
+@pytest.mark.parametrize(
+    ("candidates", "baseline"), [("beam", "mean"), ("sample", "mean"), ("sample", "greedy")]
+)
+def test_self_critical_gradients_are_the_advantage_times_the_gradient_of_the_log_probability(
+    candidates, baseline, learners
+):
+    """Computed without the code of the objective, from the captions that its reward receives."""
+    features, examples, vocabulary = learners
+    model = model_of(vocabulary)
+    model.decoder.dropout.p = 0.0
+    batch = batch_of(features[:4], examples[:4], vocabulary)
+    asked = []
+
+    def reward_of(image, words):
+        return float((1 + image) * len(set(words)))
+
+    def reward(images, captions):
+        asked.append([list(words) for words in captions])
+        return torch.tensor(
+            [reward_of(image, words) for image, words in zip(images, captions, strict=True)]
+        )
+
+    torch.manual_seed(1)
+    options = {"candidates": candidates, "baseline": baseline, "samples": 3, "max_length": 6}
+    SelfCritical(model.train(), reward, **options)(batch).loss.total.backward()
+    got = model.decoder.output.weight.grad.clone()
+    model.zero_grad()
+    found, *greedy = asked
+    loss = 0
+    for number, words in enumerate(found):
+        image, sample = divmod(number, 3)
+        others = [
+            reward_of(image, found[3 * image + other]) for other in range(3) if other != sample
+        ]
+        bar = sum(others) / 2 if baseline == "mean" else reward_of(image, greedy[0][image])
+        alone = collate([(features[image], [[BOS, *words, EOS]], 0)])
+        log_prob = model.log_probs(alone, model.init_state(alone.source)).sum()
+        loss = loss - (reward_of(image, words) - bar) * log_prob
+    loss.backward()
+    torch.testing.assert_close(got, model.decoder.output.weight.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_self_critical_captions_are_generated_without_dropout_and_learned_with_it(learners):
+    features, examples, vocabulary = learners
+    model = model_of(vocabulary).train()
+    model.decoder.dropout.p = 0.5
+    batch = batch_of(features[:4], examples[:4], vocabulary)
+    generated = []
+
+    def reward(images, captions):
+        generated.append(captions)
+        return torch.arange(float(len(captions)))
+
+    objective = SelfCritical(model, reward, candidates="beam", samples=3, max_length=6)
+    losses = {objective(batch).loss.total.item() for _ in range(5)}
+    assert all(captions == generated[0] for captions in generated)
+    assert len(losses) == 5
+    assert model.decoder.training
+
+
+def test_the_mean_of_the_other_samples_needs_at_least_two():
+    with pytest.raises(ValueError, match="set samples to 2 or more"):
+        SelfCriticalConfig(samples=1)
+    assert SelfCriticalConfig(samples=1, baseline="greedy").samples == 1
+
+
 @pytest.mark.parametrize("candidates", ["beam", "sample"])
 def test_self_critical_training_raises_cider_d_on_images_it_has_not_seen(candidates, learners):
     _, _, vocabulary = learners
@@ -273,44 +314,25 @@ def test_self_critical_training_raises_cider_d_on_images_it_has_not_seen(candida
     assert output.metrics["reward"] > 0
 
 
-@pytest.mark.parametrize(
-    ("candidates", "baseline"), [("beam", "mean"), ("sample", "mean"), ("sample", "greedy")]
-)
-def test_self_critical_gradients_are_the_advantage_times_the_gradient_of_the_log_probability(
-    candidates, baseline, learners
-):
-    """Computed without the code of the objective, from the captions that its reward receives."""
+@pytest.mark.parametrize("objective", get_args(ObjectiveName))
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("context", get_args(ContextName))
+def test_every_combination_trains_for_ten_steps_and_captions(context, cell, objective, learners):
     features, examples, vocabulary = learners
-    model = model_of(vocabulary)
-    model.decoder.dropout.p = 0.0
-    batch = batch_of(features[:4], examples[:4], vocabulary)
-    asked = []
-
-    def reward(images, captions):
-        asked.append([list(words) for words in captions])
-        return torch.tensor([float(len(set(words))) for words in captions])
-
-    torch.manual_seed(1)
-    options = {"candidates": candidates, "baseline": baseline, "samples": 3, "max_length": 6}
-    SelfCritical(model.train(), reward, **options)(batch).loss.total.backward()
-    got = model.decoder.output.weight.grad.clone()
-    model.zero_grad()
-    found, *greedy = asked
-    loss = 0
-    for number, words in enumerate(found):
-        image, sample = divmod(number, 3)
-        others = [len(set(found[3 * image + other])) for other in range(3) if other != sample]
-        bar = sum(others) / 2 if baseline == "mean" else len(set(greedy[0][image]))
-        alone = collate([(features[image], [[BOS, *words, EOS]], 0)])
-        loss = (
-            loss
-            - (len(set(words)) - bar) * model.log_probs(alone, model.init_state(alone.source)).sum()
+    model = model_of(vocabulary, context, cell, layers=2)
+    phase = PhaseConfig(objective=objective)
+    before = [weight.clone() for weight in model.decoder.parameters()]
+    made = build_objective(phase, TrainingConfig(), model, vocabulary, examples, max_length=10)
+    assert torch.isfinite(
+        torch.tensor(teach(made, batch_of(features, examples, vocabulary), steps=10).loss.mean)
+    )
+    assert all(
+        not torch.equal(old, new)
+        for old, new in zip(before, model.decoder.parameters(), strict=True)
+    )
+    for beam in (1, 3):
+        search = build_search(
+            model.eval().step, DecodingConfig(beam=beam, max_length=10), vocabulary
         )
-    loss.backward()
-    torch.testing.assert_close(got, model.decoder.output.weight.grad, rtol=1e-4, atol=1e-5)
-
-
-def test_the_mean_of_the_other_samples_needs_at_least_two():
-    with pytest.raises(ValueError, match="set samples to 2 or more"):
-        SelfCriticalConfig(samples=1)
-    assert SelfCriticalConfig(samples=1, baseline="greedy").samples == 1
+        with torch.inference_mode():
+            assert len(search(model.init_state(features), ())) == 25

@@ -9,8 +9,7 @@ from captioner.data.batching import EpochBatchSampler, collate
 from captioner.data.datasets import load_examples
 from captioner.distributed import Ranks
 from captioner.models.build import build_model
-from captioner.text.tokenizer import tokenize
-from captioner.text.vocabulary import BOS, EOS, Vocabulary
+from captioner.text.tokenizer import BOS, EOS, Vocabulary, tokenize
 from captioner.training.loaders import LoaderFactory
 from captioner.training.loop import train_step
 from captioner.training.losses import LossSum
@@ -69,28 +68,43 @@ def test_label_smoothing_spreads_its_share_over_the_vocabulary_in_training_only(
     assert objective(BATCH).loss.total.item() == pytest.approx(true.item(), rel=1e-5)
 
 
-def test_a_phase_with_augmentation_trains_on_crops_that_change_each_epoch(tiny):
-    config = tiny(training={"cache_features": False})
-    source = config.data.train
-    examples = load_examples(source.annotations, source.images)
-    captions = [tokenize(caption) for example in examples for caption in example.captions]
-    vocabulary = Vocabulary.from_captions(captions, min_count=1)
-    model = build_model(config, vocab_size=len(vocabulary))
-    loaders = LoaderFactory(
-        config, model.encoder, vocabulary, train=examples, dev=examples, ranks=ALONE
-    )
+@pytest.fixture
+def images_of(tiny):
+    """The images or features that a phase trains on in an epoch, in the order of the data set."""
 
-    def images_of(phase, epoch):
+    def make(phase, *, epoch, cache_features):
+        config = tiny(training={"cache_features": cache_features})
+        source = config.data.train
+        examples = load_examples(source.annotations, source.images)
+        captions = [tokenize(caption) for example in examples for caption in example.captions]
+        vocabulary = Vocabulary.from_captions(captions, min_count=1)
+        model = build_model(config, vocab_size=len(vocabulary))
+        loaders = LoaderFactory(
+            config, model.encoder, vocabulary, train=examples, dev=examples, ranks=ALONE
+        )
         sampler = EpochBatchSampler(len(examples), batch_size=len(examples), seed=0)
         sampler.epoch = epoch
         [batch] = loaders.train_loader(phase, sampler)
-        return batch.source[batch.example_index.argsort()]  # in the order of `examples`
+        return batch.source[batch.example_index.argsort()]
 
-    plain = PhaseConfig()
-    augmented = PhaseConfig(augmentation="random_crop")
-    whole = images_of(plain, epoch=0)
-    assert torch.equal(whole, images_of(plain, epoch=1))
-    first, second = images_of(augmented, epoch=0), images_of(augmented, epoch=1)
+    return make
+
+
+@pytest.mark.parametrize("cache_features", [False, True])
+def test_a_phase_with_augmentation_trains_on_crops_that_change_each_epoch(
+    images_of, cache_features
+):
+    plain, augmented = PhaseConfig(), PhaseConfig(augmentation="random_crop")
+    whole = images_of(plain, epoch=0, cache_features=False)
+    assert torch.equal(whole, images_of(plain, epoch=1, cache_features=False))
+    first, second = (
+        images_of(augmented, epoch=epoch, cache_features=cache_features) for epoch in (0, 1)
+    )
     for other in (whole, second):
         changed = (first != other).flatten(1).any(dim=1)
         assert changed.float().mean() > 0.9
+
+
+def test_a_phase_without_augmentation_trains_on_cached_features(images_of):
+    features = images_of(PhaseConfig(), epoch=0, cache_features=True)
+    assert features.shape[1:] == (1, 512)  # the mean over the grid of resnet18

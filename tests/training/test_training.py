@@ -8,10 +8,9 @@ from safetensors.torch import load_file
 
 from captioner.data.datasets import Example
 from captioner.errors import UsageError
-from captioner.models.build import start_model
 from captioner.training.checkpoint import checkpoints
 from captioner.training.plots import read_log
-from captioner.training.train import train
+from captioner.training.train import start_model, train
 
 
 def weights_of(folder):
