@@ -16,7 +16,8 @@ from experiments.ablation.results import Result, bleu_by_bin, matched
 from experiments.reporting import MISSING, markdown_table
 
 # The text between these two lines of a page stays when the page is written again.
-BEGIN, END = "<!-- hand-written: kept when the page is rewritten -->", "<!-- end of hand-written -->"
+BEGIN = "<!-- hand-written: kept when the page is rewritten -->"
+END = "<!-- end of hand-written -->"
 METRICS = {
     "Bleu_1": "BLEU-1",
     "Bleu_2": "BLEU-2",
