@@ -16,9 +16,14 @@ from torch.utils.data import DataLoader
 
 from benchmarks.synthetic import Setup, build_baseline, end_after_ten_words
 from captioner.config.schema import PhaseConfig, TrainingConfig
-from captioner.data.batching import CaptionDataset, EpochBatchSampler, ImageSource, LoadSource
+from captioner.data.batching import (
+    CaptionDataset,
+    EpochBatchSampler,
+    ImageSource,
+    Loader,
+    LoadSource,
+)
 from captioner.data.datasets import Example
-from captioner.data.loading import Loader
 from captioner.data.transforms import build_transform
 from captioner.decoding.search import Search, build_search
 from captioner.devices import DeviceName, autocast

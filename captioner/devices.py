@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Literal
 
-from captioner.errors import UsageError
+from captioner.errors import UsageError, parameter
 
 if TYPE_CHECKING:
     import torch
@@ -22,18 +22,14 @@ def pick_device(device: DeviceName) -> torch.device:
     """
     import torch
 
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
+    has_mps = torch.backends.mps.is_available()
+    available = {"cuda": torch.cuda.is_available(), "mps": has_mps, "cpu": True}
     if device == "auto":
         return torch.device(next(name for name, usable in available.items() if usable))
     if not available[device]:
         raise UsageError(
-            f"device '{device}' is not available to torch {torch.__version__} on this machine: "
-            "use 'cpu' or 'auto'",
-            parameters=["device"],
+            f"{parameter('device')} '{device}' is not available to torch {torch.__version__} "
+            "on this machine: use 'cpu' or 'auto'"
         )
     return torch.device(device)
 

@@ -80,12 +80,10 @@ class Ranks:
             self.wait()
 
     def wrap(self, objective: nn.Module) -> nn.Module:
-        """Return the objective with gradients averaged over the ranks.
-
-        Wrap the objective and not its model: DDP only handles what goes through `forward`.
-        """
+        """Return the objective with gradients averaged over the ranks."""
         if self.world_size == 1:
             return objective
+        # The objective and not its model: DDP only handles what goes through `forward`.
         device_ids = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(objective, device_ids=device_ids, broadcast_buffers=False)
 
@@ -118,6 +116,5 @@ def _local_gpu() -> torch.device:
             f"rank {local_rank} has no GPU, this machine has {num_gpus}: "
             f"start as many ranks, with torchrun --nproc-per-node {num_gpus}"
         )
-    device = torch.device("cuda", local_rank)
-    torch.cuda.set_device(device)
-    return device
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)

@@ -9,6 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 MAX_NAMED = 5
+PARAMETER_MARK = "\0"  # around the name of a parameter; no file name contains it
+
+
+def parameter(name: str) -> str:
+    """Return the name of a Python parameter, marked: the command line shows its option instead."""
+    return f"{PARAMETER_MARK}{name}{PARAMETER_MARK}"
 
 
 def first_few(items: Sequence[object]) -> str:
@@ -24,16 +30,14 @@ def summarize(items: Sequence[object], noun: str) -> str:
 class CaptionerError(Exception):
     """An error that the user can fix: a message of one line, or a short list, and no traceback.
 
-    Args:
-        message: what is wrong, why, and the way out.
-        parameters: Python parameters that the message names; the command line writes its options.
+    The message names Python parameters; the command line replaces those marked by `parameter`.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, *, parameters: Sequence[str] = ()) -> None:
-        super().__init__(message)
-        self.parameters = tuple(parameters)
+    def __init__(self, message: str) -> None:
+        super().__init__(message.replace(PARAMETER_MARK, ""))
+        self.marked_message = message
 
 
 class UsageError(CaptionerError):

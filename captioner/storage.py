@@ -1,14 +1,16 @@
-"""Atomic files and folders: complete or absent. Checksums reveal a changed byte in a folder."""
+"""Atomic files and folders, and checksums, which reveal a changed byte in a folder.
+
+A reader of an atomic file or folder, also after a crash, finds the old one or the complete new one.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -48,8 +50,6 @@ def folder_size(folder: Path) -> int:
 def atomic_file(path: Path) -> Iterator[TextIO]:
     """Yield a text file that is renamed to `path` when the block ends without an error.
 
-    A reader of `path`, also after a crash, finds either the old file or the complete new one.
-
     Raises:
         CaptionerError: the folder is missing or read-only, or the disk is full; nothing remains.
     """
@@ -61,12 +61,11 @@ def atomic_file(path: Path) -> Iterator[TextIO]:
             os.fsync(file.fileno())
         unfinished.replace(path)
     except OSError as error:
-        reason = error.strerror or error
         raise CaptionerError(
-            f"{path} cannot be written: {reason}; check its folder and free space"
+            f"{path} cannot be written: {error.strerror or error}; check its folder and free space"
         ) from error
     finally:
-        with contextlib.suppress(OSError):  # it exists only after an error
+        with suppress(OSError):  # it exists only after an error
             unfinished.unlink()
 
 
@@ -131,8 +130,11 @@ def recover_from_crash(folder: Path) -> None:
 
 def write_checksums(folder: Path) -> None:
     """Write the SHA-256 of each file, except of Markdown files, which people may edit."""
-    files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.suffix != ".md"]
-    checksums = {file.name: _sha256(file) for file in files if file.name != CHECKSUMS}
+    checksums = {
+        file.name: sha256(file)
+        for file in sorted(folder.iterdir())
+        if file.is_file() and file.suffix != ".md" and file.name != CHECKSUMS
+    }
     (folder / CHECKSUMS).write_text(json.dumps(checksums, indent=2), encoding="utf-8")
 
 
@@ -151,7 +153,7 @@ def verify_checksums(folder: Path) -> None:
     for name, checksum in expected.items():
         if not (folder / name).is_file():
             raise CaptionerError(f"{folder / name} is missing: copy the whole folder again")
-        if _sha256(folder / name) != checksum:
+        if sha256(folder / name) != checksum:
             raise CaptionerError(
                 f"{folder / name} is corrupt (its SHA-256 has changed): copy the whole folder again"
             )
@@ -160,7 +162,7 @@ def verify_checksums(folder: Path) -> None:
 def _flush_all(folder: Path) -> None:
     for file in folder.iterdir():
         _flush(file)
-    with contextlib.suppress(OSError):  # some file systems cannot flush a folder
+    with suppress(OSError):  # some file systems cannot flush a folder
         _flush(folder)
 
 
@@ -172,6 +174,7 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _sha256(file: Path) -> str:
+def sha256(file: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

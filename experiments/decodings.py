@@ -64,7 +64,7 @@ def decodings(
 ) -> None:
     """Print a table of metrics, and of the length and diversity of the captions.
 
-    With several captions for each image, "best of them" is the CIDEr-D of the best one.
+    With several captions for each image, "best of all" is the CIDEr-D of the best one.
     """
     examples = load_examples(annotations, images)
     from captioner import Captioner  # imports torch, which errors above need not wait for
@@ -76,7 +76,7 @@ def decodings(
     }
     batches, examples = encode(captioner, examples)
     scorer = Scorer({example.image_id: example.captions for example in examples})
-    head = ["decoding", *METRICS.values(), "best of them", "words", "different", "distinct"]
+    head = ["decoding", *METRICS.values(), "best of all", "words", "vocabulary", "unique"]
     typer.echo(f"| {' | '.join(head)} |\n|---{'|---:' * (len(head) - 1)}|")
     for text, config in rows.items():
         cells = [text, *row(captioner, batches, examples, scorer, config)]

@@ -97,10 +97,9 @@ def fill_features(config: Config, *, device: DeviceName = "cpu") -> None:
     import torch
 
     from captioner.data.batching import EpochBatchSampler
-    from captioner.data.splits import load_splits
     from captioner.distributed import Ranks
     from captioner.training.loaders import LoaderFactory
-    from captioner.training.train import start_model
+    from captioner.training.train import load_splits, start_model
 
     ranks = Ranks(0, 1, pick_device(device))
     with log_to(config.output.parent / "features.log"):

@@ -5,7 +5,7 @@ from pathlib import Path
 from captioner import Captioner
 from captioner.data.datasets import Example
 from captioner.data.images import find_images
-from captioner.training.plots import draw_samples
+from captioner.training.recorder import draw_samples
 
 ROOT = Path(__file__).parents[1]
 

@@ -1,6 +1,7 @@
 """Shared fixtures: a tiny data set, a tiny run on it, and the folder of the research data."""
 
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,29 @@ def attentive_model(untrained):
 def photo(shapes):
     """One image of the small data set."""
     return sorted((shapes / "dev").iterdir())[0]
+
+
+@pytest.fixture
+def random_captions():
+    """Return (references, candidates) of a small vocabulary, so that n-grams repeat and match."""
+
+    def make(images, *, shortest, seed=0):
+        rng = random.Random(seed)
+        words = ["a", "the", "dog", "cat", "man", "on", "in", "of", "red", "runs"]
+
+        def caption():
+            return rng.choices(words, weights=range(len(words), 0, -1), k=rng.randint(shortest, 12))
+
+        references = [[caption() for _ in range(rng.randint(1, 6))] for _ in range(images)]
+        # Half of the candidates are a reference with one word changed, because independent random
+        # captions seldom share an n-gram of four words.
+        candidates = [
+            caption() if rng.random() < 0.5 else [rng.choice(words), *rng.choice(captions)[1:]]
+            for captions in references
+        ]
+        return references, candidates
+
+    return make
 
 
 @pytest.fixture

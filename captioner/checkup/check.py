@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
 from captioner.checkup.leakage import ImageInfo, read_image_infos, record_shared_images
-from captioner.checkup.statistics import (
-    Coverage,
-    SplitStatistics,
-    compute_statistics,
-    vocabulary_coverage,
-)
 from captioner.console import track
 from captioner.data.datasets import Example
 from captioner.data.problems import Problems
 from captioner.errors import ImageError
+from captioner.text.tokenizer import tokenize
+
+MIN_COUNTS = (1, 2, 3, 5, 10, 20)
+LOST_CHARACTERS = re.compile("[\ufffd\ud800-\udc7f\udd00-\udfff]")  # or halves of one
+MAX_EXCERPT = 60  # characters of a caption that are quoted
 
 
 class Split(NamedTuple):
@@ -29,6 +29,31 @@ class Split(NamedTuple):
     examples: Sequence[Example]
     missing: Collection[Path]  # images that do not exist; already in `problems`
     problems: Problems  # of its annotation file; splits of one file share them
+
+
+@dataclass(frozen=True)
+class SplitStatistics:
+    """Counts over one split. Image files that cannot be read do not count."""
+
+    images: int  # with a caption
+    captions_per_image: Counter[int]  # number of captions → images
+    words_per_caption: Counter[int]  # number of words → captions
+    words: Counter[str]
+    sizes: Counter[tuple[int, int]]  # (width, height) in pixels, as stored → image files
+    modes: Counter[str]  # Pillow's mode → image files
+
+    @property
+    def captions(self) -> int:
+        """Return the number of captions."""
+        return self.words_per_caption.total()
+
+
+class Coverage(NamedTuple):
+    """The vocabulary of the first split for one minimum count, and what it covers."""
+
+    min_count: int  # words of the first split that occur less often are <unk>
+    words: int  # size of the vocabulary
+    shares: dict[str, float]  # split → share of the words in its captions that are known
 
 
 @dataclass(frozen=True)
@@ -82,3 +107,78 @@ def _read_images(splits: Sequence[Split]) -> dict[Path, ImageInfo]:
         else:
             infos[path] = result
     return infos
+
+
+def compute_statistics(
+    examples: Sequence[Example],
+    infos: Mapping[Path, ImageInfo],
+    problems: Problems,
+    *,
+    max_length: int,
+) -> SplitStatistics:
+    """Count captions, words and readable images, and record problems of captions."""
+    words: Counter[str] = Counter()
+    lengths: Counter[int] = Counter()
+    for example in track(examples, total=len(examples), doing="counting words", unit="images"):
+        for caption in example.captions:
+            tokens = tokenize(caption)
+            words.update(tokens)
+            lengths[len(tokens)] += 1
+            _check_caption(problems, example, caption, len(tokens), max_length=max_length)
+    headers = [infos[example.path].header for example in examples if example.path in infos]
+    return SplitStatistics(
+        images=len(examples),
+        captions_per_image=Counter(len(example.captions) for example in examples),
+        words_per_caption=lengths,
+        words=words,
+        sizes=Counter((header.width, header.height) for header in headers),
+        modes=Counter(header.mode for header in headers),
+    )
+
+
+def _check_caption(
+    problems: Problems, example: Example, caption: str, num_words: int, *, max_length: int
+) -> None:
+    """Record a caption of more than `max_length` words, without a word, or with wrong encoding."""
+    excerpt = caption if len(caption) <= MAX_EXCERPT else caption[:MAX_EXCERPT] + "..."
+    case = f"{example.image_id!r}: {excerpt!r}"
+    if num_words > max_length:
+        kind = f"captions of more than {max_length} words, cut in training"
+        problems.add_warning(kind, [f"{case} ({num_words} words)"])
+    if not num_words:
+        problems.add_warning("captions without a word, kept", [case])
+    if not caption.isascii() and has_wrong_encoding(caption):
+        problems.add_warning("captions with a wrong encoding, kept", [case])
+
+
+def has_wrong_encoding(caption: str) -> bool:
+    """Return whether characters were lost, or UTF-8 was decoded as Latin-1 or Windows-1252.
+
+    An example of the latter is "cafÃ©" for "café".
+    """
+    if LOST_CHARACTERS.search(caption):
+        return True
+    for encoding in ("latin-1", "cp1252"):
+        try:
+            caption.encode(encoding).decode("utf-8")
+        except UnicodeError:
+            continue
+        return True
+    return False
+
+
+def vocabulary_coverage(
+    splits: Mapping[str, SplitStatistics], min_counts: Sequence[int] = MIN_COUNTS
+) -> list[Coverage]:
+    """Compute size and coverage of the first split's vocabulary for each minimum count."""
+    counts = next(iter(splits.values())).words
+    rows = []
+    for min_count in min_counts:
+        known = {word for word, count in counts.items() if count >= min_count}
+        shares = {name: _known_share(split.words, known) for name, split in splits.items()}
+        rows.append(Coverage(min_count, len(known), shares))
+    return rows
+
+
+def _known_share(words: Counter[str], known: set[str]) -> float:
+    return sum(count for word, count in words.items() if word in known) / max(1, words.total())

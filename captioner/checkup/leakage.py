@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from captioner.data.datasets import Example
 from captioner.data.images import Header, map_ahead, read_header, read_image
 from captioner.data.problems import Problems
 from captioner.errors import ImageError
+from captioner.storage import sha256
 
 THREADS = 4  # more do not help: headers are read in Python code, by one thread at a time
 COLUMNS, ROWS = 9, 8  # of a thumbnail; dHash compares the neighbours in each row
@@ -38,7 +38,7 @@ class ImageInfo(NamedTuple):
     """What the check needs to know of a readable image."""
 
     header: Header
-    sha256: bytes  # of the file
+    sha256: str  # of the file
     thumbnail: bytes  # (ROWS, COLUMNS, 3) RGB
 
 
@@ -55,14 +55,13 @@ def _read_image_info(path: Path) -> ImageInfo | ImageError:
     try:
         header = read_header(path)
         image = read_image(path, min_side=MIN_SIDE)
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").digest()
+        digest = sha256(path)
     except ImageError as error:
         return error
     except OSError as error:
         return ImageError(str(path), (error.strerror or "cannot be read").lower())
     thumbnail = image.resize((COLUMNS, ROWS), Image.Resampling.BOX)
-    return ImageInfo(header, sha256, thumbnail.tobytes())
+    return ImageInfo(header, digest, thumbnail.tobytes())
 
 
 def record_shared_images(
@@ -76,7 +75,7 @@ def record_shared_images(
     The same id with different content is not reported: some data sets number each split from 1.
     """
 
-    def content(example: Example) -> bytes | None:
+    def content(example: Example) -> str | None:
         return infos[example.path].sha256 if example.path in infos else None
 
     by_id = {example.image_id: example for example in first}
@@ -127,12 +126,10 @@ def difference_hashes(thumbnails: Thumbnails) -> NDArray[np.uint64]:
 
 
 def find_near_duplicates(references: Thumbnails, queries: Thumbnails) -> Iterator[NearDuplicate]:
-    """Yield the best reference for each query that is a near-duplicate of any.
-
-    All hashes are compared with each other, in blocks that need little memory.
-    """
+    """Yield the best reference for each query that is a near-duplicate of any."""
     reference_hashes = difference_hashes(references)  # (r,)
     query_hashes = difference_hashes(queries)  # (q,)
+    # All hashes are compared with each other, in blocks that need little memory.
     rows = max(1, BLOCK_SIZE // max(1, len(references)))
     starts = range(0, len(queries), rows)
     for start in track(starts, total=len(starts), doing="comparing splits", unit="blocks"):

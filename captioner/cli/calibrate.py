@@ -79,8 +79,8 @@ def calibrate(
         images=len(captions),
     )
     write_config(folder, captioner.config.model_copy(update={"confidence": fitted}))
-    typer.echo(f"temperature {fitted.temperature:.3f}, fitted on {fitted.images} images")
     typer.echo(
+        f"temperature {fitted.temperature:.3f}, fitted on {fitted.images} images\n"
         f"expected calibration error {fitted.error:.3f} on images it was not fitted on; "
         f"{calibration_error(captions, 1.0):.3f} without calibration"
     )

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from captioner.captions import Caption, ImageId, Word
+from captioner.captions import Caption, ImageId
 from captioner.cli.options import (
     ExplainOption,
     JsonOption,
     ModelsOption,
     ReportOption,
+    check_outputs,
     load_captioner,
     with_options,
 )
@@ -61,7 +62,9 @@ def caption(
     Prints each path and its caption, separated by a tab. Settings you leave out keep the model
     folder's defaults.
     """
-    _check_outputs(output, report, explain=explain, as_json=as_json)
+    if explain and not (report or as_json):
+        raise UsageError("--explain has no effect without --report or --json: add one of them")
+    check_outputs(output, report)
     files = find_images(paths)
     captioner = load_captioner(model, inference)
     settings = captioner.decoding_config(decoding)
@@ -83,30 +86,9 @@ def caption(
     if report:
         from captioner.report.build import report_captions
 
-        report_captions(
-            report,
-            captioned,
-            models=model or [],
-            config=captioner.config,
-            decoding=settings,
-        )
+        cropped = captioner.config.encoder.transform == "crop"
+        report_captions(report, captioned, model or [], settings, cropped=cropped)
     _finish(len(files), num_abstained=num_abstained, num_failed=len(remaining) - num_read)
-
-
-def _check_outputs(
-    output: Path | None, report: Path | None, *, explain: bool, as_json: bool
-) -> None:
-    """Raise an error, before any captioning, if something cannot be written."""
-    if explain and not (report or as_json):
-        raise UsageError("--explain has no effect without --report or --json: add one of them")
-    if output:
-        from captioner.results.files import check_destination
-
-        check_destination(output)
-    if report:
-        from captioner.report.build import check_report
-
-        check_report(report)
 
 
 def _open_results(
@@ -166,21 +148,20 @@ def _print(file: Path, caption: Caption, *, several: bool, as_json: bool) -> Non
 
 def _to_json(caption: Caption, *, several: bool = False) -> dict[str, Any]:
     """Return a caption as JSON values; with `several`, all of the image's are in "captions"."""
-    values: dict[str, Any] = {
+    words = [
+        {"word": word.text, "log_prob": word.log_prob}
+        | _without_none(confidence=word.confidence, heat=word.heat)
+        for word in caption.words
+    ]
+    captions = [_to_json(each) for each in (caption, *caption.others)] if several else None
+    return {
         "caption": None if caption.abstained else caption.text,
         "log_prob": caption.log_prob,
+        **_without_none(confidence=caption.confidence, explanation=caption.explanation),
+        "words": [] if caption.abstained else words,
+        **_without_none(captions=captions),
     }
-    if caption.confidence is not None:
-        values["confidence"] = caption.confidence
-    if caption.explanation is not None:
-        values["explanation"] = caption.explanation
-    values["words"] = [] if caption.abstained else [_word_to_json(word) for word in caption.words]
-    if several:
-        values["captions"] = [_to_json(each) for each in (caption, *caption.others)]
-    return values
 
 
-def _word_to_json(word: Word) -> dict[str, Any]:
-    optional = {"confidence": word.confidence, "heat": word.heat}
-    given = {name: value for name, value in optional.items() if value is not None}
-    return {"word": word.text, "log_prob": word.log_prob, **given}
+def _without_none(**values: object) -> dict[str, object]:
+    return {name: value for name, value in values.items() if value is not None}

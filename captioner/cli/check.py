@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from captioner.checkup.check import Split, check_splits
-from captioner.checkup.page import write_page
-from captioner.checkup.text import to_json, to_text
+from captioner.checkup.output import to_json, to_text, write_page
 from captioner.cli.options import ImagesOption, SettingsArgument
 from captioner.config.schema import Config, DataConfig, SourceConfig
 from captioner.data.datasets import load_with_problems, split_sources, train_dev_split
@@ -74,8 +73,7 @@ def check(
 
 def _read_config(config: Config) -> list[Split]:
     """Read train and dev as training does: shapes are drawn, and dev is held out from train."""
-    shapes = config.data.shapes
-    if shapes:
+    if shapes := config.data.shapes:
         draw_shapes(shapes.folder, train=shapes.train, dev=shapes.dev)
     splits = _read(split_sources(config.data))
     if len(splits) == 1:

@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from captioner.cli.options import JsonOption, PartialOption, ReferencesOption, SplitOption
-from captioner.console import console
 from captioner.data.datasets import load_references
 from captioner.errors import UsageError
-from captioner.metrics.scorer import Scorer, check_images
+from captioner.inference.evaluate import scorer_of_captioned
+from captioner.metrics.scorer import check_images
 from captioner.metrics.significance import compare as compare_scores
 from captioner.results.files import read_results
 
@@ -41,19 +41,10 @@ def compare(
     references = load_references(annotations, split)
     for captions in (captions_a, captions_b):
         check_images(references, captions, allow_partial=allow_partial)
-    compared = {
-        image: texts
-        for image, texts in references.items()
-        if image in captions_a and image in captions_b
-    }
+    compared = captions_a.keys() & captions_b.keys()
     if not compared:
         raise UsageError(f"{a} and {b} have no image in common; name results of the same images")
-    if missing := len(references) - len(compared):
-        console.print(
-            f"captioner: {missing:,} of {len(references):,} images "
-            "have no caption and are not compared"
-        )
-    scorer = Scorer(compared, subset_of=len(references))
+    scorer = scorer_of_captioned(references, captions_a, captions_b, doing="compared")
     scores_a, scores_b = (
         scorer.score({image: captions[image] for image in compared})
         for captions in (captions_a, captions_b)

@@ -26,11 +26,9 @@ def defaults(
 ) -> None:
     """Show or change a model folder's decoding settings."""
     folder = resolve(model)
-    values = read_config(folder)
-    values.pop("vocabulary", None)
-    config = ModelConfig.parse(values, source=str(folder))
-    changed = apply_overrides(config.decoding.to_json(), settings or [])
-    decoding = DecodingConfig.parse(changed, source="decoding")
+    config = ModelConfig.parse(read_config(folder), source=str(folder))
+    values = apply_overrides(config.decoding.to_json(), settings or [])
+    decoding = DecodingConfig.parse(values, source="decoding")
     if settings:
         write_config(folder, config.model_copy(update={"decoding": decoding}))
     for name, value in decoding.to_json().items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 
@@ -17,29 +17,19 @@ from captioner.cli.options import (
     ReferencesOption,
     ReportOption,
     SplitOption,
+    check_outputs,
     load_captioner,
     with_options,
 )
 from captioner.config.schema import InferenceConfig
 from captioner.data.datasets import load_examples, load_references
 from captioner.errors import UsageError
-from captioner.inference.evaluate import (
-    caption_examples,
-    score_captions,
-    shown_captions,
-)
-from captioner.inference.evaluate import (
-    evaluate as evaluate_captions,
-)
-from captioner.metrics.java import JavaMetricName, check_java_metrics
+from captioner.inference.evaluate import evaluate as evaluate_captions
+from captioner.inference.evaluate import evaluate_model
+from captioner.metrics.java import JAVA_METRICS, check_java_metrics
 from captioner.metrics.scorer import Scores
-from captioner.report.build import check_report, report_evaluation
-from captioner.results.files import (
-    check_destination,
-    check_scores_file,
-    write_results,
-    write_scores,
-)
+from captioner.report.build import report_evaluation
+from captioner.results.files import check_scores_file, write_scores
 
 EXAMPLE = "captioner evaluate --annotations captions_val2017.json --images val2017"
 
@@ -58,22 +48,20 @@ SeenOption = Annotated[
     ),
 ]
 SeenSplitOption = Annotated[str | None, typer.Option(help="Split of --seen.", show_default=False)]
-JAVA_METRICS: tuple[JavaMetricName, ...] = get_args(JavaMetricName)
 
 
-def _check_java(names: list[str] | None) -> list[str]:
-    """Raise an error for an unknown metric: typer cannot read a list of choices."""
-    for name in names or []:
-        if name not in JAVA_METRICS:
-            raise typer.BadParameter(f"'{name}' is not one of {', '.join(JAVA_METRICS)}.")
-    return names or []
+def _java_metric(name: str) -> str:
+    """Return the name of a metric, if it is one: typer cannot read a list of choices."""
+    if name not in JAVA_METRICS:
+        raise typer.BadParameter(f"'{name}' is not one of {', '.join(JAVA_METRICS)}.")
+    return name
 
 
 JavaOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="|".join(JAVA_METRICS),
-        callback=_check_java,
+        parser=_java_metric,
         help="Also compute this metric, with Java; repeatable.",
         show_default=False,
     ),
@@ -114,19 +102,17 @@ def evaluate(
         )
         _print(scores, results, as_json=as_json)
         return
-    _check_outputs(results, report, explain=explain)
+    if explain and not report:
+        raise UsageError("--explain has no effect without --report: add it")
+    if results:
+        check_scores_file(results)
+    check_outputs(results, report)
     check_java_metrics(java_metrics)
     examples = load_examples(annotations, images, split)
     captioner = load_captioner(model, inference)
     settings = captioner.decoding_config(decoding)
-    captioned = caption_examples(
-        captioner, examples, settings, explain=explain, batch_size=inference.batch_size
-    )
-    captions = shown_captions(captioned)
-    if results:
-        write_results(results, captions)
-    references = {example.image_id: example.captions for example in examples}
-    scores = score_captions(references, captions, **scoring)
+    scoring |= {"explain": explain, "batch_size": inference.batch_size, "results": results}
+    captioned, scores = evaluate_model(captioner, examples, settings, **scoring)
     _print(scores, results, as_json=as_json)
     if report:
         report_evaluation(
@@ -136,8 +122,8 @@ def evaluate(
             scores,
             annotations=annotations,
             models=model or [],
-            config=captioner.config,
             decoding=settings,
+            cropped=captioner.config.encoder.transform == "crop",
         )
     if len(captioned) < len(examples):
         raise typer.Exit(3)
@@ -157,22 +143,12 @@ def _check_results(results: Path, *, needs_model: bool) -> None:
     check_scores_file(results)
 
 
-def _check_outputs(results: Path | None, report: Path | None, *, explain: bool) -> None:
-    """Raise an error, before any captioning, if something cannot be written."""
-    if explain and not report:
-        raise UsageError("--explain has no effect without --report: add it")
-    if results:
-        check_scores_file(results)
-        check_destination(results)
-    if report:
-        check_report(report)
-
-
 def _load_captions(annotations: Path | None, split: str | None) -> list[str] | None:
     if annotations is None:
         return None
-    references = load_references(annotations, split)
-    return [caption for captions in references.values() for caption in captions]
+    return [
+        caption for captions in load_references(annotations, split).values() for caption in captions
+    ]
 
 
 def _print(scores: Scores, results: Path | None, *, as_json: bool) -> None:

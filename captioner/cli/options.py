@@ -8,8 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, Optional, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from annotated_types import Ge, Gt, Le
@@ -17,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from captioner.config.schema import DecodingConfig, InferenceConfig
 from captioner.devices import DeviceName
-from captioner.errors import CaptionerError, UsageError
+from captioner.errors import PARAMETER_MARK, CaptionerError, UsageError
 from captioner.models.folder import BUNDLED, read_config
 
 if TYPE_CHECKING:
@@ -41,25 +40,34 @@ def option_name(parameter: str) -> str:
 
 
 def with_option_names(error: CaptionerError) -> str:
-    """Return the message of an error, with options in place of the Python parameters it names."""
-    message = str(error)
-    for parameter in error.parameters:
-        message = re.sub(rf"\b{parameter}\b", option_name(parameter), message)
-    return message
+    """Return the message of an error, with options in place of the parameters marked in it."""
+    marked = f"{PARAMETER_MARK}(.+?){PARAMETER_MARK}"
+    return re.sub(marked, lambda match: option_name(match[1]), error.marked_message)
 
 
 def _parameter(
     name: str, field: FieldInfo, *, default: object, show_default: bool | str = True
 ) -> inspect.Parameter:
     """Return a setting as a parameter of a typer command."""
-    annotation, metadata = field.annotation, field.metadata
-    if NoneType in get_args(annotation):  # as in Count | None
-        annotation = next(part for part in get_args(annotation) if part is not NoneType)
-    if get_origin(annotation) is Annotated:
-        annotation, inner = get_args(annotation)
-        metadata = inner.metadata
+    option = typer.Option(
+        _NAMES.get(name, option_name(name)),
+        help=field.description,
+        metavar=_METAVARS.get(name),
+        show_default=show_default,
+        **_bounds(field),
+    )
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[Optional[_TYPES.get(name, field.annotation)], option],  # noqa: UP045
+    )
+
+
+def _bounds(field: FieldInfo) -> dict[str, Any]:
+    """Return the range of a setting as arguments of `typer.Option`."""
     bounds: dict[str, Any] = {}
-    for bound in metadata:
+    for bound in field.metadata:
         match bound:
             case Ge(ge=low):
                 bounds["min"] = low
@@ -67,19 +75,7 @@ def _parameter(
                 bounds["max"] = high
             case Gt(gt=float() | int() as low):  # typer has no open ranges
                 bounds["callback"] = _refuse_up_to(low)
-    option = typer.Option(
-        _NAMES.get(name, option_name(name)),
-        help=field.description,
-        metavar=_METAVARS.get(name),
-        show_default=show_default,
-        **bounds,
-    )
-    return inspect.Parameter(
-        name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=default,
-        annotation=Annotated[Optional[_TYPES.get(name, annotation)], option],  # noqa: UP045
-    )
+    return bounds
 
 
 def _refuse_up_to(bound: float) -> Callable[[float | None], float | None]:
@@ -91,13 +87,6 @@ def _refuse_up_to(bound: float) -> Callable[[float | None], float | None]:
     return check
 
 
-def _inference_parameters() -> dict[str, inspect.Parameter]:
-    return {
-        name: _parameter(name, field, default=field.default)
-        for name, field in InferenceConfig.model_fields.items()
-    }
-
-
 def _decoding_parameters() -> dict[str, inspect.Parameter]:
     """Return a parameter for each setting; its default is None: the model folder's."""
     bundled = read_config(BUNDLED)["decoding"]
@@ -105,8 +94,9 @@ def _decoding_parameters() -> dict[str, inspect.Parameter]:
     parameters = {}
     for name, field in DecodingConfig.model_fields.items():
         value = "none" if bundled[name] in (None, "", []) else json.dumps(bundled[name]).strip('"')
-        shown = f"the model folder's; bundled: {value}"
-        parameters[name] = _parameter(name, field, default=None, show_default=shown)
+        parameters[name] = _parameter(
+            name, field, default=None, show_default=f"the model folder's; bundled: {value}"
+        )
     return parameters
 
 
@@ -116,21 +106,22 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     The command gets an `InferenceConfig`, and in `decoding` a dict of the options that were given.
     """
     signature = inspect.signature(command, eval_str=True)
-    parameters = dict(signature.parameters)
-    inference = _inference_parameters() if parameters.pop("inference", None) else {}
-    decoding = _decoding_parameters() if parameters.pop("decoding", None) else {}
+    expanded = dict(signature.parameters)
+    del expanded["inference"]
+    decoding = _decoding_parameters() if expanded.pop("decoding", None) else {}
+    inference = {
+        name: _parameter(name, field, default=field.default)
+        for name, field in InferenceConfig.model_fields.items()
+    }
+    expanded |= decoding | inference
 
     @wraps(command)
     def wrapped(**given: Any) -> None:
-        if inference:
-            values = {name: given.pop(name) for name in inference}
-            given["inference"] = InferenceConfig(**values)
         if decoding:
-            options = {name: given.pop(name) for name in decoding}
-            given["decoding"] = _settings(options)
-        command(**given)
+            given["decoding"] = _settings({name: given.pop(name) for name in decoding})
+        settings = InferenceConfig(**{name: given.pop(name) for name in inference})
+        command(**given, inference=settings)
 
-    expanded = {**parameters, **decoding, **inference}
     wrapped.__signature__ = signature.replace(parameters=list(expanded.values()))  # type: ignore[attr-defined]
     wrapped.__annotations__ = {name: each.annotation for name, each in expanded.items()}
     return wrapped
@@ -145,12 +136,24 @@ def load_captioner(models: Sequence[Path] | None, inference: InferenceConfig) ->
     )
 
 
+def check_outputs(results: Path | None, report: Path | None) -> None:
+    """Raise an error, before any captioning, if a file cannot be written."""
+    if results:
+        from captioner.results.files import check_destination
+
+        check_destination(results)
+    if report:
+        from captioner.report.build import check_report
+
+        check_report(report)
+
+
 def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the decoding settings that were given on the command line."""
     given = {name: value for name, value in options.items() if value not in (None, [])}
+    _refuse_unused(given)
     if "method" in given:
         given["method"] = "sample" if given["method"] else "beam"
-    _refuse_unused(given)
     return given
 
 
@@ -160,7 +163,7 @@ def _refuse_unused(given: Mapping[str, Any]) -> None:
     Raises:
         UsageError: names it and the option that it needs.
     """
-    sampling = given.get("method") == "sample"
+    sampling = given.get("method")
     for name in _BEAM_SEARCH_ONLY if sampling else _SAMPLING_ONLY:
         if name in given:
             relation = "with" if sampling else "without"
@@ -171,15 +174,14 @@ def _refuse_unused(given: Mapping[str, Any]) -> None:
         raise UsageError(f"--length-alpha has no effect with --length-norm {given['length_norm']}")
 
 
-DeviceOption = Annotated[
-    DeviceName,
-    typer.Option(help=InferenceConfig.model_fields["device"].description),
-]
 SettingsArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[KEY=VALUE]...", help="Settings that replace the file's.", show_default=False
     ),
+]
+DeviceOption = Annotated[
+    DeviceName, typer.Option(help=InferenceConfig.model_fields["device"].description)
 ]
 ModelsOption = Annotated[
     list[Path] | None,

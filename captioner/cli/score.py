@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -23,9 +23,6 @@ from captioner.data.datasets import Example, load_examples
 from captioner.data.images import find_images
 from captioner.data.problems import read_text
 from captioner.errors import UsageError
-
-if TYPE_CHECKING:
-    from captioner.inference.captioner import Captioner
 
 EXAMPLE = "captioner score photo.jpg --caption 'a dog runs' --caption 'a cat sleeps'"
 
@@ -74,7 +71,7 @@ def score(
         examples = load_examples(annotations, images, split)
     else:
         raise UsageError("name one image with its captions, or a data set with --annotations")
-    scored, num_read = _score(load_captioner(model, inference), examples, inference.batch_size)
+    scored, num_read = _score(examples, model, inference)
     scored.sort(key=lambda each: each.mean_log_prob, reverse=annotations is None)
     _print(scored[:worst] if annotations else scored, as_json=as_json)
     if num_read < len(examples):
@@ -110,13 +107,13 @@ class _Scored(NamedTuple):
 
 
 def _score(
-    captioner: Captioner, examples: Sequence[Example], batch_size: int
+    examples: Sequence[Example], models: Sequence[Path] | None, inference: InferenceConfig
 ) -> tuple[list[_Scored], int]:
     """Return the scored captions, and the number of images that could be read."""
-    stream = captioner.score(
+    stream = load_captioner(models, inference).score(
         [example.path for example in examples],
         [example.captions for example in examples],
-        batch_size=batch_size,
+        batch_size=inference.batch_size,
     )
     scored: list[_Scored] = []
     num_read = 0
@@ -131,20 +128,16 @@ def _score(
 
 def _print(scored: Sequence[_Scored], *, as_json: bool) -> None:
     for mean, log_prob, num_unknown, example, text in scored:
-        if as_json:
-            values = {
-                "image_id": example.image_id,
-                "image": str(example.path),
-                "caption": text,
-                "log_prob": log_prob,
-                "mean_log_prob": mean,
-                "unknown_words": num_unknown,
-            }
-            typer.echo(json.dumps(values))
-        else:
-            typer.echo(
-                f"{mean:.3f}\t{log_prob:.2f}\t{one_line(example.image_id)}\t{one_line(text)}"
-            )
+        line = f"{mean:.3f}\t{log_prob:.2f}\t{one_line(example.image_id)}\t{one_line(text)}"
+        values = {
+            "image_id": example.image_id,
+            "image": str(example.path),
+            "caption": text,
+            "log_prob": log_prob,
+            "mean_log_prob": mean,
+            "unknown_words": num_unknown,
+        }
+        typer.echo(json.dumps(values) if as_json else line)
     if with_unknown := sum(each.num_unknown > 0 for each in scored):
         console.print(
             f"captioner: {with_unknown} of these captions hold words "

@@ -40,8 +40,15 @@ def train(
     Prints the folder of the model that is best on dev. Ctrl-C saves a checkpoint first.
     """
     loaded = load_config(config, settings or [], output=output)
-    from captioner.training.train import train as run  # imports torch
+    from captioner.training.checkpoint import checkpoints  # imports torch
+    from captioner.training.train import train as run
 
-    best = run(loaded, device=device, resume=resume)
-    if os.environ.get("RANK", "0") == "0":  # under torchrun, only the first rank prints
+    is_first = os.environ.get("RANK", "0") == "0"  # under torchrun, only the first rank prints
+    try:
+        best = run(loaded, device=device, resume=resume)
+    except (KeyboardInterrupt, SystemExit):
+        if is_first and checkpoints(loaded.output):
+            typer.echo("captioner: resume with --resume auto", err=True)
+        raise
+    if is_first:
         typer.echo(best)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import types
 import typing
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -42,8 +41,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Return the values with `a.b=value` pairs set; each value is read as YAML.
 
-    A number in a key is an index into a list, as in `training.phases.0.epochs=3`.
-
     Raises:
         UsageError: a pair has no `=`, or its key leads into a value that is not a section.
     """
@@ -57,20 +54,24 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
         try:
             value = parse_yaml(text)
         except ValueError as error:
-            raise UsageError(
-                f"{key}: '{text}' is not a YAML value ({error}): put it in quotes"
-            ) from None
-        *parents, last = key.split(".")
-        section: Any = values
-        try:
-            for parent in parents:
-                section = _child(section, parent)
-            section[int(last) if isinstance(section, list) else last] = value
-        except (ValueError, IndexError, TypeError, AttributeError):
-            raise UsageError(
-                f"'{key}': this config has no such section or list item; check the spelling"
-            ) from None
+            problem = f"{key}: '{text}' is not a YAML value ({error})"
+            raise UsageError(f"{problem}: put it in quotes") from None
+        _set_value(values, key, value)
     return values
+
+
+def _set_value(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set the value of a key; a number in the key is an index, as in `training.phases.0.epochs`."""
+    *parents, last = key.split(".")
+    section: Any = values
+    try:
+        for parent in parents:
+            section = _child(section, parent)
+        section[int(last) if isinstance(section, list) else last] = value
+    except (ValueError, IndexError, TypeError, AttributeError):
+        raise UsageError(
+            f"'{key}': this config has no such section or list item; check the spelling"
+        ) from None
 
 
 def _child(section: Any, name: str) -> Any:
@@ -84,13 +85,12 @@ def _child(section: Any, name: str) -> Any:
 
 def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     """Return `base` with the values of `top`, which win, section by section."""
-    merged = dict(base)
-    for key, value in top.items():
-        below = base.get(key)
-        merged[key] = (
-            merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-        )
-    return merged
+    sections = {
+        key: merge(base[key], value)
+        for key, value in top.items()
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+    }
+    return base | top | sections
 
 
 def usage_error(section: type[Section], error: ValidationError, *, source: str) -> UsageError:
@@ -107,8 +107,8 @@ def _describe(section: type[Section], details: Any) -> str:
     value, context = details["input"], details.get("ctx", {})
     match details["type"]:
         case "extra_forbidden":
-            known = list(_known_keys(section))
             plain = ".".join("0" if isinstance(part, int) else str(part) for part in details["loc"])
+            known = list(_known_keys(section))
             nearest = difflib.get_close_matches(plain, known, n=1, cutoff=0.5)
             return f"unknown key '{key}'" + (f": did you mean '{nearest[0]}'?" if nearest else "")
         case "literal_error":
@@ -130,13 +130,10 @@ def _known_keys(section: type[Section], prefix: str = "") -> Iterator[str]:
             yield from _known_keys(child, f"{prefix}{name}.{index}")
 
 
-def _sections_in(annotation: Any) -> Iterator[type[Section]]:
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        if issubclass(annotation, Section):
-            yield annotation
-        return
-    for part in typing.get_args(annotation):
-        yield from _sections_in(part)
+def _sections_in(annotation: Any) -> list[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [section for part in typing.get_args(annotation) for section in _sections_in(part)]
 
 
 MAX_DEPTH = 32

@@ -122,7 +122,7 @@ class DecodingConfig(Section):
     temperature: Annotated[
         float, Field(ge=0.01, le=100, description="Sampling: below 1 sharper, above 1 flatter.")
     ] = 1.0
-    top_k: Annotated[Count | None, Field(description="Sampling: only the k likeliest.")] = None
+    top_k: Annotated[int | None, Field(ge=1, description="Sampling: only the k likeliest.")] = None
     top_p: Annotated[
         float, Field(gt=0, le=1, description="Sampling: only the likeliest with this probability.")
     ] = 1.0
@@ -132,7 +132,7 @@ class DecodingConfig(Section):
     require: Annotated[tuple[str, ...], Field(description="Require this word.")] = ()
     forbid: Annotated[tuple[str, ...], Field(description="Forbid this word.")] = ()
     no_repeat_ngram: Annotated[
-        Count | None, Field(description="Use no N words in a row twice.")
+        int | None, Field(ge=1, description="Use no N words in a row twice.")
     ] = None
     no_double_words: Annotated[bool, Field(description="Use no word twice in a row.")] = False
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from captioner.config.schema import DataConfig, SourceConfig
 from captioner.data.formats import Annotations, Entry, read_annotations
@@ -92,8 +92,6 @@ def load_with_problems(
 ) -> LoadedExamples:
     """Load a split as `load_examples` does, but record its errors in `problems` and continue.
 
-    Images outside the image folder are left out, so that no caller opens them.
-
     Raises:
         UsageError: the file cannot be read, or holds no image with a caption.
     """
@@ -103,12 +101,10 @@ def load_with_problems(
     root = images or _find_image_folder(content)
     outside = {entry.file for entry in content.entries if _is_outside(entry.file)}
     problems.add_error("image names that lead out of their folder", map(repr, outside))
-    inside = [entry for entry in content.entries if entry.file not in outside]
-    missing = _find_missing(root, (entry.file for entry in inside))
+    inside = [it for it in content.entries if it.file not in outside]  # no caller opens the others
+    missing = _find_missing(root, (it.file for it in inside))
     problems.add_error(f"images missing in {root}", map(repr, missing))
-    examples = [
-        Example(entry.image_id, root / entry.file, _nonempty(entry.captions)) for entry in inside
-    ]
+    examples = [Example(it.image_id, root / it.file, _nonempty(it.captions)) for it in inside]
     return LoadedExamples(examples, {root / file for file in missing})
 
 
@@ -124,10 +120,9 @@ def load_references(annotations: Path, split: str | None = None) -> dict[int | s
     return {entry.image_id: list(_nonempty(entry.captions)) for entry in content.entries}
 
 
-Item = TypeVar("Item")
-
-
-def train_dev_split(examples: Sequence[Item], dev_share: float) -> tuple[list[Item], list[Item]]:
+def train_dev_split(
+    examples: Sequence[Example], dev_share: float
+) -> tuple[list[Example], list[Example]]:
     """Split examples at random into train and dev, with at least one in dev. The seed is fixed."""
     shuffled = list(examples)
     random.Random(0).shuffle(shuffled)

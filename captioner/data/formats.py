@@ -71,8 +71,6 @@ def read_annotations(
         return _read_json(text, path, split, restval, problems)
     _reject_options(path, restval=restval)
     entries = _read_lines(text, path, problems)
-    if entries is None:
-        raise UsageError(f"{path}: {FORMATS}")
     names = (".", "images", "Images", "Flicker8k_Dataset", "flickr30k-images")
     if split:
         entries = _select_listed(entries, Path(split), problems)
@@ -154,14 +152,13 @@ def _is_karpathy(images: object) -> bool:
 
 def _read_coco(images: list[Any], annotations: list[Any], problems: Problems) -> list[Entry]:
     """Read with pycocotools, after checks that it lacks (it accepts repeated annotation ids)."""
-    ids = [image.get("id") for image in images if isinstance(image, dict)]
-    listed = {image_id for image_id in ids if type(image_id) in ID}
+    listed = {it["id"] for it in images if isinstance(it, dict) and type(it.get("id")) in ID}
     images = valid_records(images, "images", {"id": ID, "file_name": (str,)}, problems)
     fields: Fields = {"id": ID, "image_id": ID, "caption": TEXT}
     annotations = valid_records(annotations, "annotations", fields, problems)
     repeated_ids = repeated(it["id"] for it in annotations)
     problems.add_error("annotation ids given more than once", repeated_ids)
-    unknown = [it for it in annotations if it["image_id"] not in listed]
+    unknown = (it for it in annotations if it["image_id"] not in listed)
     cases = (f"{it['id']!r} (image {it['image_id']!r})" for it in unknown)
     problems.add_error("annotations of an unknown image", cases)
 
@@ -203,8 +200,8 @@ def _read_karpathy(
 TOKEN_LINE = re.compile(r"(.+)#(\d+)\t(.*)")
 
 
-def _read_lines(text: str, path: Path, problems: Problems) -> list[Entry] | None:
-    """Read JSON lines, CSV or a token file; return None if it is none of them."""
+def _read_lines(text: str, path: Path, problems: Problems) -> list[Entry]:
+    """Read JSON lines, CSV or a token file."""
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     first = lines[0][1]
     if path.suffix.lower() == ".jsonl":
@@ -213,7 +210,7 @@ def _read_lines(text: str, path: Path, problems: Problems) -> list[Entry] | None
         return _read_csv(text, problems)
     if TOKEN_LINE.fullmatch(first.rstrip("\r")):
         return _read_token_file(lines, problems)
-    return None
+    raise UsageError(f"{path}: {FORMATS}")
 
 
 def _read_jsonl(lines: list[tuple[int, str]], problems: Problems) -> list[Entry]:

@@ -65,12 +65,8 @@ def read_image(
 ) -> Image.Image:
     """Read the first frame of an image as a new upright 8-bit RGB image, with white transparency.
 
-    Args:
-        source: the image.
-        min_side: shortest side in pixels that the caller needs. A larger JPEG is then decoded at
-            1/2, 1/4 or 1/8 of its size, but never smaller than this: several times faster for
-            photos from a camera.
-        max_pixels: larger images are rejected before they are decoded.
+    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size, which is several times faster, if its shortest
+    side keeps `min_side` pixels. Images of more than `max_pixels` are rejected before.
 
     Raises:
         ImageError: the image cannot be read.
@@ -221,8 +217,6 @@ def _reason(error: Exception) -> str:
             return "no such file"
         case IsADirectoryError():
             return "is a folder, not an image"
-        case PermissionError():
-            return "permission denied"
         case MemoryError():
             return "not enough memory"
         case Image.DecompressionBombError():

@@ -115,11 +115,10 @@ def read_text(path: Path, problems: Problems | None = None) -> str:
     text = data.decode("utf-8-sig", "surrogateescape")
     if not text.strip():
         raise UsageError(f"{path}: is empty")
-    if NOT_UTF_8.search(text):
-        found = Problems(path) if problems is None else problems
-        found.add_error("lines not in UTF-8, to be saved as UTF-8", _invalid_bytes(text))
-        if problems is None:
-            found.raise_errors()
+    recorded = Problems(path) if problems is None else problems
+    recorded.add_error("lines not in UTF-8, to be saved as UTF-8", _invalid_bytes(text))
+    if problems is None:
+        recorded.raise_errors()
     return text
 
 
@@ -137,9 +136,7 @@ class BrokenJSONError(ValueError):
 def parse_json(text: str, first_line: int = 1) -> Any:
     """Parse strict JSON, without the NaN and Infinity that Python accepts.
 
-    Args:
-        text: the JSON.
-        first_line: line number of its first line in its file, for the error message.
+    The error message counts lines from `first_line`, the number of the first one in its file.
 
     Raises:
         BrokenJSONError: the text is not JSON.
@@ -152,8 +149,8 @@ def parse_json(text: str, first_line: int = 1) -> Any:
         return data
     except json.JSONDecodeError as error:
         reason = f"{constants[0]} is not JSON" if constants else error.msg
-        line = first_line + error.lineno - 1
-        raise BrokenJSONError(f"line {line}, column {error.colno}: {reason}") from error
+        position = f"line {first_line + error.lineno - 1}, column {error.colno}"
+        raise BrokenJSONError(f"{position}: {reason}") from error
     except (ValueError, RecursionError) as error:  # thousands of digits, or of nested brackets
         raise BrokenJSONError(f"line {first_line}: cannot be parsed: {error}") from error
 

@@ -136,8 +136,7 @@ def draw_shapes(
             return
         folder.mkdir(parents=True, exist_ok=True)
         _write_json(folder / STAMP, {**stamp, "finished": False})  # marks the folder as drawn here
-        splits = dict(zip(SPLITS, _scenes(train, dev, random.Random(seed)), strict=True))
-        for split, scenes in splits.items():
+        for split, scenes in zip(SPLITS, _scenes(train, dev, random.Random(seed)), strict=True):
             if split in existing:
                 shutil.rmtree(folder / split)
             _write_split(
@@ -201,9 +200,7 @@ def _scenes(train: int, dev: int, rng: random.Random) -> Iterator[list[Scene]]:
     for count, is_dev in ((train, False), (dev, True)):
         chosen: list[Scene] = []
         for pool, number in ((singles, count // 2), (pairs, count - count // 2)):
-            of_split = [
-                scene for index, scene in enumerate(pool) if (index % DEV_EVERY == 0) == is_dev
-            ]
+            of_split = [scene for i, scene in enumerate(pool) if (i % DEV_EVERY == 0) == is_dev]
             chosen += islice(cycle(_new_words_first(of_split)), number)
         rng.shuffle(chosen)
         yield chosen
@@ -232,15 +229,13 @@ def _write_split(
         file_name = f"{image_id:06}.png"
         _draw(scene, size, random.Random(f"{seed}/{image_id}")).save(folder / split / file_name)
         images.append({"id": image_id, "file_name": file_name, "width": size, "height": size})
-        for caption in scene.captions():
-            annotations.append(
-                {"id": 5 * first_id + len(annotations), "image_id": image_id, "caption": caption}
-            )
+        annotations += [
+            {"id": 5 * image_id + number, "image_id": image_id, "caption": caption}
+            for number, caption in enumerate(scene.captions())
+        ]
     info = {"description": "Shapes drawn by captioner", "version": "1"}
-    _write_json(
-        folder / f"captions_{split}.json",
-        {"info": info, "images": images, "annotations": annotations},
-    )
+    content = {"info": info, "images": images, "annotations": annotations}
+    _write_json(folder / f"captions_{split}.json", content)
 
 
 def _draw(scene: Scene, size: int, rng: random.Random) -> Image.Image:

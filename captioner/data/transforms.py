@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, assert_never
+from typing import assert_never
 
 import torch
 from PIL import Image, ImageEnhance
@@ -24,19 +24,6 @@ from captioner.errors import ImageError
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom, in pixels of the source image, not rounded."""
-
-
-class Transform(Protocol):
-    """Turns an RGB image of any size into the input of the encoder."""
-
-    @property
-    def min_side(self) -> int:
-        """Return the shortest side in pixels at which images may be decoded without a loss."""
-        ...
-
-    def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
-        """Return the transformed image (3, size, size), uint8."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -111,6 +98,12 @@ class RandomResizedCrop:
         return _crop_box(image, width, height, rng.random(), rng.random())
 
 
+Transform = Squash | CentreCrop | RandomResizedCrop
+"""Turns an RGB image of any size into the input of the encoder.
+
+`min_side` is the shortest side in pixels at which images may be decoded without a loss."""
+
+
 def build_transform(name: TransformName | AugmentationName, size: int) -> Transform:
     """Return the transform with this name, for squares of `size` pixels."""
     match name:
@@ -139,9 +132,8 @@ def _resize(image: Image.Image, box: Box, size: int) -> Image.Image:
 
 def _to_tensor(image: Image.Image) -> Tensor:
     values = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return (
-        values.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
-    )  # (3, size, size)
+    # (size, size, 3) to (3, size, size)
+    return values.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
 
 
 ImageLike = ReadableImage | Tensor

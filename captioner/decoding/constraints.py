@@ -53,10 +53,9 @@ def apply_rules(
 
 def forbid(token_ids: Sequence[int]) -> Rule:
     """Return a rule that forbids these tokens."""
-    forbidden = list(token_ids)
 
     def rule(history: Tensor, log_probs: Tensor) -> None:
-        log_probs[:, forbidden] = -torch.inf
+        log_probs[:, list(token_ids)] = -torch.inf
 
     return rule
 
@@ -107,8 +106,6 @@ def require(token_ids: Sequence[int], *, eos: int, max_length: int) -> Rule:
         num_missing = missing.sum(dim=1)  # (N,)
         log_probs[:, eos] = log_probs[:, eos].masked_fill(num_missing > 0, -torch.inf)
         room = max_length - (history.shape[1] - 1)
-        if room > len(required):
-            return
         urgent = ((num_missing > 0) & (num_missing >= room)).unsqueeze(1)  # (N, 1)
         only_missing = log_probs[:, required].masked_fill(~missing, -torch.inf)  # (N, W)
         log_probs.masked_fill_(urgent, -torch.inf)

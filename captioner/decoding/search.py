@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, assert_never
+from collections.abc import Callable, Sequence
+from typing import assert_never
 
 import torch
 from torch import Tensor
@@ -19,12 +19,9 @@ from captioner.decoding.constraints import (
     no_repeat_ngram,
     require,
 )
-from captioner.errors import UsageError
+from captioner.errors import UsageError, parameter
 from captioner.text.tokenizer import BOS, EOS, SUPPRESSED, Vocabulary, tokenize
 from captioner.types import Hypothesis, State, Step, select_state
-
-if TYPE_CHECKING:  # a search opens only the file of its own method
-    from captioner.decoding.beam import LengthNorm
 
 Search = Callable[[State, Sequence[int]], list[list[Hypothesis]]]
 """(state of B images, B image keys if captions are sampled) -> captions of each image.
@@ -42,23 +39,9 @@ def build_search(step: Step, config: DecodingConfig, vocabulary: Vocabulary) -> 
     prefix = _token_ids(tokenize(config.prefix), vocabulary, "prefix")
     required = _token_ids(_single_words(config.require, "require"), vocabulary, "require")
     required = [token for token in required if token not in prefix]
-    forbidden = [
-        vocabulary.id_of(word)
-        for word in _single_words(config.forbid, "forbid")
-        if word in vocabulary
-    ]
-    if both := sorted({*prefix, *required} & {*forbidden}):
-        raise UsageError(
-            f"'{vocabulary.words[both[0]]}' is forbidden, but prefix or require needs it: "
-            "remove it from one of them",
-            parameters=["prefix", "require"],
-        )
-    if len(prefix) + len(required) > config.max_length:
-        raise UsageError(
-            f"max_length ({config.max_length} words) has no room for prefix and require "
-            f"({len(prefix) + len(required)} words): raise it",
-            parameters=["max_length", "prefix", "require"],
-        )
+    to_forbid = _single_words(config.forbid, "forbid")
+    forbidden = [vocabulary.id_of(word) for word in to_forbid if word in vocabulary]
+    _check_needed([*prefix, *required], forbidden, config, vocabulary)
     rules = _rules(config, forbidden, required)
 
     def search(state: State, image_keys: Sequence[int]) -> list[list[Hypothesis]]:
@@ -72,6 +55,22 @@ def build_search(step: Step, config: DecodingConfig, vocabulary: Vocabulary) -> 
                 assert_never(other)
 
     return search
+
+
+def _check_needed(
+    needed: Sequence[int], forbidden: Sequence[int], config: DecodingConfig, vocabulary: Vocabulary
+) -> None:
+    """Raise a UsageError if tokens of `prefix` and `require` are forbidden, or too many."""
+    if both := sorted({*needed} & {*forbidden}):
+        raise UsageError(
+            f"'{vocabulary.words[both[0]]}' is forbidden, but {parameter('prefix')} or "
+            f"{parameter('require')} needs it: remove it from one of them"
+        )
+    if len(needed) > config.max_length:
+        raise UsageError(
+            f"{parameter('max_length')} ({config.max_length} words) has no room for "
+            f"{parameter('prefix')} and {parameter('require')} ({len(needed)} words): raise it"
+        )
 
 
 def _rules(config: DecodingConfig, forbidden: Sequence[int], required: Sequence[int]) -> list[Rule]:
@@ -91,8 +90,7 @@ def _beam_search(
     step: Step, state: State, required: Sequence[int], config: DecodingConfig
 ) -> list[list[Hypothesis]]:
     slots = -(-max(config.beam, config.captions) // config.groups)  # of a group, rounded up
-    if required:
-        slots = max(slots, len(required) + 1)  # a slot for each bank of dynamic beam allocation
+    slots = max(slots, len(required) + 1)  # a slot for each bank of dynamic beam allocation
     num_beams = slots * config.groups
     if num_beams == 1:
         from captioner.decoding.sampling import greedy
@@ -116,7 +114,7 @@ def _beam_search(
     )
 
 
-def _length_norm(config: DecodingConfig) -> LengthNorm:
+def _length_norm(config: DecodingConfig) -> Callable[[int], float]:
     from captioner.decoding.beam import average_norm, no_norm, wu_norm
 
     match config.length_norm:
@@ -164,22 +162,18 @@ def _uniforms(config: DecodingConfig, image_key: int) -> Tensor:
     return torch.rand(config.captions, config.max_length, generator=generator)
 
 
-def _single_words(texts: Iterable[str], setting: str) -> list[str]:
+def _single_words(texts: Sequence[str], setting: str) -> list[str]:
     """Return each text as the tokenizer writes it, without duplicates.
 
     Raises:
         UsageError: a text is not exactly one word.
     """
-    words = []
     for text in texts:
-        tokens = tokenize(text)
-        if len(tokens) != 1:
+        if len(tokenize(text)) != 1:
             raise UsageError(
-                f"{setting}: '{text}' is not one word: list each word separately",
-                parameters=[setting],
+                f"{parameter(setting)}: '{text}' is not one word: list each word separately"
             )
-        words += tokens
-    return list(dict.fromkeys(words))
+    return list(dict.fromkeys(word for text in texts for word in tokenize(text)))
 
 
 def _token_ids(words: Sequence[str], vocabulary: Vocabulary, setting: str) -> list[int]:
@@ -190,10 +184,9 @@ def _token_ids(words: Sequence[str], vocabulary: Vocabulary, setting: str) -> li
     """
     for word in words:
         if word not in vocabulary:
-            way_out = _suggestion(word, vocabulary)
             raise UsageError(
-                f"{setting}: '{word}' is not in the model's vocabulary: {way_out}",
-                parameters=[setting],
+                f"{parameter(setting)}: '{word}' is not in the model's vocabulary: "
+                f"{_suggestion(word, vocabulary)}"
             )
     return [vocabulary.id_of(word) for word in words]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple, Self, TypedDict, TypeVar, Unpack, overload
+from typing import Self, TypedDict, TypeVar, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -17,11 +17,11 @@ from captioner.data.images import ReadableImage
 from captioner.data.transforms import ImageLike, build_transform, prefetch_images
 from captioner.decoding.search import Search, build_search, image_key
 from captioner.devices import DeviceName, PrecisionName, autocast, pick_device
-from captioner.errors import ImageError, UsageError
-from captioner.models.build import build_model, load_weights
+from captioner.errors import ImageError, UsageError, parameter
+from captioner.models.build import LoadedModel, check_compatible, load_model
 from captioner.models.encoder import fold_batch_norms
 from captioner.models.encoder_decoder import EncoderDecoder, Ensemble
-from captioner.models.folder import read_model, resolve, write_model
+from captioner.models.folder import resolve, write_model
 from captioner.storage import atomic_folder
 from captioner.text.tokenizer import Vocabulary, detokenize, tokenize
 from captioner.types import Batch, Hypothesis, StepModel
@@ -86,20 +86,17 @@ class Captioner:
             CaptionerError: a folder is not a model folder, or a file of it is missing or corrupt.
             UsageError: the folders differ in vocabulary or preprocessing.
         """
-        contents: list[_FolderContent] = []
-        models = []
+        loaded: list[LoadedModel] = []
         for path in [resolve(folder) for folder in folders or (None,)]:
-            config, vocabulary, state_dict = read_model(path)
-            contents.append(_FolderContent(path, config, vocabulary))
-            _check_compatible(contents[0], contents[-1])
-            models.append(build_model(config, vocab_size=len(vocabulary)))
-            load_weights(models[-1], state_dict, source=str(path))
-        _, config, vocabulary = contents[0]
-        if len(models) > 1:
+            loaded.append(load_model(path))
+            check_compatible(loaded[0], loaded[-1])
+        config = loaded[0].config
+        if len(loaded) > 1:
             # The confidence of one model is not calibrated for the ensemble.
             decoding = config.decoding.model_copy(update={"min_confidence": 0.0})
             config = config.model_copy(update={"confidence": None, "decoding": decoding})
-        return cls(models, vocabulary, config, device=device, precision=precision)
+        models = [each.model for each in loaded]
+        return cls(models, loaded[0].vocabulary, config, device=device, precision=precision)
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
         """Write a model folder for `from_pretrained`; `half` stores the weights in half precision.
@@ -185,17 +182,13 @@ class Captioner:
         *,
         batch_size: int = INFERENCE.batch_size,
     ) -> Iterator[list[Caption] | ImageError]:
-        """Yield the given captions of each image with their log-probabilities under the model.
-
-        A word that is not in the vocabulary becomes <unk>.
+        """Yield given captions of each image with their log-probabilities; unknown words are <unk>.
 
         Raises:
             UsageError: `captions` has not one sequence of captions for each image.
         """
         if any(isinstance(texts, str) for texts in captions) or len(images) != len(captions):
-            raise UsageError(
-                "captions needs a list of captions for each image: [['a dog', 'a cat']]"
-            )
+            raise UsageError("captions needs a list of captions for each image: [['a dog']]")
         return self._in_batches(
             images,
             lambda batch, indices: self._score_batch(batch, [captions[i] for i in indices]),
@@ -215,9 +208,8 @@ class Captioner:
             settings = DecodingConfig.parse(values, source="decoding")
         if settings.min_confidence and self.config.confidence is None:
             raise UsageError(
-                "min_confidence needs a calibrated model, not an ensemble: "
-                "run captioner calibrate on its folder",
-                parameters=["min_confidence"],
+                f"{parameter('min_confidence')} needs a calibrated model, not an ensemble: "
+                "run captioner calibrate on its folder"
             )
         return settings
 
@@ -294,26 +286,3 @@ class Captioner:
         confidence = fmean(confidences) if confidences else None
         abstained = min_confidence > 0 and (confidence or 0.0) < min_confidence
         return Caption(detokenize(texts), words, hypothesis.log_prob, confidence, abstained)
-
-
-class _FolderContent(NamedTuple):
-    path: Path
-    config: ModelConfig
-    vocabulary: Vocabulary
-
-
-def _check_compatible(first: _FolderContent, other: _FolderContent) -> None:
-    """Raise a UsageError if the models of two folders differ in vocabulary or preprocessing."""
-    if other.vocabulary != first.vocabulary:
-        raise UsageError(
-            f"{other.path} and {first.path} do not share a vocabulary "
-            f"({len(other.vocabulary)} and {len(first.vocabulary)} words), as an ensemble must: "
-            "train them on the same captions, or start one from the other with init"
-        )
-    for setting in ("transform", "image_size"):
-        ours, theirs = (getattr(content.config.encoder, setting) for content in (first, other))
-        if ours != theirs:
-            raise UsageError(
-                f"{other.path} has encoder.{setting} {theirs}, {first.path} has {ours}: "
-                "use models that share it"
-            )

@@ -11,10 +11,10 @@ from captioner.config.schema import INFERENCE, DecodingConfig
 from captioner.console import console, skip_unreadable
 from captioner.data.datasets import Example, load_examples, load_references
 from captioner.devices import DeviceName, PrecisionName
-from captioner.errors import CaptionerError, UsageError
+from captioner.errors import CaptionerError, UsageError, parameter
 from captioner.metrics.java import JavaMetricName, check_java_metrics
 from captioner.metrics.scorer import Scorer, Scores, check_images
-from captioner.results.files import read_results
+from captioner.results.files import read_results, write_results
 
 if TYPE_CHECKING:
     from captioner.inference.captioner import Captioner
@@ -55,45 +55,67 @@ def evaluate(
         CaptionerError: no image can be read.
         UsageError: a file has errors, or the results do not fit the annotations.
     """
-    if results is not None:
-        if model is not None:
-            raise UsageError("results hold captions already: leave out either results or model")
-        captions = results if isinstance(results, Mapping) else read_results(results)
-        references: Mapping[ImageId, Sequence[str]] = load_references(Path(annotations), split)
-        check_images(references, captions, allow_partial=allow_partial)
-    else:
+    if results is None:
         check_java_metrics(java)
         examples = load_examples(Path(annotations), Path(images) if images else None, split)
-        captioner = _load(model, device, precision)
-        captioned = caption_examples(captioner, examples, decoding, batch_size=batch_size)
-        captions = shown_captions(captioned)
-        references = {example.image_id: example.captions for example in examples}
-    return score_captions(references, captions, training_captions=training_captions, java=java)
+        from captioner.inference.captioner import Captioner  # imports torch
+
+        if not isinstance(model, Captioner):
+            folder = "bundled" if model is None else model
+            model = Captioner.from_pretrained(folder, device=device, precision=precision)
+        return evaluate_model(
+            model,
+            examples,
+            decoding,
+            batch_size=batch_size,
+            training_captions=training_captions,
+            java=java,
+        )[1]
+    if model is not None:
+        raise UsageError("results hold captions already: leave out either results or model")
+    captions = results if isinstance(results, Mapping) else read_results(results)
+    references = load_references(Path(annotations), split)
+    check_images(references, captions, allow_partial=allow_partial)
+    return scorer_of_captioned(
+        references, captions, doing="scored", training_captions=training_captions, java=java
+    ).score(captions)
 
 
-def caption_examples(
+def evaluate_model(
     captioner: Captioner,
     examples: Sequence[Example],
-    decoding: DecodingConfig | Mapping[str, object] | None = None,
+    decoding: DecodingConfig | Mapping[str, object] | None,
     *,
     explain: bool = False,
-    batch_size: int = INFERENCE.batch_size,
-) -> dict[ImageId, Caption]:
-    """Return the caption of each image that can be read; report the others on stderr."""
-    paths = (example.path for example in examples)
-    captions = captioner.stream(paths, decoding=decoding, explain=explain, batch_size=batch_size)
-    return {
-        example.image_id: caption
-        for example, caption in skip_unreadable(examples, captions, doing="captioning")
-    }
+    batch_size: int,
+    results: Path | None = None,
+    training_captions: Sequence[str] | None,
+    java: Sequence[JavaMetricName],
+) -> tuple[dict[ImageId, Caption], Scores]:
+    """Return the caption of each image that can be read, and their scores; report the others.
 
-
-def shown_captions(captioned: Mapping[ImageId, Caption]) -> dict[ImageId, str]:
-    """Return the texts of the captions, without those that the model abstained from.
+    Captions that the model abstained from are not scored. The others are written to `results`
+    before they are scored.
 
     Raises:
-        CaptionerError: none is left.
+        CaptionerError: no caption is left to score.
     """
+    paths = (example.path for example in examples)
+    stream = captioner.stream(paths, decoding=decoding, explain=explain, batch_size=batch_size)
+    readable = skip_unreadable(examples, stream, doing="captioning")
+    captioned = {example.image_id: caption for example, caption in readable}
+    captions = _shown(captioned)
+    if results:
+        write_results(results, captions)
+    references = {example.image_id: example.captions for example in examples}
+    scorer = scorer_of_captioned(
+        references, captions, doing="scored", training_captions=training_captions, java=java
+    )
+    return captioned, scorer.score(captions)
+
+
+def _shown(captioned: Mapping[ImageId, Caption]) -> dict[ImageId, str]:
+    """Return the texts of the captions, without those that the model abstained from."""
     if not captioned:
         raise CaptionerError("none of the images can be read: check the image files")
     shown = {image: caption.text for image, caption in captioned.items() if not caption.abstained}
@@ -101,38 +123,32 @@ def shown_captions(captioned: Mapping[ImageId, Caption]) -> dict[ImageId, str]:
         console.print(f"captioner: {abstained:,} captions are left out: low confidence")
     if not shown:
         raise CaptionerError(
-            "every caption has a confidence below min_confidence: lower it",
-            parameters=["min_confidence"],
+            f"every caption has a confidence below {parameter('min_confidence')}: lower it"
         )
     return shown
 
 
-def score_captions(
+def scorer_of_captioned(
     references: Mapping[ImageId, Sequence[str]],
-    captions: Mapping[ImageId, str],
-    *,
+    *captions: Mapping[ImageId, str],
+    doing: str,
     training_captions: Sequence[str] | None = None,
     java: Sequence[JavaMetricName] = (),
-) -> Scores:
-    """Score the captioned images. CIDEr depends on the set, so other references are left out."""
-    captioned = {image: texts for image, texts in references.items() if image in captions}
-    if missing := len(references) - len(captioned):
+) -> Scorer:
+    """Return the scorer of the images that all `captions` have; print how many others exist.
+
+    CIDEr depends on the set of references, so those of other images must be left out.
+    """
+    selected = {
+        image: texts
+        for image, texts in references.items()
+        if all(image in each for each in captions)
+    }
+    if missing := len(references) - len(selected):
         console.print(
             f"captioner: {missing:,} of {len(references):,} images "
-            "have no caption and are not scored"
+            f"have no caption and are not {doing}"
         )
-    scorer = Scorer(
-        captioned, subset_of=len(references), training_captions=training_captions, java=java
+    return Scorer(
+        selected, subset_of=len(references), training_captions=training_captions, java=java
     )
-    return scorer.score(captions)
-
-
-def _load(
-    model: str | Path | Captioner | None, device: DeviceName, precision: PrecisionName
-) -> Captioner:
-    from captioner.inference.captioner import Captioner  # imports torch
-
-    if isinstance(model, Captioner):
-        return model
-    folders = [] if model is None else [model]
-    return Captioner.from_pretrained(*folders, device=device, precision=precision)

@@ -49,21 +49,23 @@ def explain_captions(
     rows = torch.tensor(shown, device=images.device)
     images, state = images[rows], select_state(state, rows)
     token_ids = [token_ids[row] for row in shown]
-    explanation: Explanation
-    if isinstance(model, EncoderDecoder) and isinstance(model.decoder.context, AdditiveAttention):
-        explanation = "attention"
-        heat_maps = attention_maps(model, images, state, token_ids)
-    else:
-        explanation = "occlusion"
-        heat_maps = [
-            occlusion_maps(model, image, ids) for image, ids in zip(images, token_ids, strict=True)
-        ]
+    explanation, heat_maps = _explain(model, images, state, token_ids)
     explained = list(captions)
     for row, maps in zip(shown, heat_maps, strict=True):
         pairs = zip(captions[row].words, maps, strict=True)
         words = tuple(replace(word, heat=heat) for word, heat in pairs)
         explained[row] = replace(captions[row], words=words, explanation=explanation)
     return explained
+
+
+def _explain(
+    model: StepModel, images: Tensor, state: State, token_ids: Sequence[Sequence[int]]
+) -> tuple[Explanation, list[list[HeatMap]]]:
+    """Return the kind of the heat maps that suits the model, and those of each caption."""
+    if isinstance(model, EncoderDecoder) and isinstance(model.decoder.context, AdditiveAttention):
+        return "attention", attention_maps(model, images, state, token_ids)
+    pairs = zip(images, token_ids, strict=True)
+    return "occlusion", [occlusion_maps(model, image, ids) for image, ids in pairs]
 
 
 def attention_maps(

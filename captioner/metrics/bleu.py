@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
-
-from captioner.metrics.bootstrap import Number
+from numpy.typing import NDArray
 
 BLEU_VERSION = "coco-1"
+
+Number = TypeVar("Number", float, NDArray[np.float64])
+"""A sum over images, or the array (S,) of the sums over S samples of images."""
 
 # COCO's tool adds these to the numerator and the denominator of every ratio. The effect is visible
 # only if there are few captions, or empty ones.

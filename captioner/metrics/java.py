@@ -163,11 +163,10 @@ def _escape(words: Sequence[str]) -> str:
 
 
 def _weigh(numbers: list[float]) -> tuple[float, ...]:
-    """Return a row of `Meteor.statistics` from a line of numbers that METEOR printed.
+    """Return a row of `Meteor.statistics` from a line that METEOR printed.
 
-    The line has the lengths and the function words of the candidate and of the reference; for each
-    matcher the matched content words, then function words, of both; the chunks; and the matched
-    words of both.
+    It has the lengths and the function words of candidate and reference; for each matcher the
+    matched content words, then function words, of both; the chunks; and the matched words of both.
     """
     lengths, function_words, matchers = numbers[0:2], numbers[2:4], numbers[4:-3]
     chunks, *matches = numbers[-3:]

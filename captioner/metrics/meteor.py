@@ -15,7 +15,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from captioner.metrics.bootstrap import Number
+from captioner.metrics.bleu import Number
 
 METEOR_VERSION = "1.5-1"
 
@@ -227,8 +227,7 @@ def _search(
         extended: _Beam = {}
         for (used, last), hypothesis in beam.items():
             unaligned = (used, _NO_PAIR)  # i stays without a partner
-            if unaligned not in extended or hypothesis > extended[unaligned]:
-                extended[unaligned] = hypothesis
+            extended[unaligned] = max(hypothesis, extended.get(unaligned, hypothesis))
             equal_words, size, adjacent, pairs = hypothesis
             for j in options:
                 if used >> j & 1:
@@ -243,8 +242,7 @@ def _search(
                     (*pairs, pair),
                 )
                 key = (used | 1 << j, pair)
-                if key not in extended or longer > extended[key]:
-                    extended[key] = longer
+                extended[key] = max(longer, extended.get(key, longer))
         if len(extended) > BEAM:
             extended = dict(nlargest(BEAM, extended.items(), key=itemgetter(1)))
         beam = extended

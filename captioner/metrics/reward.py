@@ -61,15 +61,14 @@ def _metric(name: RewardName, references: Sequence[Captions]) -> Metric:
             cider_d = CiderD(ngrams)
             return lambda images, captions: cider_d.score_each(images, _with_end_mark(captions))
         case "Bleu_4":
-            return _per_image(references, _bleu_4)
+            return _per_image(
+                references,
+                lambda refs, texts: [bleu(row)[3] for row in Bleu(refs).statistics(texts)],
+            )
         case "ROUGE_L":
-            return _per_image(
-                references, lambda selected, captions: RougeL(selected).score(captions)[1]
-            )
+            return _per_image(references, lambda refs, texts: RougeL(refs).score(texts)[1])
         case "METEOR":
-            return _per_image(
-                references, lambda selected, captions: Meteor(selected).score(captions)[1]
-            )
+            return _per_image(references, lambda refs, texts: Meteor(refs).score(texts)[1])
         case other:
             assert_never(other)
 
@@ -86,7 +85,3 @@ def _per_image(
     return lambda images, captions: np.array(
         score([references[image] for image in images], captions)
     )
-
-
-def _bleu_4(references: Sequence[Captions], captions: Captions) -> list[float]:
-    return [bleu(counts)[3] for counts in Bleu(references).statistics(captions)]

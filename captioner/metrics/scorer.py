@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captioner.captions import ImageId
-from captioner.errors import UsageError, summarize
+from captioner.errors import UsageError, parameter, summarize
 from captioner.metrics.bleu import BLEU_VERSION, Bleu, bleu
-from captioner.metrics.bootstrap import percentile_interval, resample_sums
 from captioner.metrics.cider import CIDER_VERSION, Cider, CiderD, ReferenceNgrams
 from captioner.metrics.diversity import Diversity, measure_diversity
 from captioner.metrics.java import JAVA_METRICS, JAVA_VERSIONS, JavaMetricName
@@ -30,6 +29,12 @@ METRIC_LABELS = {
     **{"METEOR_java": "METEOR, Java", "SPICE": "SPICE"},
 }
 """The labels of the metrics in tables and pages. In code and JSON they have COCO's names."""
+
+
+RESAMPLES = 1_000
+CONFIDENCE_LEVEL = 0.95
+"""The probability that an interval contains the score of the population of images."""
+_SEED = 0  # the draws of the bootstrap are the same in every run
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +69,10 @@ class Scores:
 
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """The 95 % bootstrap interval of each metric; CIDEr's document frequencies stay fixed."""
+        """The 95 % bootstrap interval of each metric; CIDEr's document frequencies stay fixed.
+
+        With fewer than about 30 images the intervals are too narrow.
+        """
         samples = compute_metrics(resample_sums(self.statistics), self.java)
         return {name: percentile_interval(values) for name, values in samples.items()}
 
@@ -149,14 +157,11 @@ class Scorer:
         """
         check_images(self._images, captions)
         candidates = [tokenize(captions[image]) for image in self._images]
-        columns = [
-            np.ones(len(candidates)),
-            *(metric.score(candidates)[1] for metric in self._averaged),
-            *(metric.statistics(candidates) for metric in self._summed),
-        ]
+        averaged = (metric.score(candidates)[1] for metric in self._averaged)
+        summed = (metric.statistics(candidates) for metric in self._summed)
         return Scores(
             images=self._images,
-            statistics=np.column_stack(columns),
+            statistics=np.column_stack([np.ones(len(candidates)), *averaged, *summed]),
             java=self._java,
             diversity=measure_diversity(candidates, self._training),
             reference_diversity=self._reference_diversity,
@@ -167,13 +172,10 @@ class Scorer:
 def compute_metrics(
     sums: NDArray[np.float64], java: Sequence[JavaMetricName] = ()
 ) -> dict[str, NDArray[np.float64]]:
-    """Return each metric (S,) of S samples of images.
+    """Return each metric (S,) of S samples of images, from (C, S) sums over the images of each.
 
-    Args:
-        sums: (C, S): each column of `Scores.statistics`, summed over the images of a sample. The
-            columns are: 1 for each image; ROUGE-L, CIDEr-D and CIDEr; ten of `Bleu.statistics`; six
-            of `Meteor.statistics`; then, if `java` has them, six for METEOR_java and one for SPICE.
-        java: the metrics that Java computed, in the order of their columns.
+    The columns are: 1 for each image; ROUGE-L, CIDEr-D and CIDEr; ten of `Bleu.statistics`; six of
+    `Meteor.statistics`; then, in the order of `java`, six for METEOR_java and one for SPICE.
     """
     images, rouge, cider_d, cider, *columns = sums
     remaining = iter(columns)
@@ -189,18 +191,33 @@ def compute_metrics(
     return metrics | {name: total / images for name, total in totals.items()}
 
 
+def resample_sums(statistics: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sums of each column over each resample: (images, C) -> (C, RESAMPLES).
+
+    A resample draws as many images as there are, with replacement (bootstrap, Efron 1979).
+    """
+    rng = np.random.default_rng(_SEED)
+    images = len(statistics)
+    draws = (rng.integers(images, size=images) for _ in range(RESAMPLES))  # (images,) each
+    # A product with the counts of the draws is faster than a sum over the drawn rows.
+    return np.stack([np.bincount(draw, minlength=images) @ statistics for draw in draws], axis=1)
+
+
+def percentile_interval(samples: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the percentile interval: the bounds of the middle 95 % of the samples (RESAMPLES,)."""
+    quantiles = (1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2
+    low, high = np.quantile(samples, quantiles).tolist()
+    return low, high
+
+
 def check_images(
     annotated: Collection[ImageId], captions: Mapping[ImageId, str], *, allow_partial: bool = False
 ) -> None:
     """Raise an error if the captions do not belong to the annotated images.
 
-    Args:
-        annotated: the images of the annotations.
-        captions: the caption of each captioned image.
-        allow_partial: accept captions of some of the images, but not of none.
-
     Raises:
         UsageError: an annotated image has no caption, or a caption belongs to an unknown image.
+            With `allow_partial`, some images may lack one, but not all.
     """
     known = set(annotated)
     missing = [repr(image) for image in annotated if image not in captions]
@@ -210,20 +227,18 @@ def check_images(
         problems.append(f"no caption for {summarize(missing, 'image')}")
     if unknown:
         problems.append(f"{summarize(unknown, 'image')} not in the annotations")
-    if not problems:
-        return
+    if problems:
+        hint = _hint(missing, unknown) if captions else "caption them"
+        raise UsageError(f"the captions do not fit the annotations: {', '.join(problems)}: {hint}")
+
+
+def _hint(missing: list[str], unknown: list[str]) -> str:
+    """Return how to make captions fit the annotations: see `check_images`."""
     if {image.strip("'") for image in missing} & {image.strip("'") for image in unknown}:
-        hint = "image ids are numbers on one side and text on the other, write them alike"
-    elif unknown:
-        hint = "caption the annotated images, or pass the annotations and the split of these images"
-    elif captions:
-        hint = "caption them too, or set allow_partial to use a subset"
-    else:
-        hint = "caption them"
-    raise UsageError(
-        f"the captions do not fit the annotations: {', '.join(problems)}: {hint}",
-        parameters=["allow_partial"],
-    )
+        return "image ids are numbers on one side and text on the other, write them alike"
+    if unknown:
+        return "caption the annotated images, or pass the annotations and the split of these images"
+    return f"caption them too, or set {parameter('allow_partial')} to use a subset"
 
 
 def build_signature(

@@ -15,8 +15,14 @@ from numpy.typing import NDArray
 
 from captioner.captions import ImageId
 from captioner.console import one_line
-from captioner.metrics.bootstrap import RESAMPLES, percentile_interval, resample_sums
-from captioner.metrics.scorer import METRIC_LABELS, Scores, compute_metrics
+from captioner.metrics.scorer import (
+    METRIC_LABELS,
+    RESAMPLES,
+    Scores,
+    compute_metrics,
+    percentile_interval,
+    resample_sums,
+)
 
 MIN_IMAGES = 30
 """With fewer images the intervals are too narrow, and the comparison gives no verdict."""
@@ -44,6 +50,14 @@ class CaptionPair(NamedTuple):
     b: str
     score_a: float
     score_b: float
+
+    def lines(self) -> list[str]:
+        """Return the image and the captions with their scores times 100, as lines of text."""
+        return [
+            one_line(self.image_id),
+            f"  a {100 * self.score_a:>6.1f}  {one_line(self.a)}",
+            f"  b {100 * self.score_b:>6.1f}  {one_line(self.b)}",
+        ]
 
 
 @dataclass(frozen=True)
@@ -106,11 +120,7 @@ class PairedComparison:
             if pairs:
                 rows += ["", f"images on which {name} leads most (CIDEr-D):"]
             for pair in pairs:
-                rows += [
-                    one_line(pair.image_id),
-                    f"  a {100 * pair.score_a:>6.1f}  {one_line(pair.a)}",
-                    f"  b {100 * pair.score_b:>6.1f}  {one_line(pair.b)}",
-                ]
+                rows += pair.lines()
         return "\n".join([*rows, "", self.signature])
 
 

@@ -1,14 +1,12 @@
-"""Build models from a config: the only module that turns names in a config into model parts."""
+"""Build models from a config, or load them from a folder: turns names into model parts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import assert_never
-
-from torch import Tensor
+from pathlib import Path
+from typing import NamedTuple, assert_never
 
 from captioner.config.schema import DecoderConfig, ModelConfig
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, UsageError
 from captioner.models.context import (
     AdditiveAttention,
     Context,
@@ -20,6 +18,8 @@ from captioner.models.context import (
 from captioner.models.decoder import RecurrentDecoder
 from captioner.models.encoder import ImageEncoder
 from captioner.models.encoder_decoder import EncoderDecoder
+from captioner.models.folder import read_model
+from captioner.text.tokenizer import Vocabulary
 
 
 def build_model(config: ModelConfig, *, vocab_size: int) -> EncoderDecoder:
@@ -62,15 +62,45 @@ def _context(config: DecoderConfig, *, memory_size: int) -> Context:
             assert_never(other)
 
 
-def load_weights(model: EncoderDecoder, state: Mapping[str, Tensor], *, source: str) -> None:
-    """Load a state dict that holds every tensor of the model and no other.
+class LoadedModel(NamedTuple):
+    """A model that was read from a folder."""
+
+    folder: Path
+    model: EncoderDecoder
+    config: ModelConfig
+    vocabulary: Vocabulary
+
+
+def load_model(folder: Path, config: ModelConfig | None = None) -> LoadedModel:
+    """Load a model folder; `config` replaces its config, as where training changes the dropout.
 
     Raises:
-        CaptionerError: a tensor is missing, unknown or of another shape; `source` is named.
+        CaptionerError: a file is missing or corrupt, or the weights do not fit the config.
     """
+    saved_config, vocabulary, state = read_model(folder)
+    config = config or saved_config
+    model = build_model(config, vocab_size=len(vocabulary))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         # PyTorch's message has a line for each tensor: the first three are enough
         reason = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
-        raise CaptionerError(f"the weights in {source} do not fit the config: {reason}") from None
+        raise CaptionerError(f"the weights in {folder} do not fit the config: {reason}") from None
+    return LoadedModel(folder, model, config, vocabulary)
+
+
+def check_compatible(first: LoadedModel, other: LoadedModel) -> None:
+    """Raise a UsageError if two models cannot form an ensemble."""
+    if other.vocabulary != first.vocabulary:
+        raise UsageError(
+            f"{other.folder} and {first.folder} do not share a vocabulary "
+            f"({len(other.vocabulary)} and {len(first.vocabulary)} words), as an ensemble must: "
+            "train them on the same captions, or start one from the other with init"
+        )
+    for setting in ("transform", "image_size"):
+        ours, theirs = (getattr(loaded.config.encoder, setting) for loaded in (first, other))
+        if ours != theirs:
+            raise UsageError(
+                f"{other.folder} has encoder.{setting} {theirs}, {first.folder} has {ours}: "
+                "use models that share it"
+            )

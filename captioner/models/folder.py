@@ -20,6 +20,15 @@ if TYPE_CHECKING:  # without torch, errors about a wrong folder appear at once
 
 BUNDLED = Path(__file__).parents[1] / "pretrained"
 FORMAT_VERSION = 2
+"""Version 2 changed three points of version 1.
+
+* Each RNN layer became a module: `decoder.rnn.weight_ih_l0` of the state dict is now
+  `decoder.rnn.layers.0.weight_ih_l0`. `read_model` renames it.
+* Layers after the first got residual connections. Weights of several layers that were trained
+  without them cannot be converted.
+* `decoding.length_norm` was added. `decoding.length_alpha` then belonged to another length
+  normalisation, which is gone, so its value is dropped.
+"""
 _CONFIG, _WEIGHTS, _VOCABULARY = "config.json", "model.safetensors", "vocab.json"
 _RNN_WEIGHT_OF_VERSION_1 = re.compile(r"decoder\.rnn\.((?:weight|bias)_\w+_l0)")
 
@@ -72,16 +81,15 @@ def write_model(
     half: bool = False,
 ) -> None:
     """Write a model's files into an existing folder; with `half`, floats as float16."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    import safetensors.torch
 
     values = {"format_version": FORMAT_VERSION, "vocabulary": vocabulary.digest, **config.to_json()}
     (folder / _CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     vocabulary.save(folder / _VOCABULARY)
     tensors = {name: _prepare(tensor, half=half) for name, tensor in state.items()}
     try:
-        save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
-    except SafetensorError as error:  # how safetensors reports a full disk, for example
+        safetensors.torch.save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+    except safetensors.SafetensorError as error:  # how safetensors reports a full disk, for example
         raise OSError(str(error)) from error
 
 
@@ -119,6 +127,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         CaptionerError: it is damaged, or of a version that this captioner cannot read.
     """
+    values = _read_config(folder)
+    values.pop("vocabulary", None)
+    return values
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """Return what `read_config` returns, with the digest of the vocabulary."""
     try:
         values: dict[str, Any] = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         version = values.pop("format_version")
@@ -132,12 +147,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 def load_config(
     path: str | Path, overrides: Sequence[str] = (), *, output: str | Path | None = None
 ) -> Config:
-    """Return the settings of a config file, with `overrides` applied.
-
-    If `init` names a model folder, its settings are the defaults of the model.
+    """Return the settings of a YAML file, with `overrides` applied.
 
     Args:
-        path: a YAML file.
+        path: the file. If its `init` names a model folder, that has the defaults of the model.
         overrides: "key=value" pairs, such as "training.batch_size=32"; the last one wins.
         output: folder of the run, in place of the file's.
 
@@ -150,14 +163,8 @@ def load_config(
     if output is not None:
         values["output"] = str(output)
     if isinstance(values.get("init"), str):
-        values = merge(_model_settings(values["init"]), values)
+        values = merge(read_config(resolve(values["init"])), values)
     return Config.parse(values, source=str(path))
-
-
-def _model_settings(folder: str) -> dict[str, Any]:
-    settings = read_config(resolve(folder))
-    settings.pop("vocabulary", None)
-    return settings
 
 
 def read_model(folder: Path) -> tuple[ModelConfig, Vocabulary, dict[str, Tensor]]:
@@ -166,50 +173,41 @@ def read_model(folder: Path) -> tuple[ModelConfig, Vocabulary, dict[str, Tensor]
     Raises:
         CaptionerError: a file is missing, has changed or does not belong to the others.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    import safetensors.torch
 
     verify_checksums(folder)
-    values = read_config(folder)
-    digest = values.pop("vocabulary", None)
-    vocabulary = Vocabulary.load(folder / _VOCABULARY)
-    if digest != vocabulary.digest:  # token ids would stand for other words
-        raise CaptionerError(
-            f"{folder / _VOCABULARY} ({len(vocabulary)} words, {vocabulary.digest[:12]}) is not "
-            f"the one this model was trained with ({str(digest)[:12]}): copy the whole folder again"
-        )
+    values = _read_config(folder)
+    vocabulary = _read_vocabulary(folder / _VOCABULARY, values.pop("vocabulary", None))
     try:
-        state = _migrate_weights(load_file(folder / _WEIGHTS))
-    except (OSError, SafetensorError) as error:
+        tensors = safetensors.torch.load_file(folder / _WEIGHTS)
+    except (OSError, safetensors.SafetensorError) as error:
         raise CaptionerError(f"{folder / _WEIGHTS} cannot be read: {error}") from None
+    state = {
+        _RNN_WEIGHT_OF_VERSION_1.sub(r"decoder.rnn.layers.0.\1", name): tensor
+        for name, tensor in tensors.items()
+    }
     return ModelConfig.parse(values, source=str(folder / _CONFIG)), vocabulary, state
 
 
+def _read_vocabulary(path: Path, digest: object) -> Vocabulary:
+    vocabulary = Vocabulary.load(path)
+    if digest != vocabulary.digest:  # token ids would stand for other words
+        raise CaptionerError(
+            f"{path} ({len(vocabulary)} words, {vocabulary.digest[:12]}) is not "
+            f"the one this model was trained with ({str(digest)[:12]}): copy the whole folder again"
+        )
+    return vocabulary
+
+
 def _migrate_config(values: dict[str, Any], version: object, *, folder: Path) -> dict[str, Any]:
-    """Convert a config of format version 1 to version 2.
-
-    Version 2 changed three points:
-
-    * Each RNN layer became a module: `decoder.rnn.weight_ih_l0` of the state dict is now
-      `decoder.rnn.layers.0.weight_ih_l0`. `_migrate_weights` renames it.
-    * Layers after the first got residual connections. Weights of several layers that were trained
-      without them cannot be converted.
-    * `decoding.length_norm` was added. `decoding.length_alpha` then belonged to another length
-      normalisation, which is gone, so its value is dropped.
-
-    Raises:
-        CaptionerError: the version is unknown, or the model cannot be converted.
-    """
+    """Convert a config of format version 1 to version 2; see `FORMAT_VERSION`."""
     if version == FORMAT_VERSION:
         return values
     if version != 1:
-        problem = (
-            f"{folder} has format version {version}, this captioner reads 1 to {FORMAT_VERSION}"
-        )
         newer = isinstance(version, int) and version > FORMAT_VERSION
-        raise CaptionerError(
-            f"{problem}: {'upgrade captioner' if newer else 'copy the whole folder again'}"
-        )
+        hint = "upgrade captioner" if newer else "copy the whole folder again"
+        problem = f"{folder} has format version {version}"
+        raise CaptionerError(f"{problem}, this captioner reads 1 to {FORMAT_VERSION}: {hint}")
     # nothing has checked the values yet: a section may be missing or no mapping
     decoder, decoding = values.get("decoder"), values.get("decoding")
     if isinstance(decoder, dict) and decoder.get("layers", 1) != 1:
@@ -220,11 +218,3 @@ def _migrate_config(values: dict[str, Any], version: object, *, folder: Path) ->
     if isinstance(decoding, dict) and "length_norm" not in decoding:
         decoding.pop("length_alpha", None)
     return values
-
-
-def _migrate_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of version 1; names of version 2 stay as they are."""
-    return {
-        _RNN_WEIGHT_OF_VERSION_1.sub(r"decoder.rnn.layers.0.\1", name): tensor
-        for name, tensor in state.items()
-    }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from captioner.config.schema import TrunkName
 from captioner.errors import CaptionerError, UsageError
+from captioner.storage import sha256
 
 
 def download_weights(trunk: TrunkName) -> dict[str, Tensor]:
@@ -34,8 +35,7 @@ def download_weights(trunk: TrunkName) -> dict[str, Tensor]:
             target.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(target), hash_prefix=digest)
         # a file that was in the cache before is checked here
-        with target.open("rb") as file:
-            valid = hashlib.file_digest(file, "sha256").hexdigest().startswith(digest)
+        valid = sha256(target).startswith(digest)
     except (OSError, HTTPException, RuntimeError) as error:
         raise CaptionerError(
             f"ImageNet weights for {trunk} could not be downloaded from {url} ({error}): "
@@ -56,12 +56,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         CaptionerError: the file does not exist, or it does not hold such a state dict.
     """
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        # weights_only: refuses a pickle that would execute code
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = _load(path)
     except FileNotFoundError:
         raise CaptionerError(f"encoder.weights={path}: there is no such file") from None
     except Exception as error:  # torch.load documents no exceptions for damaged files
@@ -73,3 +68,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise CaptionerError(f"encoder.weights={path} is not a state dict: save model.state_dict()")
     return state
+
+
+def _load(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    # weights_only: refuses a pickle that would execute code
+    return torch.load(path, map_location="cpu", weights_only=True)

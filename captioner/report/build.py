@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from captioner.captions import Caption, ImageId
-from captioner.config.schema import DecodingConfig, ModelConfig
+from captioner.config.schema import DecodingConfig
 from captioner.console import track
 from captioner.data.datasets import Example
 from captioner.errors import UsageError
 from captioner.metrics.scorer import METRIC_LABELS, Scores, captioner_version
-from captioner.report.page import ReportEntry, ReportScore, write_report
+from captioner.report.page import ReportEntry, write_report
 from captioner.storage import check_writable
 
 IMAGE_METRICS = ("CIDEr", "METEOR", "ROUGE_L", "Bleu_4")
@@ -32,24 +32,23 @@ def check_report(path: Path) -> None:
 def report_captions(
     path: Path,
     captioned: Mapping[Path, Caption],
-    *,
     models: Sequence[Path],
-    config: ModelConfig,
     decoding: DecodingConfig,
+    *,
+    cropped: bool,
 ) -> None:
     """Write a report of images without references.
 
     Raises:
         CaptionerError: the file cannot be written.
     """
-    cropped = config.encoder.transform == "crop"
     entries = [
         ReportEntry(str(file), file, caption, cropped=cropped)
         for file, caption in captioned.items()
         if not caption.abstained
     ]
-    about = _describe(models, decoding)
-    write_report(path, _tracked(entries), title=f"{len(entries):,} captions", about=about)
+    title = f"{len(entries):,} captions"
+    write_report(path, _tracked(entries), title=title, about=_describe(models, decoding))
 
 
 def report_evaluation(
@@ -60,8 +59,8 @@ def report_evaluation(
     *,
     annotations: Path,
     models: Sequence[Path],
-    config: ModelConfig,
     decoding: DecodingConfig,
+    cropped: bool,
 ) -> None:
     """Write a report of the scored images, with their references and scores.
 
@@ -79,16 +78,16 @@ def report_evaluation(
                 METRIC_LABELS[metric]: scores.per_image[metric][example.image_id]
                 for metric in IMAGE_METRICS
             },
-            cropped=config.encoder.transform == "crop",
+            cropped=cropped,
         )
         for example in examples
         if example.image_id in scored
     ]
     figures = [
-        ReportScore(
-            METRIC_LABELS[name], 100 * score, *(100 * end for end in scores.intervals[name])
+        (METRIC_LABELS[name], 100 * score, 100 * low, 100 * high)
+        for (name, score), (low, high) in zip(
+            scores.metrics.items(), scores.intervals.values(), strict=True
         )
-        for name, score in scores.metrics.items()
     ]
     references = scores.reference_diversity.formatted
     write_report(

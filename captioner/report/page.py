@@ -49,14 +49,8 @@ class ReportEntry:
     cropped: bool = False  # show the center square only, as the transform `crop` does
 
 
-@dataclass(frozen=True)
-class ReportScore:
-    """A score of the whole set times 100, and its 95 % interval if that is known."""
-
-    name: str
-    value: float
-    low: float | None = None
-    high: float | None = None
+Figure = tuple[str, float, float | None, float | None]
+"""The name and the value of a score of the whole set, and the bounds of its 95 % interval."""
 
 
 def write_report(
@@ -65,7 +59,7 @@ def write_report(
     *,
     title: str,
     about: Mapping[str, str],
-    figures: Sequence[ReportScore] = (),
+    figures: Sequence[Figure] = (),
     facts: Mapping[str, str] | None = None,
 ) -> None:
     """Write the page. The entries are written one by one, as the iterable yields them.
@@ -78,17 +72,15 @@ def write_report(
             without scores, by confidence.
         title: the heading.
         about: how the captions were made, for example the model and the decoding settings.
-        figures: the scores of the whole set.
+        figures: the scores of the whole set, times 100.
         facts: further figures of the whole set.
 
     Raises:
         CaptionerError: the file cannot be written; an existing file is kept.
     """
-    scores = [
-        [score.name, *map(_rounded, (score.value, score.low, score.high))] for score in figures
-    ]
+    scores = [[name, *map(_rounded, numbers)] for name, *numbers in figures]
     report = {"title": title, "about": dict(about), "figures": scores, "facts": dict(facts or {})}
-    head, tail = _page_template()
+    head, _, tail = _page_template().partition("{{ entries }}")
     with atomic_file(path) as file:
         file.write(head.replace("{{ report }}", _to_json(report)))
         for number, line in enumerate(map_ahead(_entry_json, entries, threads=THREADS)):
@@ -102,18 +94,19 @@ def read_stylesheet(package: str, name: str) -> str:
     return "\n".join(path.read_text(encoding="utf-8") for path in paths)
 
 
-def _page_template() -> tuple[str, str]:
-    """Return the page before and after the entries."""
+def _page_template() -> str:
+    """Return the page, with marks where the report and the entries belong."""
     folder = files(__package__)
     script = "\n".join(
         (folder / name).read_text(encoding="utf-8") for name in ("card.js", "charts.js", "page.js")
     )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = (folder / "page.html").read_text(encoding="utf-8")
-    page = page.replace("{{ style }}", read_stylesheet(__package__, "page.css"))
-    page = page.replace("{{ script }}", script).replace("{{ digest }}", digest)
-    head, tail = page.split("{{ entries }}")
-    return head, tail
+    return (
+        page.replace("{{ style }}", read_stylesheet(__package__, "page.css"))
+        .replace("{{ script }}", script)
+        .replace("{{ digest }}", digest)
+    )
 
 
 def _entry_json(entry: ReportEntry) -> str:

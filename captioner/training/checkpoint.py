@@ -74,22 +74,20 @@ def save_checkpoint(
     step = state.progress.step
     with atomic_folder(output / f"checkpoint-{step}") as folder:
         write_model(folder)
-        progress = {_KEYS.get(name, name): value for name, value in asdict(state.progress).items()}
-        content = {
-            "progress": progress,
-            "optimizer": state.optimizer,
-            "average": state.average,
-            "random": state.rng_states,
-        }
-        _save(content, folder / _STATE)
+        _save(state, folder / _STATE)
     existing = checkpoints(output)
     kept = [path for path in existing if _step(path) <= step][-keep:]
-    for path in existing:
-        if path not in kept:
-            shutil.rmtree(path, ignore_errors=True)
+    for path in set(existing).difference(kept):
+        shutil.rmtree(path, ignore_errors=True)
 
 
-def _save(content: dict[str, Any], path: Path) -> None:
+def _save(state: TrainingState, path: Path) -> None:
+    content = {
+        "progress": {_KEYS.get(key, key): value for key, value in asdict(state.progress).items()},
+        "optimizer": state.optimizer,
+        "average": state.average,
+        "random": state.rng_states,
+    }
     with path.open("wb") as file:
         try:
             torch.save(content, file)
@@ -118,34 +116,31 @@ def resume_hint(output: Path) -> str:
 def find_checkpoint(output: Path, resume: str, warn: Callable[[str], None]) -> Path | None:
     """Return the checkpoint to resume from, with its checksums verified.
 
-    Args:
-        output: folder of the run.
-        resume: `auto` for the newest checkpoint of `output` that is not corrupt, or a path.
-        warn: called with a message about each corrupt checkpoint.
-
-    Returns:
-        The checkpoint, or None if `resume` is `auto` and there is none.
+    `resume` is a path, or `auto` for the newest checkpoint of `output` that is not corrupt (None if
+    there is none). `warn` is called with a message about each corrupt one.
 
     Raises:
         UsageError: the path is not a checkpoint.
         CaptionerError: the checkpoint at the path is corrupt.
     """
     if resume != "auto":
-        path = Path(resume)
-        if not (path / _STATE).is_file():
-            inside = ", ".join(checkpoint.name for checkpoint in checkpoints(path))
-            hint = f"it contains {inside}" if inside else "name a checkpoint-<step> folder"
-            raise UsageError(f"cannot resume from {path}: this is not a checkpoint ({hint})")
-        verify_checksums(path)
-        return path
+        return _checkpoint_at(Path(resume))
     for path in reversed(checkpoints(output)):
         try:
             verify_checksums(path)
+            return path
         except CaptionerError as error:
             warn(f"{error}; trying the checkpoint before")
-            continue
-        return path
     return None
+
+
+def _checkpoint_at(path: Path) -> Path:
+    if not (path / _STATE).is_file():
+        inside = ", ".join(checkpoint.name for checkpoint in checkpoints(path))
+        hint = f"it contains {inside}" if inside else "name a checkpoint-<step> folder"
+        raise UsageError(f"cannot resume from {path}: this is not a checkpoint ({hint})")
+    verify_checksums(path)
+    return path
 
 
 def load_checkpoint(folder: Path) -> TrainingState:

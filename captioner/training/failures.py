@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Self
@@ -78,9 +78,7 @@ def list_images_if_not_finite(
 ) -> Iterator[None]:
     """List the images of a batch whose loss or gradient is not finite in not-finite.json.
 
-    Raises:
-        CaptionerError: on the first rank, in place of the NotFiniteError; it names a few images.
-        SystemExit: on the other ranks.
+    The NotFiniteError becomes a CaptionerError of the first rank; the other ranks exit.
     """
     try:
         yield
@@ -90,20 +88,23 @@ def list_images_if_not_finite(
         if not ranks.is_first:
             raise SystemExit(error.exit_code) from error
         batch = [example for shard in shards for example in shard]
-        images = [{"image_id": example.image_id, "file": str(example.path)} for example in batch]
         file = output / "not-finite.json"
-        content = {
-            "loss": str(error.loss),
-            "gradient_norm": str(error.gradient_norm),
-            "images": images,
-        }
-        with atomic_file(file) as stream:
-            json.dump(content, stream, indent=1)
+        _write_not_finite(file, error, batch)
         first = first_few([example.image_id for example in batch])
         raise CaptionerError(
             f"{error}; its images are {first} (all {len(batch)} in {file}): lower learning_rate or "
             f"gradient_clip, or set training.precision=fp32, and {resume_hint(output)}"
         ) from error
+
+
+def _write_not_finite(file: Path, error: NotFiniteError, batch: Sequence[Example]) -> None:
+    content = {
+        "loss": str(error.loss),
+        "gradient_norm": str(error.gradient_norm),
+        "images": [{"image_id": one.image_id, "file": str(one.path)} for one in batch],
+    }
+    with atomic_file(file) as stream:
+        json.dump(content, stream, indent=1)
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -113,9 +114,6 @@ _PERIOD = 1.0  # approximate seconds between two exchanges of the ranks
 
 class Interrupted(SystemExit):
     """A signal ended the run, after a checkpoint was saved. The exit code is 128 + its number."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(128 + signal_number)
 
 
 class SignalHandler:
@@ -127,30 +125,25 @@ class SignalHandler:
     def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks
         self.received: int | None = None
-        self._former_handlers: dict[int, object] = {}
+        self._former_handlers = ExitStack()  # closing it sets them again
         # Steps since the last exchange of the ranks, the number at which the next is due, its time.
         self._steps, self._next_exchange, self._last_time = 0, 1, time.monotonic()
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._former_handlers = {
-                number: signal.signal(number, self._record) for number in SIGNALS
-            }
+            for number in SIGNALS:
+                former = signal.signal(number, self._record)
+                self._former_handlers.callback(signal.signal, number, former)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._restore_handlers()
+        self._former_handlers.close()
 
     def _record(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        self._restore_handlers()
+        self._former_handlers.close()
         if self.ranks.is_first:
             os.write(2, _NOTICE)  # the signal may interrupt a print, which is not reentrant
-
-    def _restore_handlers(self) -> None:
-        while self._former_handlers:
-            number, handler = self._former_handlers.popitem()
-            signal.signal(number, handler)  # type: ignore[arg-type]  # as `signal` returned it
 
     def stop_requested(self) -> bool:
         """Return whether this rank has received a signal."""
@@ -181,4 +174,4 @@ class SignalHandler:
 
         A rank that received none stops as for SIGTERM.
         """
-        return Interrupted(self.received or signal.SIGTERM)
+        return Interrupted(128 + (self.received or signal.SIGTERM))

@@ -1,11 +1,22 @@
-"""The data loaders of each phase: of cached features if the trunk is frozen, or else of images."""
+"""The data loaders of each phase: of cached features if the trunk is frozen, or else of images.
+
+With a frozen trunk, every epoch after the first skips the CNN.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+import os
+import platform
+import random
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,21 +27,23 @@ from captioner.data.batching import (
     CaptionDataset,
     EpochBatchSampler,
     ImageSource,
+    Loader,
     LoadSource,
     sequential_batches,
 )
 from captioner.data.datasets import Example
-from captioner.data.features import FeatureSource, cached_features, features_key
-from captioner.data.loading import Loader, default_num_workers
 from captioner.data.transforms import Transform, build_transform
 from captioner.devices import autocast
 from captioner.distributed import Ranks
+from captioner.errors import CaptionerError
 from captioner.models.encoder import ImageEncoder, fold_batch_norms
+from captioner.storage import check_space, free_space
 from captioner.text.tokenizer import Vocabulary, tokenize
 
 # Images at a time when features are computed. The memory that this takes has nothing to do with
 # training.batch_size.
 _FEATURE_BATCH = 32
+_HOST = f".{platform.node()}-"  # in the names of unfinished folders
 
 
 class _Split(NamedTuple):
@@ -57,8 +70,9 @@ class LoaderFactory:
         self.config, self.encoder, self.ranks = config, encoder, ranks
         self.transform = build_transform(config.encoder.transform, config.encoder.image_size)
         self.train = self._encode("train", train, vocabulary)
-        dev_name = f"dev-{ranks.rank}-of-{ranks.world_size}"
-        self.dev = self._encode(dev_name, ranks.shard(dev), vocabulary)
+        self.dev = self._encode(
+            f"dev-{ranks.rank}-of-{ranks.world_size}", ranks.shard(dev), vocabulary
+        )
 
     def _encode(self, name: str, examples: Sequence[Example], vocabulary: Vocabulary) -> _Split:
         max_length = self.config.data.max_length
@@ -88,13 +102,11 @@ class LoaderFactory:
         return self._image_loader(split, transform, batches)
 
     def _image_loader(self, split: _Split, transform: Transform, batches: BatchSampler) -> Loader:
-        source, workers = ImageSource(split.examples, transform), self.config.training.workers
-        if workers is None:
-            workers = default_num_workers()
-        return self._loader(split, source, batches, workers=workers)
+        source = ImageSource(split.examples, transform)
+        return self._loader(split, source, batches, workers=self.config.training.workers)
 
     def _loader(
-        self, split: _Split, source: LoadSource, batches: BatchSampler, *, workers: int
+        self, split: _Split, source: LoadSource, batches: BatchSampler, *, workers: int | None
     ) -> Loader:
         data, training = self.config.data, self.config.training
         return Loader(
@@ -141,3 +153,103 @@ class LoaderFactory:
         for name, tensor in self.encoder.trunk.state_dict().items():
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())
         return digest.hexdigest()
+
+
+def features_key(encoder: str, examples: Sequence[Example]) -> str:
+    """Return a hash of everything that the features depend on.
+
+    Args:
+        encoder: hash of the encoder and its transform.
+        examples: their image ids and the sizes and modification times of the files are hashed.
+    """
+    digest = hashlib.sha256(encoder.encode())
+    for example in examples:
+        status = example.path.stat()
+        digest.update(f"{example.image_id!r} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class FeatureSource:
+    """The features of a split, in the order of its examples."""
+
+    features: np.ndarray  # (images, P, C) float16, memory-mapped
+
+    def __call__(self, index: int, rng: random.Random) -> Tensor:
+        """Return the features (P, C) of one image."""
+        return torch.from_numpy(np.array(self.features[index]))
+
+
+def cached_features(
+    folder: Path, key: str, examples: Sequence[Example], compute: Callable[[], Iterable[Tensor]]
+) -> FeatureSource:
+    """Open the features in `folder / key`; if they do not exist, compute and write them first.
+
+    The folder gets its name when it is complete. Incomplete ones of killed runs are removed.
+
+    Args:
+        folder: the folder of all cached features.
+        key: name that identifies encoder and examples, from `features_key`.
+        examples: the examples of the split.
+        compute: returns the features of the examples in batches (B, P, C).
+
+    Raises:
+        CaptionerError: the disk is full or read-only.
+    """
+    complete = folder / key
+    if not (complete / "features.npy").exists():
+        unfinished = folder / f"{key}{_HOST}{os.getpid()}.tmp"
+        try:
+            _remove_abandoned(folder)
+            unfinished.mkdir(parents=True, exist_ok=True)
+            ids = [example.image_id for example in examples]
+            (unfinished / "ids.json").write_text(json.dumps(ids), encoding="utf-8")
+            _write(unfinished / "features.npy", len(examples), compute())
+            shutil.rmtree(complete, ignore_errors=True)
+            unfinished.rename(complete)
+        except OSError as error:
+            raise CaptionerError(
+                f"features cannot be written to {folder} ({error.strerror}; "
+                f"{free_space(folder)} MiB free): free some space, choose another output folder, "
+                "or set training.cache_features=false"
+            ) from None
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return FeatureSource(np.load(complete / "features.npy", mmap_mode="r"))
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the unfinished folders of processes of this host that are no longer running."""
+    for unfinished in folder.glob(f"*{_HOST}*.tmp"):
+        try:
+            os.kill(int(unfinished.stem.rpartition("-")[2]), 0)  # signal 0 only tests for existence
+        except ProcessLookupError:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        except OSError:  # the process of another user is running
+            continue
+
+
+def _write(path: Path, count: int, batches: Iterable[Tensor]) -> None:
+    """Write batches of features one after the other to an .npy file for `count` images.
+
+    Ordinary writes raise OSError on a full disk, where writes to a memory map kill the process.
+    """
+    written = 0
+    with path.open("wb") as file:
+        for batch in batches:
+            array = np.ascontiguousarray(batch.half().cpu().numpy())  # (B, P, C)
+            if not written:
+                header = np.lib.format.header_data_from_array_1_0(array)
+                header["shape"] = (count, *array.shape[1:])
+                np.lib.format.write_array_header_1_0(file, header)
+                check_space(
+                    path.parent,
+                    count * array[0].nbytes,
+                    what="features",
+                    hint="set training.cache_features=false",
+                )
+            file.write(array.data)
+            written += len(array)
+        file.flush()
+        os.fsync(file.fileno())
+    assert written == count

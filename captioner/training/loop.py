@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 
 import torch
@@ -58,7 +58,7 @@ def train_step(
         optimizer: of all weights that learn.
         micro_batches: this rank's share of the batch.
         count: the `count` of the objective.
-        ranks: the processes that take this step together.
+        ranks: the processes that share this step.
         precision: of the forward pass.
         gradient_clip: the largest norm of the gradient; a larger one is scaled down.
         progress: share of the phase's steps already taken.
@@ -98,7 +98,6 @@ def accumulate_gradients(
     micro_batches = [batch.to(ranks.device) for batch in micro_batches]
     terms = ranks.sum(torch.stack([count(batch) for batch in micro_batches]).sum())  # scalar int64
     total = torch.zeros((), device=ranks.device)
-    metrics: Mapping[str, float] = {}  # of the last micro-batch
     for index, batch in enumerate(micro_batches):
         # DDP averages gradients over ranks in `backward`; once a step is enough.
         is_last = index == len(micro_batches) - 1
@@ -110,5 +109,5 @@ def accumulate_gradients(
             scaled = output.loss.total * (ranks.world_size / terms)
             scaled.backward()  # type: ignore[no-untyped-call]
         total += output.loss.total.detach()
-        metrics = output.metrics
-    return ObjectiveOutput(LossSum(ranks.sum(total), terms), metrics)
+    # The metrics are those of the last micro-batch.
+    return ObjectiveOutput(LossSum(ranks.sum(total), terms), output.metrics)

@@ -22,10 +22,6 @@ class LossSum:
     def __add__(self, other: LossSum) -> LossSum:
         return LossSum(self.total + other.total, self.count + other.count)
 
-    def add_penalty(self, penalty: Tensor) -> LossSum:
-        """Return the loss with a penalty (scalar) added to its total; the count stays."""
-        return LossSum(self.total + penalty, self.count)
-
     @property
     def mean(self) -> float:
         """The mean loss of a term: of a token in nats, or of a caption."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import assert_never
 
 import torch
 from torch import Tensor, nn
 
+from captioner.config.schema import ScheduleName
 from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.text.tokenizer import UNK
 from captioner.training.losses import LossSum, cross_entropy, doubly_stochastic_penalty
@@ -23,28 +25,21 @@ Schedule = Callable[[float], float]
 _STEEPNESS = 10.0  # of the inverse sigmoid: 10 % of its rise is reached at p = 0.28, 90 % at 0.72
 
 
-def constant(share: float) -> Schedule:
-    """Return the schedule that stays at `share`."""
-    return lambda p: share
+def build_schedule(name: ScheduleName, share: float) -> Schedule:
+    """Return the schedule that rises from 0 at p = 0 to `share` at p = 1.
 
-
-def linear(share: float) -> Schedule:
-    """Return the schedule that rises from 0 to `share` in proportion to p."""
-    # Linear decay: epsilon_i = k - c * i, with i the number of the step.
-    return lambda p: share * p
-
-
-def exponential(share: float) -> Schedule:
-    """Return the schedule by which true tokens decay exponentially, to a share of 1 - `share`."""
-    # Exponential decay: epsilon_i = k ** i.
-    return lambda p: 1 - (1 - share) ** p
-
-
-def inverse_sigmoid(share: float) -> Schedule:
-    """Return the schedule that rises from 0 to `share` slowly, then fast, then slowly."""
-    # Inverse sigmoid decay, epsilon_i = k / (k + exp(i / k)), scaled: 0 at p = 0, `share` at p = 1.
-    low, high = _sigmoid(-_STEEPNESS / 2), _sigmoid(_STEEPNESS / 2)
-    return lambda p: share * (_sigmoid(_STEEPNESS * (p - 0.5)) - low) / (high - low)
+    Each is a decay of epsilon_i in Bengio et al. 2015, section 2.4; i is the number of the step.
+    """
+    match name:
+        case "linear":  # epsilon_i = k - c * i
+            return lambda p: share * p
+        case "exponential":  # epsilon_i = k ** i
+            return lambda p: 1 - (1 - share) ** p
+        case "inverse_sigmoid":  # epsilon_i = k / (k + exp(i / k)), scaled to end at `share`
+            low, high = _sigmoid(-_STEEPNESS / 2), _sigmoid(_STEEPNESS / 2)
+            return lambda p: share * (_sigmoid(_STEEPNESS * (p - 0.5)) - low) / (high - low)
+        case other:
+            assert_never(other)
 
 
 def _sigmoid(x: float) -> float:
@@ -60,10 +55,11 @@ class ObjectiveOutput:
 
 
 class Objective(nn.Module):
-    """Base class: a module around the model that computes the loss of a batch.
+    """Base class: a module around the model whose `forward(batch, progress)` computes the loss.
 
-    Under torchrun, DistributedDataParallel wraps the objective. All that a step needs to know goes
-    through `forward` therefore, as an argument or as a part of the output.
+    `progress` is the share of the phase's steps already taken, from 0 to 1. Under torchrun,
+    DistributedDataParallel wraps the objective. All that a step needs to know goes through
+    `forward` therefore, as an argument or as a part of the `ObjectiveOutput` that it returns.
     """
 
     def __init__(self, model: EncoderDecoder) -> None:
@@ -72,15 +68,6 @@ class Objective(nn.Module):
 
     def count(self, batch: Batch) -> Tensor:
         """Return the number of terms (scalar int64) that the loss of the batch will sum."""
-        raise NotImplementedError
-
-    def forward(self, batch: Batch, progress: float = 0.0) -> ObjectiveOutput:
-        """Compute the loss of a batch.
-
-        Args:
-            batch: images or cached features, and their captions.
-            progress: share of the phase's steps already taken, from 0 to 1.
-        """
         raise NotImplementedError
 
 
@@ -130,16 +117,12 @@ class TeacherForcing(Objective):
         if self.training and output.weights is not None:  # (M, P): the decoder has attention
             # Xu et al. 2015, equation 14: the loss is -log p(caption) + lambda * penalty.
             penalty = doubly_stochastic_penalty(output.weights, batch.target_mask)
-            loss = loss.add_penalty(self.attention_penalty * penalty)
-        return ObjectiveOutput(loss, self.metrics(progress))
+            loss = LossSum(loss.total + self.attention_penalty * penalty, loss.count)
+        return ObjectiveOutput(loss)
 
     def decoder_inputs(self, batch: Batch, state: State, progress: float) -> Tensor:
         """Return the tokens (N, T-1) that the decoder reads: here those of the references."""
         return batch.inputs
-
-    def metrics(self, progress: float) -> dict[str, float]:
-        """Return the metrics of a step, besides its loss."""
-        return {}
 
     def _drop_words(self, inputs: Tensor) -> Tensor:
         dropped = torch.rand(inputs.shape, device=inputs.device) < self.word_dropout  # (N, T-1)
@@ -159,6 +142,11 @@ class ScheduledSampling(TeacherForcing):
         super().__init__(model, **teacher_forcing)
         self.schedule = schedule
 
+    def forward(self, batch: Batch, progress: float = 0.0) -> ObjectiveOutput:
+        """Compute the loss, and the share of input tokens that the model generates."""
+        output = super().forward(batch, progress)
+        return ObjectiveOutput(output.loss, {"own_words": self.schedule(progress)})
+
     @torch.no_grad()
     def decoder_inputs(self, batch: Batch, state: State, progress: float) -> Tensor:
         """Return the tokens (N, T-1) that the decoder reads: those of the references and its own.
@@ -177,7 +165,3 @@ class ScheduledSampling(TeacherForcing):
             predicted = log_probs.argmax(dim=1)  # (N,)
             inputs.append(torch.where(is_generated[:, t], predicted, true[:, t]))
         return torch.stack(inputs, dim=1)  # (N, T-1)
-
-    def metrics(self, progress: float) -> dict[str, float]:
-        """Return the share of input tokens that the model generates."""
-        return {"own_words": self.schedule(progress)}

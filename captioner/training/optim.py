@@ -32,8 +32,10 @@ def make_optimizer(
         learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
         matrices = [parameter for parameter in learning if parameter.dim() > 1]
         vectors = [parameter for parameter in learning if parameter.dim() <= 1]
-        groups.append({"params": matrices, "peak": peak, "weight_decay": weight_decay})
-        groups.append({"params": vectors, "peak": peak, "weight_decay": 0.0})
+        groups += [
+            {"params": matrices, "peak": peak, "weight_decay": weight_decay},
+            {"params": vectors, "peak": peak, "weight_decay": 0.0},
+        ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]], lr=phase.learning_rate, fused=True
     )
@@ -57,16 +59,11 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -
 def set_learning_rate(
     optimizer: torch.optim.Optimizer, *, step: int, steps: int, warmup: float
 ) -> float:
-    """Set the learning rate of every group for a step, and return the highest one.
+    """Set the learning rate of every group for a step of a phase, and return the highest one.
 
-    Linear warm-up to the peak, then cosine annealing to zero (Loshchilov and Hutter 2017, "SGDR:
-    stochastic gradient descent with warm restarts", equation 5, without restarts).
-
-    Args:
-        optimizer: one that `make_optimizer` returned.
-        step: number of the step in the phase, from 0.
-        steps: number of steps in the phase.
-        warmup: share of the steps in which the rate rises.
+    Linear warm-up to the peak in a share `warmup` of the `steps`, then cosine annealing to zero
+    (Loshchilov and Hutter 2017, "SGDR: stochastic gradient descent with warm restarts", equation 5,
+    without restarts). `step` counts from 0.
     """
     warmup_steps = max(1, round(warmup * steps))
     angle = math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)  # 0 to pi
@@ -74,8 +71,7 @@ def set_learning_rate(
     factor = (step + 1) / warmup_steps if step < warmup_steps else cosine
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
-    highest: float = max(group["lr"] for group in optimizer.param_groups)
-    return highest
+    return float(max(group["lr"] for group in optimizer.param_groups))
 
 
 class EMA:
@@ -136,10 +132,7 @@ class EMA:
         return {"updates": self.updates, "average": self.average}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load what `state_dict` returned.
-
-        If the run that saved it had no average, this average starts from the module's weights.
-        """
+        """Load what `state_dict` returned, if the run that saved it had an average."""
         if self.average and state["average"]:
             self.updates = state["updates"]
             for name, tensor in self.average.items():

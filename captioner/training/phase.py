@@ -11,13 +11,12 @@ from torch import nn
 
 from captioner.config.schema import PhaseConfig, TrainingConfig
 from captioner.console import console
-from captioner.data.batching import EpochBatchSampler
-from captioner.data.loading import Loader
+from captioner.data.batching import EpochBatchSampler, Loader
 from captioner.distributed import Ranks
 from captioner.training.checkpoint import Progress, get_rng_states, resume_hint, set_rng_states
 from captioner.training.failures import SignalHandler, is_out_of_memory
 from captioner.training.loop import group_micro_batches, train_step
-from captioner.training.objectives import Objective
+from captioner.training.objectives import Objective, ObjectiveOutput
 from captioner.training.optim import EMA, set_learning_rate
 from captioner.training.recorder import Recorder
 from captioner.types import Batch
@@ -41,8 +40,7 @@ class StepRollback:
             buffer.copy_(before)
         self.module.zero_grad(set_to_none=True)
         gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # without a GPU in use, this does nothing
 
 
 @dataclass
@@ -84,8 +82,7 @@ class Phase:
         Raises:
             Interrupted: a signal stopped the run, after a checkpoint was saved.
         """
-        objective = self.ranks.wrap(self.objective)
-        objective.train()
+        objective = self.ranks.wrap(self.objective).train()
         with self.signals:
             while self.progress.epoch < self.config.epochs and not self._is_complete():
                 self._run_epoch(objective)
@@ -101,8 +98,7 @@ class Phase:
         with self.recorder.epoch(self.config.epochs, self.sampler.num_batches):
             self._validate_and_save()  # due already, if a signal came before a validation
             while self.progress.batch < self.sampler.num_batches and not self._is_complete():
-                has_memory = self._take_steps(objective)
-                if not has_memory:
+                if not self._take_steps(objective):
                     self._use_smaller_micro_batches()
         if self.progress.batch == self.sampler.num_batches:
             self._end_epoch()
@@ -118,8 +114,7 @@ class Phase:
     def _take_steps(self, objective: nn.Module) -> bool:
         """Take the steps that are left of the epoch.
 
-        Returns:
-            False if a step ran out of memory and can be taken in smaller micro-batches.
+        Return False if one ran out of memory that can be taken in smaller micro-batches.
         """
         accumulate = self.settings.accumulate
         size = self.progress.micro_batches if accumulate == "auto" else accumulate
@@ -150,22 +145,7 @@ class Phase:
     def _take_step(self, objective: nn.Module, micro_batches: list[Batch]) -> None:
         if self.settings.accumulate == "auto":
             self._rollback = StepRollback(self.objective, self.ranks.device)
-        num_batches = self.sampler.num_batches
-        step = self.progress.epoch * num_batches + self.progress.batch  # of the phase
-        steps = self.config.epochs * num_batches
-        learning_rate = set_learning_rate(
-            self.optimizer, step=step, steps=steps, warmup=self.config.warmup
-        )
-        output = train_step(
-            objective,
-            self.optimizer,
-            micro_batches,
-            count=self.objective.count,
-            ranks=self.ranks,
-            precision=self.settings.precision,
-            gradient_clip=self.settings.gradient_clip,
-            progress=step / steps,
-        )
+        output, learning_rate = self._update_weights(objective, micro_batches)
         self._rollback = None
         self.average.update()
         self.progress.step += 1
@@ -176,17 +156,34 @@ class Phase:
             self._stop()
         self._validate_and_save()
 
+    def _update_weights(
+        self, objective: nn.Module, micro_batches: list[Batch]
+    ) -> tuple[ObjectiveOutput, float]:
+        """Return the loss, and the learning rate of this step."""
+        num_batches, warmup = self.sampler.num_batches, self.config.warmup
+        step = self.progress.epoch * num_batches + self.progress.batch  # of the phase
+        steps = self.config.epochs * num_batches
+        learning_rate = set_learning_rate(self.optimizer, step=step, steps=steps, warmup=warmup)
+        output = train_step(
+            objective,
+            self.optimizer,
+            micro_batches,
+            count=self.objective.count,
+            ranks=self.ranks,
+            precision=self.settings.precision,
+            gradient_clip=self.settings.gradient_clip,
+            progress=step / steps,
+        )
+        return output, learning_rate
+
     def _validate_and_save(self) -> None:
         """Validate and save a checkpoint if either is due at this step and not done."""
-        step, validate_every = self.progress.step, self.settings.validate_every
-        checkpoint_every = self.settings.checkpoint_every
-        must_validate = validate_every is not None and step % validate_every == 0
+        step, settings = self.progress.step, self.settings
+        must_validate = settings.validate_every and step % settings.validate_every == 0
         if must_validate and self.progress.validated_step != step:
             self._validate()
-        if checkpoint_every is None:
-            must_save = self.progress.validated_step == step
-        else:
-            must_save = step % checkpoint_every == 0
+        is_validated, every = self.progress.validated_step == step, settings.checkpoint_every
+        must_save = is_validated if every is None else step % every == 0
         if must_save:
             self.recorder.checkpoint(self.optimizer)
 
@@ -197,6 +194,7 @@ class Phase:
     def _stop(self) -> NoReturn:
         """Save a checkpoint, print how to resume, and end the program."""
         self.recorder.checkpoint(self.optimizer)
-        hint = resume_hint(self.recorder.output)
-        console.print(f"stopped after step {self.progress.step}: {hint}")
+        console.print(
+            f"stopped after step {self.progress.step}: {resume_hint(self.recorder.output)}"
+        )
         raise self.signals.interruption()

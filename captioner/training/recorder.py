@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from captioner.config.schema import TrainingConfig
 from captioner.console import console, progress_bar
+from captioner.data.batching import Loader
 from captioner.data.datasets import Example
-from captioner.data.loading import Loader
+from captioner.data.images import read_image
 from captioner.distributed import Ranks
 from captioner.storage import atomic_folder, check_space, folder_size
 from captioner.training.checkpoint import (
@@ -32,6 +34,13 @@ from captioner.training.optim import EMA
 from captioner.training.validation import Validation, Validator
 
 SAMPLES = 12  # images in samples.png
+_SIDE, _TEXT, _MARGIN, _LINE = 220, 84, 10, 17  # pixels of samples.png
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's metrics.jsonl."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
 
 
 class RunLog:
@@ -103,8 +112,7 @@ class Recorder:
     def check_space(self, learning: Iterable[torch.nn.Parameter]) -> None:
         """Check that the disk has room for the checkpoints and the best model.
 
-        Args:
-            learning: the weights of which the optimizer will keep two moments.
+        The optimizer will keep two moments of the `learning` weights.
 
         Raises:
             CaptionerError: the free space does not suffice.
@@ -154,12 +162,8 @@ class Recorder:
         )
 
     def validate(self, loader: Loader, *, stop: Callable[[], bool]) -> bool:
-        """Validate, and keep the model if it is the best so far.
-
-        Returns:
-            False if `stop` returned True meanwhile; the validation is then discarded.
-        """
-        captions, seconds = self._captions, time.monotonic() - self._start
+        """Validate, and keep the best model. Return False if `stop` returned True meanwhile."""
+        speed = self._captions / (time.monotonic() - self._start)
         with self.average.applied():
             result = self.validator(loader, stop=stop)
         if result is None:
@@ -169,8 +173,9 @@ class Recorder:
         if self.log:
             self.log.write(self.progress.step, result.metrics)
             self.log.flush()
-            self._print(result, speed=captions / seconds, is_best=is_best)
-            self._draw(result)
+            self._print(result, speed=speed, is_best=is_best)
+            draw_curves(self.output)
+            draw_samples(self.output / "samples.png", self.samples, result.captions)
             if is_best:
                 with atomic_folder(self.output / "best") as folder, self.average.applied():
                     self.write_model(folder)
@@ -182,12 +187,6 @@ class Recorder:
         trained = f"  {speed:.0f} captions/s" if speed else ""
         best = "  (best)" if is_best else ""
         console.print(f"step {self.progress.step}  {loss}{result}{trained}{best}")
-
-    def _draw(self, result: Validation) -> None:
-        from captioner.training.plots import draw_curves, draw_samples
-
-        draw_curves(self.output)
-        draw_samples(self.output / "samples.png", self.samples, result.captions)
 
     def checkpoint(self, optimizer: torch.optim.Optimizer) -> None:
         """Save a checkpoint, unless the newest one is up to date."""
@@ -207,3 +206,68 @@ class Recorder:
             )
         self._is_saved = True
         self.ranks.wait()
+
+
+def draw_curves(folder: Path) -> None:
+    """Draw curves.png from metrics.jsonl: losses of train and dev, BLEU-4 and CIDEr-D by step.
+
+    Without matplotlib, nothing is drawn.
+    """
+    if not find_spec("matplotlib"):
+        return
+    from matplotlib.figure import Figure
+
+    lines = read_log(folder)
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    losses, scores = figure.subplots(1, 2)
+    for axes, title, names in (
+        (losses, "loss per word (natural logarithm)", ("loss", "dev_loss", "free_running_loss")),
+        (scores, "scores of the generated captions of dev (fractions)", ("Bleu_4", "CIDEr")),
+    ):
+        for name in names:
+            points = [(line["step"], line[name]) for line in lines if name in line]
+            if points:
+                steps, values = zip(*points, strict=True)
+                marker = "" if name == "loss" else "o"
+                axes.plot(steps, values, marker=marker, markersize=3, linewidth=1, label=name)
+        axes.set(xlabel="step", title=title)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(folder / "curves.png", dpi=110)
+
+
+def draw_samples(
+    path: Path, examples: Sequence[Example], captions: Mapping[int | str, str], *, columns: int = 4
+) -> None:
+    """Draw a grid of images, each with the model's caption (black) and a reference (gray)."""
+    width, height = _SIDE + _MARGIN, _SIDE + _TEXT + _MARGIN  # of a cell
+    rows = -(-len(examples) // columns)
+    sheet = Image.new("RGB", (columns * width + _MARGIN, rows * height + _MARGIN), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(13)
+    for index, example in enumerate(examples):
+        row, column = divmod(index, columns)
+        left, top = _MARGIN + column * width, _MARGIN + row * height
+        photo = ImageOps.contain(read_image(example.path, min_side=_SIDE), (_SIDE, _SIDE))
+        sheet.paste(photo, (left + (_SIDE - photo.width) // 2, top + (_SIDE - photo.height) // 2))
+        references = [(reference, "gray") for reference in example.captions[:1]]
+        top += _SIDE + 4
+        for caption, color in [(captions[example.image_id], "black"), *references]:
+            lines = _wrap(caption, font, _SIDE)
+            draw.multiline_text((left, top), "\n".join(lines), fill=color, font=font, spacing=2)
+            top += _LINE * len(lines)
+    sheet.save(path)
+
+
+def _wrap(
+    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, limit: int = 3
+) -> list[str]:
+    """Return the first `limit` lines of a text that is wrapped at `width` pixels."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines[:limit]

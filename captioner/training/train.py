@@ -1,24 +1,28 @@
-"""Train a captioner from a config."""
+"""Train a captioner from a config: read the splits, build the model, and run the trainer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from captioner.config.schema import INFERENCE, Config, ModelConfig
-from captioner.console import console, quiet_console
-from captioner.data.datasets import Example
-from captioner.data.splits import drop_unreadable_images, load_splits
+from captioner.config.schema import INFERENCE, Config, DataConfig
+from captioner.console import console, quiet_console, track
+from captioner.data.batching import default_num_workers
+from captioner.data.datasets import Example, load_examples, split_sources, train_dev_split
+from captioner.data.images import map_ahead, read_image
+from captioner.data.shapes import draw_shapes
 from captioner.data.transforms import build_transform
 from captioner.devices import DeviceName, pick_device
 from captioner.distributed import Ranks, process_group
-from captioner.errors import UsageError
-from captioner.models.build import build_model, load_weights
+from captioner.errors import CaptionerError, ImageError, UsageError, first_few, parameter
+from captioner.models.build import build_model, load_model
 from captioner.models.encoder_decoder import EncoderDecoder
-from captioner.models.folder import read_model, resolve
-from captioner.storage import recover_from_crash
+from captioner.models.folder import resolve
+from captioner.storage import atomic_file, recover_from_crash
 from captioner.text.tokenizer import SPECIALS, Vocabulary, tokenize
 from captioner.training.checkpoint import checkpoints, find_checkpoint
 from captioner.training.failures import explain_failures
@@ -67,33 +71,97 @@ def _find_start(output: Path, resume: str | None, ranks: Ranks) -> Path | None:
         return find_checkpoint(output, resume, console.print)
     if checkpoints(output):
         raise UsageError(
-            f"{output} already contains a run: continue it with resume='auto', or choose another "
-            "output folder",
-            parameters=["resume"],
+            f"{output} already contains a run: continue it with {parameter('resume')}='auto', or "
+            "choose another output folder"
         )
     return None
 
 
 def _read_splits(
     config: Config, ranks: Ranks, *, resumed: bool
-) -> tuple[Sequence[Example], Sequence[Example]]:
+) -> tuple[list[Example], list[Example]]:
     """Return the examples of train and dev, without unreadable images if the config skips them."""
     train_split, dev_split = load_splits(config.data, ranks)
-    if ranks.is_first:
-        config.output.mkdir(parents=True, exist_ok=True)
-    ranks.wait()
+    config.output.mkdir(parents=True, exist_ok=True)
     if config.data.on_bad_image == "error":
         return train_split, dev_split
-    transform = build_transform(config.encoder.transform, config.encoder.image_size)
-    splits = drop_unreadable_images(
-        {"train": train_split, "dev": dev_split},
-        skipped_file=config.output / "skipped.json",
-        min_side=transform.min_side,
-        max_share=config.data.bad_images,
-        ranks=ranks,
-        resumed=resumed,
-    )
+    splits = {"train": train_split, "dev": dev_split}
+    skipped = _find_skipped(config, splits, ranks, resumed=resumed)
+    for name, split in splits.items():
+        ids = {record["image_id"] for record in skipped[name]}
+        splits[name] = [example for example in split if example.image_id not in ids]
+        if ids:
+            console.print(
+                f"{len(ids)} of {len(split)} images of {name} cannot be read and are skipped: "
+                f"see {config.output / 'skipped.json'}"
+            )
     return splits["train"], splits["dev"]
+
+
+def load_splits(data: DataConfig, ranks: Ranks) -> tuple[list[Example], list[Example]]:
+    """Return the train and dev examples: drawn first (`data.shapes`), or dev split off from train.
+
+    Raises:
+        UsageError: an annotation file is missing or has errors.
+    """
+    if data.shapes:
+        with ranks.first_rank_first():
+            draw_shapes(data.shapes.folder, train=data.shapes.train, dev=data.shapes.dev)
+    train, *dev = (
+        load_examples(source.annotations, source.images, source.split, restval=source.restval)
+        for source in split_sources(data).values()
+    )
+    return (train, dev[0]) if dev else train_dev_split(train, data.holdout)
+
+
+def _find_skipped(
+    config: Config, splits: Mapping[str, list[Example]], ranks: Ranks, *, resumed: bool
+) -> dict[str, list[dict[str, int | str]]]:
+    """Return a record of each image of each split that cannot be read; write them to skipped.json.
+
+    A resumed run reads the file instead, even if the images can be read by now: its batches are
+    then those of the run that it resumes.
+    """
+    file = config.output / "skipped.json"
+    if resumed and file.exists():
+        return json.loads(file.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    transform = build_transform(config.encoder.transform, config.encoder.image_size)
+    skipped = {
+        name: _find_unreadable(split, ranks, transform.min_side, max_share=config.data.bad_images)
+        for name, split in splits.items()
+    }
+    if ranks.is_first:
+        with atomic_file(file) as stream:
+            json.dump(skipped, stream, indent=1)
+    return skipped
+
+
+def _find_unreadable(
+    split: Sequence[Example], ranks: Ranks, min_side: int, *, max_share: float
+) -> list[dict[str, int | str]]:
+    """Read all images of a split, each rank its share, and return a record for each failure."""
+    shard, threads = ranks.shard(split), default_num_workers()
+    # Pillow decodes without holding Python's global lock.
+    failures = map_ahead(partial(_failure_of, min_side=min_side), shard, threads=threads)
+    tracked = track(failures, total=len(shard), doing="reading images", unit="images")
+    failed = [failure for failure in tracked if failure]
+    records = [record for rank_records in ranks.gather(failed) for record in rank_records]
+    if len(records) > max_share * len(split):
+        first = first_few([f"{record['file']} ({record['reason']})" for record in records])
+        raise CaptionerError(
+            f"{len(records)} of {len(split)} images cannot be read, more than data.bad_images="
+            f"{max_share:g} of them: {first}; fix them, or raise data.bad_images"
+        )
+    return records
+
+
+def _failure_of(example: Example, *, min_side: int) -> dict[str, int | str] | None:
+    """Return a record of why an image cannot be read as training does, or None if it can."""
+    try:
+        read_image(example.path, min_side=min_side)
+    except ImageError as error:
+        return {"image_id": example.image_id, "file": str(example.path), "reason": error.reason}
+    return None
 
 
 def start_model(
@@ -101,28 +169,20 @@ def start_model(
 ) -> tuple[EncoderDecoder, Vocabulary]:
     """Build the model that training starts from, and its vocabulary.
 
-    Its weights come from a checkpoint, or else from another model folder (`config.init`), or else
-    they are random, but for a pretrained trunk and GloVe embeddings where the config asks for them.
+    Its weights come from the checkpoint, else from the model folder `config.init`, else they are
+    random, but for a pretrained trunk and GloVe embeddings where the config asks for them.
 
     Raises:
         CaptionerError: the weights do not fit the config.
         UsageError: both `config.init` and `config.training.glove` are set.
     """
     if checkpoint is not None:
-        return _load_checkpoint(config, checkpoint)
+        saved = load_model(checkpoint, config)
+        return saved.model, saved.vocabulary
     captions = [tokenize(caption) for example in examples for caption in example.captions]
     if config.init is None:
         return _new_model(config, captions)
-    if config.training.glove:
-        raise UsageError("training.glove and init both set the first embeddings: leave one out")
     return _continue_model(config, captions, resolve(config.init))
-
-
-def _load_checkpoint(config: ModelConfig, folder: Path) -> tuple[EncoderDecoder, Vocabulary]:
-    _, vocabulary, state = read_model(folder)
-    model = build_model(config, vocab_size=len(vocabulary))
-    load_weights(model, state, source=str(folder))
-    return model, vocabulary
 
 
 def _new_model(config: Config, captions: list[list[str]]) -> tuple[EncoderDecoder, Vocabulary]:
@@ -138,11 +198,13 @@ def _continue_model(
     config: Config, captions: list[list[str]], folder: Path
 ) -> tuple[EncoderDecoder, Vocabulary]:
     """Copy the weights of a model folder, and extend its vocabulary by the words of `captions`."""
-    trained, known = _load_checkpoint(config, folder)
-    vocabulary = known.extended(captions, min_count=config.data.min_count)
+    if config.training.glove:
+        raise UsageError("training.glove and init both set the first embeddings: leave one out")
+    trained = load_model(folder, config)
+    vocabulary = trained.vocabulary.extended(captions, min_count=config.data.min_count)
     model = build_model(config, vocab_size=len(vocabulary))  # new words have random weights
-    model.encoder = trained.encoder  # does not depend on the vocabulary
-    model.decoder.copy_weights(trained.decoder)
+    model.encoder = trained.model.encoder  # does not depend on the vocabulary
+    model.decoder.copy_weights(trained.model.decoder)
     return model, vocabulary
 
 

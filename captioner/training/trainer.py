@@ -10,11 +10,11 @@ from typing import assert_never
 import torch
 import yaml
 
-from captioner.config.schema import Config, PhaseConfig, ScheduledSamplingConfig, TrainingConfig
+from captioner.config.schema import Config, PhaseConfig, TrainingConfig
 from captioner.console import console
 from captioner.data.batching import EpochBatchSampler
 from captioner.data.datasets import Example
-from captioner.decoding.search import build_search
+from captioner.decoding.search import Search, build_search
 from captioner.distributed import Ranks
 from captioner.errors import UsageError
 from captioner.models.encoder_decoder import EncoderDecoder
@@ -26,19 +26,14 @@ from captioner.training.failures import SignalHandler, list_images_if_not_finite
 from captioner.training.loaders import LoaderFactory
 from captioner.training.objectives import (
     Objective,
-    Schedule,
     ScheduledSampling,
     TeacherForcing,
-    constant,
-    exponential,
-    inverse_sigmoid,
-    linear,
+    build_schedule,
 )
 from captioner.training.optim import EMA, make_optimizer, restore_optimizer
 from captioner.training.phase import Phase
 from captioner.training.recorder import Recorder
-from captioner.training.validation import BestSearch, Validator
-from captioner.types import Hypothesis, State
+from captioner.training.validation import Validator
 
 
 class Trainer:
@@ -50,7 +45,7 @@ class Trainer:
         vocabulary: of the model.
         train: examples to learn from.
         dev: examples to validate on.
-        ranks: processes that train together.
+        ranks: the processes that share the training.
 
     Raises:
         UsageError: a batch or the dev split has too few images for the ranks.
@@ -77,7 +72,7 @@ class Trainer:
         self.validator = Validator(
             model,
             dev,
-            search=_build_best_search(config, model, vocabulary),
+            search=_build_search(config, model, vocabulary),
             vocabulary=vocabulary,
             ranks=ranks,
             precision=self.settings.precision,
@@ -226,15 +221,10 @@ class Trainer:
         )
 
 
-def _build_best_search(config: Config, model: EncoderDecoder, vocabulary: Vocabulary) -> BestSearch:
+def _build_search(config: Config, model: EncoderDecoder, vocabulary: Vocabulary) -> Search:
     """Return the beam search of validations: with `training.validation_beam` beams."""
     settings = {"method": "beam", "captions": 1, "beam": config.training.validation_beam}
-    search = build_search(model.step, config.decoding.model_copy(update=settings), vocabulary)
-
-    def best(state: State) -> list[Hypothesis]:
-        return [captions[0] for captions in search(state, ())]
-
-    return best
+    return build_search(model.step, config.decoding.model_copy(update=settings), vocabulary)
 
 
 def build_objective(
@@ -259,10 +249,11 @@ def build_objective(
         case "teacher_forcing":
             return TeacherForcing(model, **regularization)
         case "scheduled_sampling":
-            schedule = _build_schedule(phase.scheduled_sampling)
+            sampling = phase.scheduled_sampling
+            schedule = build_schedule(sampling.schedule, sampling.share)
             return ScheduledSampling(model, schedule, **regularization)
         case "free_running":
-            return ScheduledSampling(model, constant(1.0), **regularization)
+            return ScheduledSampling(model, lambda progress: 1.0, **regularization)
         case "self_critical":
             from captioner.training.self_critical import SelfCritical, caption_reward
 
@@ -275,17 +266,5 @@ def build_objective(
                 baseline=options.baseline,
                 max_length=max_length,
             )
-        case other:
-            assert_never(other)
-
-
-def _build_schedule(config: ScheduledSamplingConfig) -> Schedule:
-    match config.schedule:
-        case "linear":
-            return linear(config.share)
-        case "exponential":
-            return exponential(config.share)
-        case "inverse_sigmoid":
-            return inverse_sigmoid(config.share)
         case other:
             assert_never(other)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from captioner.console import track
+from captioner.data.batching import Loader
 from captioner.data.datasets import Example
-from captioner.data.loading import Loader
+from captioner.decoding.search import Search
 from captioner.devices import PrecisionName, autocast
 from captioner.distributed import Ranks
 from captioner.metrics.scorer import Scorer, Scores
@@ -17,10 +18,7 @@ from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.text.tokenizer import BOS, Vocabulary, detokenize
 from captioner.training.losses import LossSum
 from captioner.training.objectives import TeacherForcing
-from captioner.types import Batch, Hypothesis, State
-
-BestSearch = Callable[[State], list[Hypothesis]]
-"""Initial states of B images -> the best caption of each."""
+from captioner.types import Batch, State
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,11 @@ class Validation:
     @property
     def metrics(self) -> dict[str, float]:
         """The numbers for the log of the run."""
-        losses = {"dev_loss": self.loss, "free_running_loss": self.free_running_loss}
-        return losses | self.scores.metrics
+        return {
+            "dev_loss": self.loss,
+            "free_running_loss": self.free_running_loss,
+            **self.scores.metrics,
+        }
 
     def __str__(self) -> str:
         """Return the main numbers in one line."""
@@ -55,7 +56,7 @@ class Validator:
         model: EncoderDecoder,
         dev: Sequence[Example],
         *,
-        search: BestSearch,
+        search: Search,
         vocabulary: Vocabulary,
         ranks: Ranks,
         precision: PrecisionName,
@@ -67,10 +68,9 @@ class Validator:
 
     @torch.inference_mode()
     def __call__(self, loader: Loader, *, stop: Callable[[], bool]) -> Validation | None:
-        """Validate on this rank's share of dev, which `loader` reads in order.
+        """Return the results of all ranks, or None if `stop` returned True on any of them.
 
-        Returns:
-            The results of all ranks together, or None if `stop` returned True on any rank.
+        `loader` reads this rank's share of dev in order.
         """
         self.model.eval()
         objective, device = TeacherForcing(self.model).eval(), self.ranks.device
@@ -87,14 +87,10 @@ class Validator:
                 forced += objective(batch._replace(source=memory.grid)).loss
                 state = self.model.decoder.init_state(memory)
                 free += free_running_loss(self.model, batch, state)
-                captions += [self._text(best) for best in self.search(state)]
+                best = [ranked[0].token_ids for ranked in self.search(state, ())]
+                captions += [detokenize(self.vocabulary.decode(ids)) for ids in best]
         self.model.train()
-        if self.ranks.any(stop()):
-            return None
-        return self._results(forced, free, captions)
-
-    def _text(self, caption: Hypothesis) -> str:
-        return detokenize(self.vocabulary.decode(caption.token_ids))
+        return None if self.ranks.any(stop()) else self._results(forced, free, captions)
 
     def _results(self, forced: LossSum, free: LossSum, captions: list[str]) -> Validation:
         all_captions: dict[int | str, str] = {}

@@ -11,8 +11,8 @@ from typing import Any
 
 from captioner.config.schema import Config
 from captioner.errors import UsageError
-from captioner.metrics.diversity import LengthBin
 from captioner.storage import atomic_file
+from experiments.ablation.by_length import LengthBin
 from experiments.ablation.grid import Job, Run
 
 _RESULT = "result.json"

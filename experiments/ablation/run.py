@@ -16,18 +16,17 @@ from captioner import Captioner
 from captioner.captions import ImageId
 from captioner.config.schema import Config
 from captioner.data.datasets import Example
-from captioner.data.splits import load_splits
 from captioner.decoding.search import build_search
 from captioner.devices import autocast
 from captioner.distributed import Ranks
-from captioner.metrics.diversity import bleu_by_length
 from captioner.metrics.scorer import Scorer
 from captioner.results.files import write_results
 from captioner.text.tokenizer import detokenize, tokenize
 from captioner.training.checkpoint import checkpoints
 from captioner.training.loaders import LoaderFactory
-from captioner.training.plots import read_log
-from captioner.training.train import train
+from captioner.training.recorder import read_log
+from captioner.training.train import load_splits, train
+from experiments.ablation.by_length import bleu_by_length
 from experiments.ablation.grid import Job
 from experiments.ablation.results import Result, run_settings, save
 from experiments.pool import log_to

@@ -131,7 +131,7 @@ def run_trial(
     trial: Trial, *, config: Path, settings: Sequence[str], output: Path, device: DeviceName
 ) -> Trial:
     """Train with the settings of a trial, resuming an interrupted training; return its scores."""
-    from captioner.training.plots import read_log
+    from captioner.training.recorder import read_log
     from captioner.training.train import train  # imports torch
 
     run, start = folder(output, trial.number), time.monotonic()

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from captioner.report.bars import histogram
+from captioner.checkup.output import histogram
 
 HOSTILE = "</li><script>alert(1)</script><img src=x onerror=alert(1)>"
 

@@ -9,8 +9,9 @@ import pytest
 
 from captioner.cli.options import option_name, with_option_names, with_options
 from captioner.config.schema import DecodingConfig, InferenceConfig
-from captioner.errors import CaptionerError
-from captioner.models.folder import BUNDLED
+from captioner.errors import CaptionerError, UsageError, parameter
+from captioner.models.folder import BUNDLED, load_config
+from captioner.training.train import train
 
 
 def shown_help(run, command):
@@ -91,9 +92,21 @@ def test_a_literal_setting_offers_exactly_its_values(run):
     assert re.search(shown, shown_help(run, "caption"))
 
 
-def test_an_error_names_options_for_the_parameters_it_declares_and_no_others():
-    error = CaptionerError(
-        "captions and beam and min_length", parameters=["captions", "min_length"]
-    )
+def test_an_error_names_options_for_the_parameters_that_it_marks_and_no_others():
+    error = CaptionerError(f"{parameter('captions')} and beam and {parameter('min_length')}")
     assert with_option_names(error) == "--num-captions and beam and --min-length"
     assert str(error) == "captions and beam and min_length"
+
+
+def test_a_file_that_is_named_like_a_parameter_keeps_its_name_on_the_command_line(
+    run, tiny, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    config = tiny(output="resume").to_json()
+    (tmp_path / "device.yaml").write_text(json.dumps(config))
+    (tmp_path / "resume" / "checkpoint-1").mkdir(parents=True)
+    code, _, err = run("train", "device.yaml", "--device", "cpu")
+    assert code == 2
+    assert "captioner: resume already contains a run: continue it with --resume='auto'" in err
+    with pytest.raises(UsageError, match=r"resume already .* continue it with resume='auto'"):
+        train(load_config("device.yaml"), device="cpu")

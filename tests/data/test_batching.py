@@ -9,12 +9,12 @@ from captioner.data.batching import (
     CaptionDataset,
     EpochBatchSampler,
     ImageSource,
+    Loader,
     collate,
     sequential_batches,
     split_evenly,
 )
 from captioner.data.datasets import Example
-from captioner.data.loading import Loader
 from captioner.data.transforms import build_transform
 from captioner.errors import ImageError
 

@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from languages import BOS, EOS, own_score, random_step, start
+from languages import BOS, EOS, A, B, C, language, own_score, random_step, start
 
 from captioner.decoding.beam import beam_search
 from captioner.decoding.constraints import (
@@ -82,6 +82,15 @@ class TestRules:
                 )
 
 
+@pytest.mark.parametrize("length", [0, 1, 2, 5])
+def test_a_caption_that_would_end_too_early_ends_at_the_minimum_length(length):
+    eager = language({BOS: {A: 0.1, EOS: 0.9}, A: {A: 0.1, EOS: 0.9}})
+    rules = [min_length(length, eos=EOS)]
+    step, state = apply_rules(eager, (torch.zeros(1, 1),), rules, eos=EOS)
+    [caption] = greedy(step, state, bos=BOS, eos=EOS, max_length=LENGTH)
+    assert caption.token_ids == [A] * length
+
+
 def test_in_a_thousand_random_trials_required_words_appear_and_forbidden_ones_never():
     for trial in range(1000):
         rng = random.Random(trial)
@@ -128,6 +137,30 @@ def test_dynamic_beam_allocation_finds_better_positions_for_required_words_than_
         for seed in range(20)
     ]
     assert sum(better) >= 18
+
+
+def test_of_an_odd_number_of_slots_the_last_goes_to_a_beam_that_holds_the_required_word():
+    # Three slots, and c is required. Two words with c: c a .1 * .7 = .07, a c .6 * .1 = .06,
+    # b c .03, ... Without: a a .30, a b .24, ... The best with c and the best without c come
+    # first, then the second best with c, although a b is likelier.
+    probabilities = {
+        BOS: {A: 0.6, B: 0.3, C: 0.1},
+        A: {A: 0.5, B: 0.4, C: 0.1},
+        B: {A: 0.5, B: 0.4, C: 0.1},
+        C: {A: 0.7, B: 0.2, C: 0.1},
+    }
+    beams = []
+
+    def recording(words, state):
+        total, history = state
+        history = torch.cat([history, words.unsqueeze(1)], dim=1)
+        beams.append(sorted(history[:, 1:].tolist()))  # without <bos>
+        log_probs, (total,) = language(probabilities)(words, (total,))
+        return log_probs, (total, history)
+
+    state = (torch.zeros(1, 1), torch.empty((1, 0), dtype=torch.int64))
+    beam_search(recording, state, bos=BOS, eos=EOS, max_length=2, num_beams=3, required=[C])
+    assert beams == [[[]], [[A], [B], [C]], [[A, A], [A, C], [C, A]]]
 
 
 def test_required_words_are_found_where_an_exhaustive_search_finds_them():

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 from captioner.config.schema import PhaseConfig
 from captioner.errors import UsageError
-from captioner.metrics.diversity import LengthBin
 from captioner.models.folder import load_config
 from captioner.results.files import read_results
 from experiments.ablation import ablation, page
 from experiments.ablation import run as ablation_run
+from experiments.ablation.by_length import LengthBin
 from experiments.ablation.grid import Job, Row, Run, all_runs, split_phase
 from experiments.ablation.page import BEGIN, END, without_folders, write_page
 from experiments.ablation.plot import draw

@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 
 from captioner.metrics.bleu import Bleu
-from captioner.metrics.bootstrap import RESAMPLES, percentile_interval, resample_sums
 from captioner.metrics.meteor import Meteor
-from captioner.metrics.scorer import Scorer, compute_metrics
+from captioner.metrics.scorer import (
+    RESAMPLES,
+    Scorer,
+    compute_metrics,
+    percentile_interval,
+    resample_sums,
+)
 
 
 def test_a_resample_draws_as_many_rows_as_there_are_with_replacement():

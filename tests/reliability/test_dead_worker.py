@@ -8,8 +8,7 @@ import pytest
 import torch
 from trainings import small
 
-from captioner.data.batching import CaptionDataset, ImageSource, sequential_batches
-from captioner.data.loading import Loader
+from captioner.data.batching import CaptionDataset, ImageSource, Loader, sequential_batches
 from captioner.errors import CaptionerError
 from captioner.training.train import train
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from trainings import outcome, small
 
-from captioner.data.features import _HOST
 from captioner.errors import CaptionerError
 from captioner.storage import atomic_folder, verify_checksums
 from captioner.training import recorder
 from captioner.training.checkpoint import checkpoints
+from captioner.training.loaders import _HOST
 from captioner.training.train import train
 
 pytestmark = pytest.mark.row(5)

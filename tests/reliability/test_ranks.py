@@ -11,7 +11,7 @@ from trainings import finish, small, start, steps_done
 
 from captioner.data.batching import EpochBatchSampler
 from captioner.training.checkpoint import checkpoints
-from captioner.training.plots import read_log
+from captioner.training.recorder import read_log
 
 SLOW_ENOUGH = {
     "phases": [{"epochs": 300}],

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from captioner.captions import Word
-from captioner.report.page import ReportScore, write_report
+from captioner.report.page import write_report
 
 pytestmark = pytest.mark.slow
 
@@ -218,7 +218,7 @@ def test_a_value_that_is_not_finite_is_shown_as_a_dash_and_sorted_last(opened, e
     page = opened(
         undefined,
         entry("a cat", "2.png", scores={"CIDEr-D": 0.0}),
-        figures=[ReportScore("CIDEr-D", float("nan"))],
+        figures=[("CIDEr-D", float("nan"), None, None)],
     )
     for order in ("best", "worst"):
         page.check(f"[value={order}]")
@@ -236,7 +236,7 @@ def test_a_report_without_images_shows_the_number_0(opened):
 @pytest.mark.parametrize("width", [360, 390, 768, 1280])
 def test_nothing_is_wider_than_the_screen(opened, entry, width):
     long = "x" * 200
-    figures = [ReportScore("CIDEr-D", 139.2, 136.4, 142.1)]
+    figures = [("CIDEr-D", 139.2, 136.4, 142.1)]
     page = opened(
         replace(entry(f"{long} dog", references=[long], scores={"CIDEr-D": 0.5}), name=long),
         width=width,

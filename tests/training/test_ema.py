@@ -7,7 +7,7 @@ from torch import nn
 
 from captioner.training.checkpoint import checkpoints, load_checkpoint
 from captioner.training.optim import EMA
-from captioner.training.plots import read_log
+from captioner.training.recorder import read_log
 from captioner.training.train import train
 
 

@@ -29,10 +29,7 @@ from captioner.training.losses import doubly_stochastic_penalty
 from captioner.training.objectives import (
     ScheduledSampling,
     TeacherForcing,
-    constant,
-    exponential,
-    inverse_sigmoid,
-    linear,
+    build_schedule,
 )
 from captioner.training.self_critical import SelfCritical
 from captioner.training.trainer import build_objective
@@ -135,7 +132,7 @@ def test_scheduled_sampling_at_0_is_teacher_forcing(learners):
     features, examples, vocabulary = learners
     batch = batch_of(features, examples, vocabulary)
     losses = []
-    for make in (TeacherForcing, lambda model: ScheduledSampling(model, constant(0.0))):
+    for make in (TeacherForcing, lambda model: ScheduledSampling(model, lambda p: 0.0)):
         model = model_of(vocabulary)
         torch.manual_seed(5)
         losses.append(teach(make(model), batch, steps=3).loss.mean)
@@ -146,7 +143,7 @@ def test_scheduled_sampling_at_1_reads_only_generated_tokens(learners):
     features, examples, vocabulary = learners
     model = model_of(vocabulary).eval()
     batch = batch_of(features, examples, vocabulary)
-    alone = ScheduledSampling(model, constant(1.0)).eval()
+    alone = ScheduledSampling(model, lambda p: 1.0).eval()
     state = tuple(part[batch.source_index] for part in model.init_state(batch.source))
     inputs = alone.decoder_inputs(batch, state, progress=0.0)
     one_image = inputs[batch.source_index == 3]
@@ -169,25 +166,27 @@ def test_the_share_of_generated_tokens_follows_the_schedule(learners):
         )
     true = batch.inputs[:, 1:][batch.mask[:, 1:-1]]
     torch.manual_seed(0)
-    objective = ScheduledSampling(model, constant(0.3))
+    objective = ScheduledSampling(model, lambda p: 0.3)
     inputs = objective.decoder_inputs(batch, state, progress=0.0)[:, 1:][batch.mask[:, 1:-1]]
     others = true != vocabulary.id_of("bird")
     assert (inputs != true)[others].float().mean() == pytest.approx(0.3, abs=0.05)
 
 
-@pytest.mark.parametrize("schedule", [linear, exponential, inverse_sigmoid])
+@pytest.mark.parametrize("name", get_args(ScheduleName))
 @pytest.mark.parametrize("share", [0.25, 1.0])
-def test_schedules_rise_from_0_to_the_given_share(schedule, share):
-    values = [schedule(share)(step / 20) for step in range(21)]
+def test_schedules_rise_from_0_to_the_given_share(name, share):
+    schedule = build_schedule(name, share)
+    values = [schedule(step / 20) for step in range(21)]
     assert values[0] == pytest.approx(0)
     assert values[-1] == pytest.approx(share)
     assert values == sorted(values)
 
 
 def test_schedules_differ_in_when_they_rise():
-    early, even, late = (schedule(0.9)(0.25) for schedule in (exponential, linear, inverse_sigmoid))
+    names = ("exponential", "linear", "inverse_sigmoid")
+    early, even, late = (build_schedule(name, 0.9)(0.25) for name in names)
     assert early > even > late
-    assert {"linear", "exponential", "inverse_sigmoid"} == set(get_args(ScheduleName))
+    assert set(names) == set(get_args(ScheduleName))
 
 
 def test_word_dropout_replaces_tokens_but_never_bos_and_only_in_training(learners):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from captioner.data.datasets import Example
 from captioner.errors import UsageError
 from captioner.training.checkpoint import checkpoints
-from captioner.training.plots import read_log
+from captioner.training.recorder import read_log
 from captioner.training.train import start_model, train
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from captioner.metrics.bleu import Bleu
-from captioner.metrics.diversity import bleu_by_length
+from experiments.ablation.by_length import bleu_by_length
 
 
 def references_of(*lengths):
