@@ -5,7 +5,7 @@
 
 Training runs the second line for all steps of a batch at once. Decoding repeats it step by step.
 
-Shape letters, used in comments everywhere:
+Shape letters in comments, unless a file declares its own:
 
     B  images of a batch          N  captions or beams: rows that the decoder processes
     T  tokens of the longest caption, <bos> and <eos> included
@@ -111,7 +111,7 @@ class Memory(NamedTuple):
 
     summary: Tensor  # (B, C)
     grid: Tensor  # (B, P, C)
-    mask: Tensor  # (B, P) bool   False at padding, which attention must not weigh
+    mask: Tensor  # (B, P) bool   False at padding, which gets no attention
 
 
 class DecoderOutput(NamedTuple):

@@ -131,10 +131,7 @@ def _finish(num_files: int, *, num_abstained: int, num_failed: int) -> None:
             f"captioner: {num_abstained} of {num_files} captions are not shown: low confidence"
         )
     if num_failed:
-        console.print(
-            f"captioner: {num_failed} of {num_files} images could not be read, "
-            "the others are captioned"
-        )
+        console.print(f"captioner: {num_failed} of {num_files} images could not be read")
         raise typer.Exit(3)
 
 

@@ -132,7 +132,7 @@ class FinishedCaptions:
             self.score(best[-1]) if len(best) == self.num_captions else -torch.inf
             for best in self.best()
         ]
-        # A beam's total can only fall and lp can only grow: no caption of a beam scores above this.
+        # A beam's log-probability never rises and lp never falls: an upper bound on its captions.
         bounds = beams.total / self.length_norm(max_length + 1)  # (N,)
         images = beams.group // self.num_groups  # (N,)
         promising = bounds > torch.tensor(thresholds, device=bounds.device)[images]

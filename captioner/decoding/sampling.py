@@ -1,6 +1,6 @@
 """Decoding one token at a time: greedy search, and sampling with temperature, top-k and top-p.
 
-Both need nothing of a model but its `Step` function.
+Both use only the model's `Step` function.
 
 Shape letters: N captions, R captions that have not ended, V vocabulary size, M candidate tokens.
 """

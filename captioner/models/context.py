@@ -42,14 +42,14 @@ class Context(nn.Module):
         return ()
 
     def attend(self, hidden: Tensor, context_state: State) -> ContextOutput:
-        """Compute the context vector of one step from the previous hidden state (N, H) on top."""
+        """Compute the context vector of one step from the top layer's previous state (N, H)."""
         return ContextOutput(hidden[:, :0])  # (N, 0)
 
 
 class InitialStateOnly(Context):
     """Only the initial state depends on the image ("init-inject").
 
-    Xu et al. 2015, section 3.1.2; Cho et al. 2014, section 2.2.
+    The projection onto the initial state is that of Xu et al. 2015, section 3.1.2.
     """
 
 

@@ -12,7 +12,8 @@ from captioner.models.context import Context, InitialStateOnly
 from captioner.models.rnn import STATE_PARTS, ResidualRNN
 from captioner.types import DecoderOutput, Memory, State, materialize
 
-_GROUP_SIZE = {"cpu": 80}  # captions per RNN call; on a GPU all, as its time grows with steps alone
+# Captions per RNN call; on a GPU all at once, since its time depends on the number of steps only.
+_GROUP_SIZE = {"cpu": 80}
 _VOCABULARY_PARAMETERS = {"embedding.weight", "output.weight", "output.bias"}  # (V, ...)
 
 
@@ -107,8 +108,8 @@ class RecurrentDecoder(nn.Module):
         """Compute the features (M, D) of whole captions (teacher forcing).
 
         Args:
-            inputs: token ids (N, T).
-            mask: (N, T), False at padding, which follows the tokens of each caption.
+            inputs: token ids (N, T-1): without the last token.
+            mask: (N, T-1), False at padding, which follows the tokens of each caption.
             state: the state before the first token, (N, ...).
 
         Returns:
@@ -148,7 +149,7 @@ class RecurrentDecoder(nn.Module):
         order = mask.sum(dim=1).argsort(descending=True, stable=True)  # (N,)
         inputs = inputs[order]
         state = tuple(materialize(part[order]) for part in state)
-        slot = torch.empty_like(inputs)  # (N, T) row of each token in the concatenated outputs
+        slot = torch.empty_like(inputs)  # (N, T-1) row of each token in the concatenated outputs
         outputs: list[DecoderOutput] = []
         done = 0
         # the last columns of the mask may hold padding only: no caption is active there

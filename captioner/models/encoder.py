@@ -34,7 +34,7 @@ class SmallCNN(nn.Module):
         super().__init__()
         self.layers = nn.Sequential()
         for before, after in pairwise(_SMALL_CNN_CHANNELS):
-            # (N, before, h, w) → (N, after, h/2, w/2)
+            # (B, before, h, w) → (B, after, h/2, w/2)
             self.layers.append(
                 nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1, bias=False)
             )

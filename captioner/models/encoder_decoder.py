@@ -19,7 +19,7 @@ _CHUNK = 1024  # tokens whose (V,) logits are in memory at a time, in `log_probs
 class EncoderDecoder(nn.Module):
     """The captioning model of Vinyals et al. 2015 and Xu et al. 2015.
 
-    It is what training trains, a model folder stores, and a search steps through.
+    It is trained by the trainer, stored in model folders, and used by the searches.
     """
 
     def __init__(self, encoder: ImageEncoder, decoder: RecurrentDecoder) -> None:

@@ -138,10 +138,11 @@ class LoaderFactory:
     def _compute_features(self, split: _Split, *, keep_grid: bool) -> Iterator[Tensor]:
         """Yield the features of each batch: the grid (B, P, C), or its mean (B, 1, C)."""
         encoder, images = fold_batch_norms(self.encoder), len(split.examples)
-        console.print(f"computing the features of {split.name}, once: {images} images")
+        name = split.name.partition("-")[0]  # without the rank
+        console.print(f"computing the features of {name}, once: {images} images")
         batches = sequential_batches(images, _FEATURE_BATCH)
         loader = self._image_loader(split, self.transform, batches)
-        doing = f"features of {split.name}"
+        doing = f"features of {name}"
         for batch in track(loader, total=len(batches), doing=doing, unit="batches"):
             with autocast(self.ranks.device, self.config.training.precision):
                 grid = encoder.features(batch.source.to(self.ranks.device))

@@ -99,14 +99,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        scale = gradients[0]  # the gradient by `total`, a scalar
+        scale = gradients[0]  # the gradient with respect to `total`, a scalar
         hidden_grad, weight_grad, bias_grad = ctx.saved_tensors
         scaled_hidden = scale.to(hidden_grad.dtype) * hidden_grad
         return scaled_hidden, scale * weight_grad, scale * bias_grad, None, None, None
 
 
 def _logits_gradient(log_probs: Tensor, target: Tensor, smoothing: float) -> Tensor:
-    """Return the gradient p - q of the cross-entropy by the logits (R, V), in the same memory."""
+    """Return the gradient p - q with respect to the logits (R, V), computed in place."""
     gradient = log_probs.exp_()  # p
     if smoothing:
         gradient -= smoothing / gradient.shape[1]

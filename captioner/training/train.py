@@ -71,8 +71,8 @@ def _find_start(output: Path, resume: str | None, ranks: Ranks) -> Path | None:
         return find_checkpoint(output, resume, console.print)
     if checkpoints(output):
         raise UsageError(
-            f"{output} already contains a run: continue it with {parameter('resume')}='auto', or "
-            "choose another output folder"
+            f"{output} already contains a run: set {parameter('resume')} to 'auto' to continue it, "
+            "or choose another output folder"
         )
     return None
 

@@ -107,6 +107,6 @@ def test_a_file_that_is_named_like_a_parameter_keeps_its_name_on_the_command_lin
     (tmp_path / "resume" / "checkpoint-1").mkdir(parents=True)
     code, _, err = run("train", "device.yaml", "--device", "cpu")
     assert code == 2
-    assert "captioner: resume already contains a run: continue it with --resume='auto'" in err
-    with pytest.raises(UsageError, match=r"resume already .* continue it with resume='auto'"):
+    assert "captioner: resume already contains a run: set --resume to 'auto' to continue it" in err
+    with pytest.raises(UsageError, match=r"resume already .* set resume to 'auto' to continue it"):
         train(load_config("device.yaml"), device="cpu")

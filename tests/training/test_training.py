@@ -67,7 +67,9 @@ def test_resuming_a_finished_run_changes_nothing(tiny, tmp_path):
 
 def test_a_folder_that_contains_a_run_is_not_overwritten(tiny):
     train(tiny(training={"max_steps": 1}), device="cpu")
-    message = "already contains a run: continue it with resume='auto', or choose another output"
+    message = (
+        "already contains a run: set resume to 'auto' to continue it, or choose another output"
+    )
     with pytest.raises(UsageError, match=message):
         train(tiny(), device="cpu")
 
