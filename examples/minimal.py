@@ -90,7 +90,7 @@ class Beam(NamedTuple):
     """The beginning of a caption."""
 
     token_ids: list[int]  # from <bos> on
-    log_prob: float  # of these tokens together
+    log_prob: float  # of these tokens, summed
     state: State  # before the last of them
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from argparse import ArgumentParser
 
 from captioner import Captioner
 from captioner.models.folder import BUNDLED
@@ -21,6 +21,6 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    main(sys.argv[1])
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("folder", help="a model folder")
+    main(parser.parse_args().folder)

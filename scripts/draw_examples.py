@@ -1,5 +1,8 @@
 """Draw docs/examples.png for the README and print its table: python scripts/draw_examples.py."""
 
+from __future__ import annotations
+
+from argparse import ArgumentParser
 from pathlib import Path
 
 from captioner import Captioner
@@ -9,13 +12,21 @@ from captioner.training.recorder import draw_samples
 
 ROOT = Path(__file__).parents[1]
 
-files = find_images([str(ROOT / "examples")])
-captions = [caption.text for caption in Captioner.from_pretrained().caption(files)]
-draw_samples(
-    ROOT / "docs" / "examples.png",
-    [Example(file.name, file, ()) for file in files],
-    {file.name: caption for file, caption in zip(files, captions, strict=True)},
-    columns=5,
-)
-for file, caption in zip(files, captions, strict=True):
-    print(f"| `examples/{file.name}` | {caption} |")
+
+def main() -> None:
+    """Caption the photographs of examples/, and draw them with their captions."""
+    files = find_images([str(ROOT / "examples")])
+    captions = [caption.text for caption in Captioner.from_pretrained().caption(files)]
+    draw_samples(
+        ROOT / "docs" / "examples.png",
+        [Example(file.name, file, ()) for file in files],
+        {file.name: caption for file, caption in zip(files, captions, strict=True)},
+        columns=5,
+    )
+    for file, caption in zip(files, captions, strict=True):
+        print(f"| `examples/{file.name}` | {caption} |")
+
+
+if __name__ == "__main__":
+    ArgumentParser(description=__doc__).parse_args()
+    main()

@@ -27,7 +27,7 @@ def bleu_by_length(
 ) -> list[LengthBin]:
     """Return the BLEU-4 of groups of images, grouped by the mean length of their references.
 
-    The groups have about the same size. Images with the same mean length stay together, so there
+    The groups have about the same size. Images with the same mean length are in one group, so there
     may be fewer than `bins` groups.
 
     Args:
