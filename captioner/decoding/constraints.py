@@ -43,7 +43,7 @@ def apply_rules(
             eos_log_prob = log_probs[:, eos].clone()  # (N,)
             for rule in rules:
                 rule(history, log_probs)
-            no_token_left = log_probs.amax(dim=1) == -torch.inf
+            no_token_left = log_probs.amax(dim=1) == -torch.inf  # (N,)
             log_probs[:, eos] = torch.where(no_token_left, eos_log_prob, log_probs[:, eos])
         return log_probs, (*new_state, history)
 
@@ -105,7 +105,7 @@ def require(token_ids: Sequence[int], *, eos: int, max_length: int) -> Rule:
         missing = missing_tokens(history, required)  # (N, W)
         num_missing = missing.sum(dim=1)  # (N,)
         log_probs[:, eos] = log_probs[:, eos].masked_fill(num_missing > 0, -torch.inf)
-        room = max_length - (history.shape[1] - 1)
+        room = max_length - (history.shape[1] - 1)  # tokens that still fit
         urgent = ((num_missing > 0) & (num_missing >= room)).unsqueeze(1)  # (N, 1)
         only_missing = log_probs[:, required].masked_fill(~missing, -torch.inf)  # (N, W)
         log_probs.masked_fill_(urgent, -torch.inf)

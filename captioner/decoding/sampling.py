@@ -75,7 +75,7 @@ def _candidates(logits: Tensor, top_k: int | None, top_p: float) -> tuple[Tensor
         return logits.softmax(dim=1), None
     size = logits.shape[1]
     logits, tokens = logits.topk(min(top_k or size, size), dim=1)
-    probs = logits.softmax(dim=1)
+    probs = logits.softmax(dim=1)  # (R, M), renormalised over the candidates
     if top_p < 1:
         # A token is kept if the likelier ones have not reached top_p without it.
         mass_before = probs.cumsum(dim=1) - probs
@@ -92,22 +92,23 @@ def _decode(
     the tokens are chosen.
     """
     num_captions, device = state[0].shape[0], state[0].device
+    # Filled with <eos>: a caption that ends early needs no padding.
     token_ids = torch.full((num_captions, max_length + 1), eos, device=device)
     scores = torch.zeros((num_captions, max_length + 1), device=device)
     rows = torch.arange(num_captions, device=device)  # (R,)
     tokens = torch.full((num_captions,), bos, device=device)  # (R,)
     for position in range(max_length + 1):
         log_probs, state = step(tokens, state)  # (R, V)
-        at_limit = position == max_length
+        at_limit = position == max_length  # where every caption must end
         tokens = torch.full_like(tokens, eos) if at_limit else choose(log_probs, rows, position)
         token_ids[rows, position] = tokens
         scores[rows, position] = log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1)
-        active = tokens != eos
+        active = tokens != eos  # (R,); the rows of ended captions leave the batch
         if not active.all():
             rows, tokens, state = rows[active], tokens[active], select_state(state, active)
         if len(rows) == 0:
             break
-    lengths = (token_ids != eos).sum(dim=1).tolist()
+    lengths = (token_ids != eos).sum(dim=1).tolist()  # without <eos>
     return [
         Hypothesis(ids[:length], log_probs[: length + 1])
         for ids, log_probs, length in zip(token_ids.tolist(), scores.tolist(), lengths, strict=True)
