@@ -11,8 +11,8 @@ ImageId = int | str
 Explanation = Literal["occlusion", "attention"]
 """How a `HeatMap` was computed.
 
-occlusion: by how much the word's log-probability falls if that part of the image is hidden; below 0
-    it rises.
+occlusion: the decrease of the word's log-probability (natural logarithm) if that part of the image
+    is hidden; negative where it increases.
 attention: the attention weight of that part at the word's step; the weights of a word sum to 1.
 """
 

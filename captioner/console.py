@@ -27,12 +27,12 @@ Result = TypeVar("Result")
 @contextmanager
 def quiet_console(*, quiet: bool = True) -> Iterator[None]:
     """Print no messages and show no progress bars within the block, if `quiet`."""
-    before = console.quiet
-    console.quiet = before or quiet
+    was_quiet = console.quiet
+    console.quiet = was_quiet or quiet
     try:
         yield
     finally:
-        console.quiet = before
+        console.quiet = was_quiet
 
 
 def one_line(text: object) -> str:

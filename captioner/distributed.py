@@ -31,7 +31,7 @@ def is_lost_connection(error: Exception) -> bool:
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among the processes of a run, with collective operations that work for one."""
+    """This process among those of a run. The collective operations work for a single one too."""
 
     rank: int
     world_size: int
@@ -72,7 +72,7 @@ class Ranks:
 
     @contextmanager
     def first_rank_first(self) -> Iterator[None]:
-        """Run the block on the first rank, then on the others, which find its cache."""
+        """Run the block on the first rank, then on the others, which read its cache."""
         if not self.is_first:
             self.wait()
         yield
@@ -83,7 +83,7 @@ class Ranks:
         """Return the objective with gradients averaged over the ranks."""
         if self.world_size == 1:
             return objective
-        # The objective and not its model: DDP only handles what goes through `forward`.
+        # DDP wraps the objective, not its model, because it handles only calls of `forward`.
         device_ids = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(objective, device_ids=device_ids, broadcast_buffers=False)
 
@@ -114,7 +114,7 @@ def _local_gpu() -> torch.device:
     if local_rank >= num_gpus:
         raise UsageError(
             f"rank {local_rank} has no GPU, this machine has {num_gpus}: "
-            f"start as many ranks, with torchrun --nproc-per-node {num_gpus}"
+            f"start one rank for each GPU, with torchrun --nproc-per-node {num_gpus}"
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)

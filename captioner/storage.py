@@ -148,7 +148,8 @@ def verify_checksums(folder: Path) -> None:
         expected = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CaptionerError(
-            f"{folder} has no readable {CHECKSUMS} ({error}): it was not saved by captioner"
+            f"{folder} has no readable {CHECKSUMS} ({error}): it was not saved by captioner, or "
+            "only a part of it was copied; copy the whole folder again"
         ) from None
     for name, checksum in expected.items():
         if not (folder / name).is_file():

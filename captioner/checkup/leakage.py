@@ -35,7 +35,7 @@ Thumbnails = NDArray[np.uint8]
 
 
 class ImageInfo(NamedTuple):
-    """What the check needs to know of a readable image."""
+    """The data of a readable image that the check compares."""
 
     header: Header
     sha256: str  # of the file
@@ -92,11 +92,16 @@ def record_shared_images(
             )
         else:
             unmatched.append(example)
-    readable = [[it for it in examples if it.path in infos] for examples in (first, unmatched)]
-    thumbnails = [stack([infos[it.path].thumbnail for it in examples]) for examples in readable]
-    for found in find_near_duplicates(*thumbnails):
-        pair = _pair(readable[0][found.reference], readable[1][found.query])
-        case = f"{pair} ({found.distance} bits, correlation {found.correlation:.3f})"
+    readable = [
+        [example for example in examples if example.path in infos]
+        for examples in (first, unmatched)
+    ]
+    thumbnails = [
+        stack([infos[example.path].thumbnail for example in examples]) for examples in readable
+    ]
+    for duplicate in find_near_duplicates(*thumbnails):
+        pair = _pair(readable[0][duplicate.reference], readable[1][duplicate.query])
+        case = f"{pair} ({duplicate.distance} bits, correlation {duplicate.correlation:.3f})"
         problems.add_warning("near-duplicates in both splits, by dHash and thumbnail", [case])
 
 

@@ -16,7 +16,7 @@ COMMANDS = (
     *("caption", "train", "check", "evaluate"),
     *("compare", "score", "calibrate", "defaults"),
 )
-"""Each is a function in the file of its name, with an `EXAMPLE`."""
+"""Each command is a function in a file of the same name, which also has an `EXAMPLE`."""
 
 INTERRUPTED = 130  # the exit code that typer uses after Ctrl-C
 

@@ -66,7 +66,7 @@ def calibrate(
     captions = _caption(captioner, examples, batch_size=inference.batch_size)
     if not any(captions):
         raise CaptionerError(
-            f"none of the {len(examples)} images of {annotations} could be read and captioned"
+            f"none of the {len(examples)} images of {annotations} could be read: check the files"
         )
     if len(captions) < MIN_IMAGES:
         console.print(

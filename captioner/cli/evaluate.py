@@ -51,7 +51,7 @@ SeenSplitOption = Annotated[str | None, typer.Option(help="Split of --seen.", sh
 
 
 def _java_metric(name: str) -> str:
-    """Return the name of a metric, if it is one: typer cannot read a list of choices."""
+    """Return the name of a Java metric. typer cannot parse a list of choices by itself."""
     if name not in JAVA_METRICS:
         raise typer.BadParameter(f"'{name}' is not one of {', '.join(JAVA_METRICS)}.")
     return name

@@ -22,7 +22,7 @@ from captioner.models.folder import BUNDLED, read_config
 if TYPE_CHECKING:
     from captioner.inference.captioner import Captioner
 
-# What differs from the schema. `method` becomes a flag, and a list takes one item at a time.
+# Differences from the schema: `method` becomes a flag, and a list takes one item at a time.
 _NAMES = {"captions": "--num-captions", "groups": "--diverse", "method": "--sample/--no-sample"}
 _TYPES: dict[str, Any] = {"method": bool, "require": list[str], "forbid": list[str]}
 _METAVARS = {
@@ -166,12 +166,14 @@ def _refuse_unused(given: Mapping[str, Any]) -> None:
     sampling = given.get("method")
     for name in _BEAM_SEARCH_ONLY if sampling else _SAMPLING_ONLY:
         if name in given:
-            relation = "with" if sampling else "without"
-            raise UsageError(f"{option_name(name)} has no effect {relation} --sample")
+            conflict = "with --sample: leave out one" if sampling else "without --sample: add it"
+            raise UsageError(f"{option_name(name)} has no effect {conflict}")
     if "diversity" in given and "groups" not in given:
-        raise UsageError("--diversity has no effect without --diverse")
+        raise UsageError("--diversity has no effect without --diverse: add it")
     if "length_alpha" in given and given.get("length_norm", "wu") != "wu":
-        raise UsageError(f"--length-alpha has no effect with --length-norm {given['length_norm']}")
+        raise UsageError(
+            f"--length-alpha has no effect with --length-norm {given['length_norm']}: leave out one"
+        )
 
 
 SettingsArgument = Annotated[

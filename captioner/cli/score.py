@@ -141,5 +141,5 @@ def _print(scored: Sequence[_Scored], *, as_json: bool) -> None:
     if with_unknown := sum(each.num_unknown > 0 for each in scored):
         console.print(
             f"captioner: {with_unknown} of these captions hold words "
-            "the model does not know; they count as <unk>"
+            "that are not in the vocabulary; they count as <unk>"
         )

@@ -26,10 +26,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise UsageError(f"config {path} cannot be read: {error.strerror}") from None
+        raise UsageError(f"{path} cannot be read: {error.strerror}; check the path") from None
     except UnicodeDecodeError as error:
         raise UsageError(
-            f"config {path} is not UTF-8 text (byte {error.start}): save it as UTF-8"
+            f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8"
         ) from None
     except ValueError as error:
         raise UsageError(f"config {path} is not plain YAML: {error}") from None
@@ -84,7 +84,7 @@ def _child(section: Any, name: str) -> Any:
 
 
 def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` with the values of `top`, which win, section by section."""
+    """Return `base` updated with the values of `top`, section by section."""
     sections = {
         key: merge(base[key], value)
         for key, value in top.items()

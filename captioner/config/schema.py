@@ -1,6 +1,6 @@
 """Every setting, with its type, default, range and help text. The command line is derived from it.
 
-A config file holds only what differs from these defaults; `key=value` on the command line wins.
+A config file holds only what differs from these defaults; `key=value` arguments override both.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class DecodingConfig(Section):
     ] = 1.0
     top_k: Annotated[int | None, Field(ge=1, description="Sampling: only the k likeliest.")] = None
     top_p: Annotated[
-        float, Field(gt=0, le=1, description="Sampling: only the likeliest with this probability.")
+        float, Field(gt=0, le=1, description="Sampling: likeliest words, up to this probability.")
     ] = 1.0
     seed: Annotated[int, Field(description="Sampling: the same seed gives the same captions.")] = 0
     # Constraints, for beam search and sampling.
@@ -182,7 +182,7 @@ class SourceConfig(Section):
     """One split: an annotation file of any supported format, and its images."""
 
     annotations: Annotated[Path, Field(description="COCO, Karpathy, Flickr8k, JSONL or CSV file.")]
-    images: Annotated[Path | None, Field(description="Their folder, if not the usual.")] = None
+    images: Annotated[Path | None, Field(description="Folder; none: the usual ones.")] = None
     split: Annotated[
         str | None, Field(description="Karpathy: train, val, test; else a file of image names.")
     ] = None
@@ -219,21 +219,21 @@ class DataConfig(Section):
 
 
 class ScheduledSamplingConfig(Section):
-    """How often the decoder reads its own word instead of the true one; Bengio et al. 2015."""
+    """How often the decoder input is a generated word, not the true one; Bengio et al. 2015."""
 
     schedule: Annotated[ScheduleName, Field(description="How the share grows.")] = "linear"
     share: Annotated[Fraction, Field(description="Share at the end of the phase.")] = 0.25
 
 
 class SelfCriticalConfig(Section):
-    """Which captions are rewarded, and for what; Rennie et al. 2017."""
+    """The generated captions, their reward and its baseline; Rennie et al. 2017."""
 
     candidates: Annotated[
         Literal["beam", "sample"], Field(description="Find captions by beam search, or sample.")
     ] = "beam"
     samples: Annotated[Count, Field(description="Captions of each image.")] = 5
     baseline: Annotated[
-        Literal["mean", "greedy"], Field(description="Reward to exceed: others' mean, or greedy.")
+        Literal["mean", "greedy"], Field(description="Mean reward of the others, or greedy.")
     ] = "mean"
     reward: Annotated[
         dict[RewardName, NonNegative], Field(description="Metrics with their weights.")
@@ -242,7 +242,7 @@ class SelfCriticalConfig(Section):
     @model_validator(mode="after")
     def _check_computable(self) -> SelfCriticalConfig:
         if self.baseline == "mean" and self.samples < 2:
-            raise ValueError("the mean of the other samples needs others: set samples to 2 or more")
+            raise ValueError("baseline mean needs at least two samples: set samples to 2 or more")
         if not any(self.reward.values()):
             raise ValueError("no metric has a weight: set reward to {CIDEr: 1}, for example")
         return self
@@ -333,7 +333,7 @@ class ModelConfig(Section):
 
 
 class Config(ModelConfig):
-    """A training run."""
+    """All settings of a training run."""
 
     data: DataConfig
     training: TrainingConfig = TrainingConfig()
@@ -342,7 +342,7 @@ class Config(ModelConfig):
 
     @property
     def model(self) -> ModelConfig:
-        """Return what is stored with the model, which does not depend on its initial weights."""
+        """Return the settings to store with the model; they do not depend on initial weights."""
         batch_norm = "train" if self.encoder.train_batch_norm else "eval"
         encoder = self.encoder.model_copy(update={"weights": "none", "batch_norm": batch_norm})
         # A new model has no confidence until it is calibrated.

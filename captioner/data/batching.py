@@ -205,7 +205,7 @@ class Loader:
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
             timeout=timeout if workers else 0,
-            worker_init_fn=_start_process_group,
+            worker_init_fn=_protect_from_ctrl_c,
             generator=torch.Generator(),  # the default generator is for dropout only
         )
 
@@ -257,8 +257,8 @@ class _TrackedDataset(Dataset[Sample | ImageError]):
         return sample
 
 
-def _start_process_group(worker: int) -> None:
-    """Protect a worker from Ctrl-C: the main process needs it until the end of the step."""
+def _protect_from_ctrl_c(worker: int) -> None:
+    """Start a process group: Ctrl-C must not end a worker before the main process ends its step."""
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
 

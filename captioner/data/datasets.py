@@ -101,10 +101,13 @@ def load_with_problems(
     root = images or _find_image_folder(content)
     outside = {entry.file for entry in content.entries if _is_outside(entry.file)}
     problems.add_error("image names that lead out of their folder", map(repr, outside))
-    inside = [it for it in content.entries if it.file not in outside]  # no caller opens the others
-    missing = _find_missing(root, (it.file for it in inside))
+    # No caller opens the other images.
+    inside = [entry for entry in content.entries if entry.file not in outside]
+    missing = _find_missing(root, (entry.file for entry in inside))
     problems.add_error(f"images missing in {root}", map(repr, missing))
-    examples = [Example(it.image_id, root / it.file, _nonempty(it.captions)) for it in inside]
+    examples = [
+        Example(entry.image_id, root / entry.file, _nonempty(entry.captions)) for entry in inside
+    ]
     return LoadedExamples(examples, {root / file for file in missing})
 
 
@@ -133,7 +136,9 @@ def train_dev_split(
 def _read(annotations: Path, split: str | None, restval: bool, problems: Problems) -> Annotations:
     """Read the entries that have a caption; record repeated image ids and empty captions."""
     entries, folders = read_annotations(annotations, split, restval, problems)
-    problems.add_error("image ids given more than once", repeated(it.image_id for it in entries))
+    problems.add_error(
+        "image ids given more than once", repeated(entry.image_id for entry in entries)
+    )
     problems.add_warning(
         "empty captions, left out", chain.from_iterable(map(_empty_captions, entries))
     )

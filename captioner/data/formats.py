@@ -1,4 +1,4 @@
-"""Annotation files: COCO, Karpathy's JSON, JSON lines, CSV, Flickr token files, folders with one.
+"""Annotation files: COCO, Karpathy's JSON, JSON lines, CSV, Flickr token files, and their folders.
 
 Readers record what is wrong in `Problems` and continue, so that the user sees all of it at once.
 They raise `UsageError` only if they cannot continue. No image file is opened.
@@ -152,14 +152,14 @@ def _is_karpathy(images: object) -> bool:
 
 def _read_coco(images: list[Any], annotations: list[Any], problems: Problems) -> list[Entry]:
     """Read with pycocotools, after checks that it lacks (it accepts repeated annotation ids)."""
-    listed = {it["id"] for it in images if isinstance(it, dict) and type(it.get("id")) in ID}
+    listed = {row["id"] for row in images if isinstance(row, dict) and type(row.get("id")) in ID}
     images = valid_records(images, "images", {"id": ID, "file_name": (str,)}, problems)
     fields: Fields = {"id": ID, "image_id": ID, "caption": TEXT}
     annotations = valid_records(annotations, "annotations", fields, problems)
-    repeated_ids = repeated(it["id"] for it in annotations)
+    repeated_ids = repeated(row["id"] for row in annotations)
     problems.add_error("annotation ids given more than once", repeated_ids)
-    unknown = (it for it in annotations if it["image_id"] not in listed)
-    cases = (f"{it['id']!r} (image {it['image_id']!r})" for it in unknown)
+    unknown = (row for row in annotations if row["image_id"] not in listed)
+    cases = (f"{row['id']!r} (image {row['image_id']!r})" for row in unknown)
     problems.add_error("annotations of an unknown image", cases)
 
     from pycocotools.coco import COCO  # slow to import, and no other format needs it
@@ -168,8 +168,8 @@ def _read_coco(images: list[Any], annotations: list[Any], problems: Problems) ->
         coco = COCO()
         coco.dataset = {"images": images, "annotations": annotations}
         coco.createIndex()
-    texts = {key: [it["caption"] for it in group] for key, group in coco.imgToAnns.items()}
-    return [Entry(it["id"], it["file_name"], texts.get(it["id"], [])) for it in images]
+    texts = {key: [row["caption"] for row in group] for key, group in coco.imgToAnns.items()}
+    return [Entry(row["id"], row["file_name"], texts.get(row["id"], [])) for row in images]
 
 
 def _read_karpathy(
@@ -193,7 +193,7 @@ def _read_karpathy(
         key = "cocoid" if "cocoid" in image else "imgid"
         sentences = valid_records(image["sentences"], file, {"raw": TEXT}, problems)
         if is_valid(image, file, {key: ID}, problems):
-            entries.append(Entry(image[key], file, [it["raw"] for it in sentences]))
+            entries.append(Entry(image[key], file, [sentence["raw"] for sentence in sentences]))
     return entries
 
 
@@ -227,7 +227,7 @@ def _read_jsonl(lines: list[tuple[int, str]], problems: Problems) -> list[Entry]
             continue
         image, single = record["image"], "caption" in record
         captions = [record["caption"]] if single else record.get("captions")
-        if not isinstance(captions, list) or not all(isinstance(it, TEXT) for it in captions):
+        if not isinstance(captions, list) or not all(isinstance(text, TEXT) for text in captions):
             problems.add_error("wrong or missing captions", [f"line {number}"])
         elif single and image in captions_of:
             captions_of[image] += captions

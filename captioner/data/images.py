@@ -57,7 +57,7 @@ ReadableImage = str | Path | bytes | Image.Image
 
 
 class _UnreadableError(Exception):
-    """Its message is the reason that the user reads."""
+    """An image cannot be read. The message is the reason in the `ImageError`."""
 
 
 def read_image(
@@ -66,7 +66,7 @@ def read_image(
     """Read the first frame of an image as a new upright 8-bit RGB image, with white transparency.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 of its size, which is several times faster, if its shortest
-    side keeps `min_side` pixels. Images of more than `max_pixels` are rejected before.
+    side keeps `min_side` pixels. Images of more than `max_pixels` are not decoded.
 
     Raises:
         ImageError: the image cannot be read.

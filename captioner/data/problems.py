@@ -25,7 +25,7 @@ class Problem:
     """One kind of problem with all of its cases, each once."""
 
     kind: str
-    is_error: bool  # training refuses to start; a warning says in its `kind` what happens instead
+    is_error: bool  # training cannot start; the `kind` of a warning states the effect
     cases: dict[str, None] = field(default_factory=dict)  # used as an ordered set
 
     @property
@@ -54,15 +54,15 @@ class Problems:
 
     @property
     def errors(self) -> list[Problem]:
-        """Return the problems that training refuses to start with."""
+        """Return the problems that prevent training."""
         return [problem for problem in self if problem.is_error]
 
     def add_error(self, kind: str, cases: Iterable[object]) -> None:
-        """Record cases that training refuses to start with. Without cases, nothing is recorded."""
+        """Record cases that prevent training. Without cases, nothing is recorded."""
         self._add(kind, cases, is_error=True)
 
     def add_warning(self, kind: str, cases: Iterable[object]) -> None:
-        """Record cases that do not stop training; `kind` says whether they are dropped or kept."""
+        """Record cases that do not stop training; `kind` states whether they are dropped."""
         self._add(kind, cases, is_error=False)
 
     def _add(self, kind: str, cases: Iterable[object], *, is_error: bool) -> None:
@@ -74,6 +74,9 @@ class Problems:
         """Log the warnings, and raise the errors as one `UsageError` with counts and examples.
 
         The message has one line for a single kind of error, else one line for each kind.
+
+        Raises:
+            UsageError: at least one error was recorded.
         """
         for problem in self:
             if not problem.is_error:

@@ -2,7 +2,7 @@
 
 Half of the images show one coloured shape in some size and place, the others two shapes, one above
 or left of the other. Each has five captions. No dev scene occurs in train, so a model must combine
-words anew.
+words in new ways.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ DEV_EVERY = 6  # every sixth scene is for dev
 SPLITS = ("train", "dev")
 STAMP = "shapes.json"  # the arguments that the folder was drawn with, and whether it is complete
 FIXED_NAMES = (STAMP, "train", "dev", "captions_train.json", "captions_dev.json")
-OURS = re.compile(r"(shapes|captions_train|captions_dev)\.json(\.part)?|(train|dev)(/\d{6}\.png)?")
+DRAWN = re.compile(r"(shapes|captions_train|captions_dev)\.json(\.part)?|(train|dev)(/\d{6}\.png)?")
 
 
 class Shape(NamedTuple):
@@ -165,8 +165,8 @@ def _list_files(folder: Path) -> set[str]:
         raise UsageError(f"{folder}: is a file: choose a folder to draw the shapes in")
     folders = [path for path in (folder, *(folder / split for split in SPLITS)) if path.is_dir()]
     names = {path.relative_to(folder).as_posix() for inner in folders for path in inner.iterdir()}
-    is_ours = bool(names & {STAMP, STAMP + ".part"})
-    unknown = {name for name in names if not is_ours or not OURS.fullmatch(name)}
+    has_stamp = bool(names & {STAMP, STAMP + ".part"})
+    unknown = {name for name in names if not has_stamp or not DRAWN.fullmatch(name)}
     if unknown:
         raise UsageError(
             f"{folder}: holds {min(unknown)!r}, which was not drawn here: "
@@ -250,9 +250,7 @@ def _draw(scene: Scene, size: int, rng: random.Random) -> Image.Image:
     canvas = ImageDraw.Draw(image)
     for shape, centre in zip(scene.shapes, CENTRES[scene.where], strict=True):
         jitter = JITTER.get(scene.where, (0.03, 0.03))
-        x, y = (
-            side * (at + rng.uniform(-most, most)) for at, most in zip(centre, jitter, strict=True)
-        )
+        x, y = (side * (c + rng.uniform(-j, j)) for c, j in zip(centre, jitter, strict=True))
         radius = side * RADII[shape.size] * rng.uniform(0.92, 1.08)
         shade = rng.uniform(0.88, 1.08)
         red, green, blue = (min(255, round(value * shade)) for value in COLOURS[shape.colour])

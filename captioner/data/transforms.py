@@ -101,7 +101,7 @@ class RandomResizedCrop:
 Transform = Squash | CentreCrop | RandomResizedCrop
 """Turns an RGB image of any size into the input of the encoder.
 
-`min_side` is the shortest side in pixels at which images may be decoded without a loss."""
+`min_side` is the shortest side in pixels at which decoding loses no detail."""
 
 
 def build_transform(name: TransformName | AugmentationName, size: int) -> Transform:
@@ -143,7 +143,7 @@ ImageLike = ReadableImage | Tensor
 def prefetch_images(
     images: Iterator[ImageLike], transform: Transform, *, size: int
 ) -> Iterator[list[Tensor | ImageError]]:
-    """Read and transform images in threads, `size` at a time, one batch ahead."""
+    """Yield `size` images (3, side, side) or errors at a time, read in threads one batch ahead."""
 
     def read(image: ImageLike) -> Tensor | ImageError:
         try:

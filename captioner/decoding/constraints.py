@@ -1,7 +1,7 @@
-"""Rules of decoding (logits processors in Hugging Face): a step with rules is a step again.
+"""Rules of decoding (logits processors in Hugging Face). `apply_rules` adds them to a `Step`.
 
-So greedy search, sampling and beam search apply the same rules. A rule sets log-probabilities to
--inf and renormalises nothing: those of the other tokens stay the model's own.
+The result is a `Step` too, so greedy search, sampling and beam search apply the same rules. A rule
+sets log-probabilities to -inf. Those of the other tokens are not renormalised.
 
 Shape letters: N captions, t tokens so far with <bos>, W required tokens, V vocabulary size.
 """
@@ -71,7 +71,7 @@ def min_length(length: int, *, eos: int) -> Rule:
 
 
 def no_double_words(history: Tensor, log_probs: Tensor) -> None:
-    """Forbid the last token as the next one: a rule."""
+    """Forbid the last token as the next one. This is a `Rule`."""
     log_probs.scatter_(1, history[:, -1:], -torch.inf)
 
 
@@ -95,9 +95,9 @@ def no_repeat_ngram(n: int) -> Rule:
 def require(token_ids: Sequence[int], *, eos: int, max_length: int) -> Rule:
     """Return a rule under which a caption of at most `max_length` tokens holds all these tokens.
 
-    It forbids <eos> while a token is missing. Once as many are missing as still fit, it forbids
-    every other token. On its own it inserts them at the very end. Beam search that is also given
-    the required tokens finds better positions for them.
+    It forbids <eos> while a token is missing. When the remaining positions are only enough for the
+    missing tokens, it forbids all others, so they come at the end of the caption. `beam_search`
+    with `required` finds better positions for them.
     """
 
     def rule(history: Tensor, log_probs: Tensor) -> None:

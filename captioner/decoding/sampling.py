@@ -77,7 +77,7 @@ def _candidates(logits: Tensor, top_k: int | None, top_p: float) -> tuple[Tensor
     logits, tokens = logits.topk(min(top_k or size, size), dim=1)
     probs = logits.softmax(dim=1)  # (R, M), renormalised over the candidates
     if top_p < 1:
-        # A token is kept if the likelier ones have not reached top_p without it.
+        # A token is kept if the probabilities of the likelier tokens sum to less than top_p.
         mass_before = probs.cumsum(dim=1) - probs
         probs = probs.masked_fill(mass_before >= top_p, 0.0)
     return probs, tokens

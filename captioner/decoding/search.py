@@ -163,7 +163,7 @@ def _uniforms(config: DecodingConfig, image_key: int) -> Tensor:
 
 
 def _single_words(texts: Sequence[str], setting: str) -> list[str]:
-    """Return each text as the tokenizer writes it, without duplicates.
+    """Return the tokenized word of each text, without duplicates.
 
     Raises:
         UsageError: a text is not exactly one word.

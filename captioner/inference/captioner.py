@@ -84,7 +84,7 @@ class Captioner:
 
         Raises:
             CaptionerError: a folder is not a model folder, or a file of it is missing or corrupt.
-            UsageError: the folders differ in vocabulary or preprocessing.
+            UsageError: the vocabularies or the preprocessing differ, or `device` is not available.
         """
         loaded: list[LoadedModel] = []
         for path in [resolve(folder) for folder in folders or (None,)]:
@@ -103,6 +103,7 @@ class Captioner:
 
         Raises:
             UsageError: it is an ensemble.
+            CaptionerError: the folder cannot be written; an existing one is kept.
         """
         if len(self.models) > 1:
             raise UsageError("an ensemble is not one model folder: keep the folders of its models")
@@ -166,6 +167,9 @@ class Captioner:
         """Yield a caption for each image, in order, or the `ImageError` of one that cannot be read.
 
         The next batch of images is read while one is captioned. No more are held in memory.
+
+        Raises:
+            UsageError: `decoding` is not valid.
         """
         settings = self.decoding_config(decoding)
         search = build_search(self.step_model.step, settings, self.vocabulary)
@@ -185,7 +189,7 @@ class Captioner:
         """Yield given captions of each image with their log-probabilities; unknown words are <unk>.
 
         Raises:
-            UsageError: `captions` has not one sequence of captions for each image.
+            UsageError: `captions` does not have one sequence of captions for each image.
         """
         if any(isinstance(texts, str) for texts in captions) or len(images) != len(captions):
             raise UsageError("captions needs a list of captions for each image: [['a dog']]")
@@ -219,7 +223,7 @@ class Captioner:
         process: Callable[[Tensor, list[int]], list[Result]],
         batch_size: int,
     ) -> Iterator[Result | ImageError]:
-        """Yield what `process` returns for readable images (B, 3, size, size) and their indices."""
+        """Yield results of `process`, which gets readable images (B, 3, size, size) and indices."""
         first = 0
         for batch in prefetch_images(iter(images), self.transform, size=batch_size):
             readable = {

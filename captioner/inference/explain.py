@@ -2,8 +2,8 @@
 
 Attention (Xu et al. 2015, "Show, attend and tell") explains a single model that has it, at the cost
 of one more pass over the captions. Occlusion (Zeiler and Fergus 2014, section 4.2) explains every
-other model, and ensembles, whose members attend differently. It takes about 50 times longer than
-captioning.
+other model, and ensembles, because the attention weights of their models differ. It takes about 50
+times longer than captioning.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def explain_captions(
     """Return captions whose words have heat maps; abstained captions are returned unchanged.
 
     Args:
-        model: generated the captions.
+        model: the model that generated the captions.
         images: (B, 3, height, width).
         state: of the images, before the first token.
         captions: one for each image.
@@ -89,8 +89,8 @@ def attention_maps(
 def occlusion_maps(model: StepModel, image: Tensor, token_ids: Sequence[int]) -> list[HeatMap]:
     """Return a `GRID` x `GRID` map for each word of the caption of an image (3, height, width).
 
-    An entry is the log-probability that the word loses when a grey square, centred on that cell and
-    two cells wide, hides a part of the image.
+    An entry is the decrease of the word's log-probability (natural logarithm) when a grey square,
+    centred on that cell and two cells wide, hides a part of the image.
     """
     variants = torch.cat([image.unsqueeze(0), _occluded(image)])  # (1 + GRID², 3, height, width)
     tokens, mask = pad([[BOS, *token_ids, EOS]] * len(variants))  # (1 + GRID², T)
@@ -99,8 +99,8 @@ def occlusion_maps(model: StepModel, image: Tensor, token_ids: Sequence[int]) ->
     batch = Batch(variants, tokens, mask, source_index, example_index).to(image.device)
     log_probs = model.log_probs(batch, model.init_state(variants))  # (M,)
     log_probs = log_probs.view(len(variants), -1)  # (1 + GRID², T-1)
-    lost = log_probs[0] - log_probs[1:]  # (GRID², T-1)
-    return _heat_maps(lost.t().reshape(-1, GRID, GRID)[:-1])  # without <eos>
+    decrease = log_probs[0] - log_probs[1:]  # (GRID², T-1)
+    return _heat_maps(decrease.t().reshape(-1, GRID, GRID)[:-1])  # without <eos>
 
 
 def _occluded(image: Tensor) -> Tensor:

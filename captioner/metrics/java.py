@@ -1,7 +1,7 @@
 """The metrics that need Java: METEOR 1.5 with paraphrases, and SPICE (Anderson et al. 2016).
 
 The Java programs are those of pycocoevalcap (`pip install "captioner[java]"`). Each runs once for
-all captions and then exits, so no process is left behind and no call waits for a lost answer.
+all captions and then exits, so no process is left behind and no call waits forever.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class JavaMeteor:
     """METEOR 1.5 as COCO's tool runs it and papers report it; 5,000 captions take 30 seconds."""
 
     def __init__(self, references: Sequence[Sequence[Sequence[str]]]) -> None:
-        """Take tokenized references: images x references x words, at least one for each image.
+        """Store tokenized references: images x references x words, at least one for each image.
 
         Raises:
             UsageError: Java or pycocoevalcap is not installed.
@@ -52,7 +52,7 @@ class JavaMeteor:
         ]
         if len(rows) != len(candidates):
             raise UsageError(
-                f"METEOR answered {len(rows)} of {len(candidates)} captions: run it again"
+                f"METEOR scored {len(rows)} of {len(candidates)} captions: run it again"
             )
         return rows
 
@@ -61,7 +61,7 @@ class Spice:
     """SPICE against one set of references: the objects, attributes and relations of a caption."""
 
     def __init__(self, references: Sequence[Sequence[Sequence[str]]]) -> None:
-        """Take tokenized references: images x references x words, at least one for each image.
+        """Store tokenized references: images x references x words, at least one for each image.
 
         Raises:
             UsageError: Java, pycocoevalcap or Stanford's CoreNLP models are not installed.

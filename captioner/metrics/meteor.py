@@ -226,7 +226,7 @@ def _search(
         # Hypotheses with the same key have the same possible continuations: keep the best of them.
         extended: _Beam = {}
         for (used, last), hypothesis in beam.items():
-            unaligned = (used, _NO_PAIR)  # i stays without a partner
+            unaligned = (used, _NO_PAIR)  # position i is not aligned
             extended[unaligned] = max(hypothesis, extended.get(unaligned, hypothesis))
             equal_words, size, adjacent, pairs = hypothesis
             for j in options:

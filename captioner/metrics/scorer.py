@@ -124,9 +124,9 @@ class Scorer:
         """
         if not references:
             raise UsageError("there are no reference captions: pass annotations that have some")
-        if bare := [repr(image) for image, captions in references.items() if not captions]:
+        if missing := [repr(image) for image, captions in references.items() if not captions]:
             raise UsageError(
-                f"{summarize(bare, 'image')} without a reference caption: leave these images out"
+                f"{summarize(missing, 'image')} without a reference caption: leave these images out"
             )
         tokens = [[tokenize(caption) for caption in captions] for captions in references.values()]
         ngrams, meteor_metric = ReferenceNgrams(tokens), Meteor(tokens)
@@ -235,7 +235,7 @@ def check_images(
 def _hint(missing: list[str], unknown: list[str]) -> str:
     """Return how to make captions fit the annotations: see `check_images`."""
     if {image.strip("'") for image in missing} & {image.strip("'") for image in unknown}:
-        return "image ids are numbers on one side and text on the other, write them alike"
+        return "image ids are numbers on one side and text on the other, use one type"
     if unknown:
         return "caption the annotated images, or pass the annotations and the split of these images"
     return f"caption them too, or set {parameter('allow_partial')} to use a subset"

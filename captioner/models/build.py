@@ -98,9 +98,9 @@ def check_compatible(first: LoadedModel, other: LoadedModel) -> None:
             "train them on the same captions, or start one from the other with init"
         )
     for setting in ("transform", "image_size"):
-        ours, theirs = (getattr(loaded.config.encoder, setting) for loaded in (first, other))
-        if ours != theirs:
+        value, other_value = (getattr(loaded.config.encoder, setting) for loaded in (first, other))
+        if value != other_value:
             raise UsageError(
-                f"{other.folder} has encoder.{setting} {theirs}, {first.folder} has {ours}: "
+                f"{other.folder} has encoder.{setting} {other_value}, {first.folder} has {value}: "
                 "use models that share it"
             )

@@ -20,7 +20,7 @@ def read_glove(path: Path, words: Container[str], *, size: int) -> dict[str, lis
 
     A line is `word v1 v2 ...`, as in the files of Pennington et al. 2014, "GloVe: global vectors
     for word representation". A first line `count size`, as in those of word2vec, is skipped. A
-    file whose name ends in .gz is unpacked.
+    file whose name ends in .gz is decompressed.
 
     Raises:
         UsageError: the file cannot be read, its vectors have another size, or it has none of

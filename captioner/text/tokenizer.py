@@ -1,6 +1,6 @@
 """From captions to token ids: `tokenize`, used for all captions, and the `Vocabulary` of a model.
 
-`tokenize` writes Penn Treebank tokens in lower case without punctuation, as COCO's tool counts
+`tokenize` returns Penn Treebank tokens in lower case without punctuation, as COCO's tool counts
 them. COCO runs Stanford's Java tokenizer (PTBTokenizer 3.4.1). The regular expression below gives
 the same words for all but 2 of the 25,014 captions of COCO val2017 (`pytest -m data tests/text`
 compares with Java). The remaining differences:
@@ -8,8 +8,8 @@ compares with Java). The remaining differences:
 * Brackets are removed. COCO intends to remove them, but it changes them to lower case and then
   searches for "-LRB-", so its words contain "-lrb-". These are the 2 captions. "!!" and "?!", which
   COCO's list of punctuation lacks, are removed too.
-* Java sees capitals and, after the end of the line, the next caption: "AT&T" is one word and "at&t"
-  is three, and an initial ends a sentence before "A" or "The". Here each caption is tokenized alone
+* In Java, the result depends on capitals and on the next caption: "AT&T" is one word and "at&t" is
+  three, and an initial ends a sentence before "A" or "The". Here each caption is tokenized alone
   and in lower case, since otherwise `tokenize(detokenize(words))` could differ from `words`:
   "at&t" is three words, and a letter loses its dot at the end and before "a", "an" and "the".
 """
@@ -41,7 +41,7 @@ _ABBREVIATED = """
     al cf est etc ext jos ph seq sq tel treas vs wm
 """
 ABBREVIATIONS = frozenset(f"{word}." for word in _ABBREVIATED.split())
-"""Words that keep their dot at any position, as in Stanford's tokenizer: "St." ends no sentence."""
+"""Words that keep their dot at any position, as in Stanford's tokenizer; no sentence ends there."""
 
 _CHAR = r"[^\s\x00-/:-@\[-^`{-\x7f“”„«»…–—]"  # letters, digits, accents of all scripts
 _LETTER = rf"(?:(?!\d){_CHAR})"
@@ -77,7 +77,7 @@ def tokenize(caption: str) -> list[str]:
     """Return the lower-case words of a caption: "A dog's bowl." -> a, dog, 's, bowl."""
     text = " ".join(caption.lower().split())
     if _PLAIN.fullmatch(text) and text.rpartition(" ")[2] not in ABBREVIATIONS:
-        return text.removesuffix(".").split()  # nine of ten captions: the same words, faster
+        return text.removesuffix(".").split()  # nine of ten captions; the same result, faster
     return _tokenize_treebank(text)
 
 
@@ -143,7 +143,7 @@ class Vocabulary:
         return [BOS, *(self._ids.get(word, UNK) for word in words[:max_length]), EOS]
 
     def id_of(self, word: str) -> int:
-        """Return the id of a word. Specials have none here.
+        """Return the id of a word. The specials do not count as words.
 
         Raises:
             KeyError: the word is not in the vocabulary.
@@ -201,7 +201,7 @@ class Vocabulary:
             return cls(_words(content))
         except OSError as error:
             raise UsageError(
-                f"{path}: cannot read the vocabulary: {error.strerror or error}"
+                f"{path}: cannot read the vocabulary: {error.strerror or error}; check the path"
             ) from error
         except ValueError as error:  # not UTF-8, not JSON, or not a vocabulary
             raise UsageError(

@@ -1,1 +1,1 @@
-"""Teaching a model, and keeping what it learnt."""
+"""Training: objectives, the training loop, checkpoints and logs."""

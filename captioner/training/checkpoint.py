@@ -28,7 +28,7 @@ _KEYS = {
 
 @dataclass
 class Progress:
-    """How far a run has come."""
+    """The position of a run, and the results of its validations."""
 
     phase: int = 0
     epoch: int = 0  # of the phase
@@ -46,7 +46,7 @@ class Progress:
         self.epoch = self.batch = self.validations_since_best = 0
 
     def add_validation(self, cider: float) -> bool:
-        """Note a validation of the current step. Return whether its CIDEr-D is the best so far."""
+        """Record a validation of the current step, and return whether its CIDEr-D is the best."""
         is_best = cider > self.best_cider
         self.best_cider = max(cider, self.best_cider)
         self.validations_since_best = 0 if is_best else self.validations_since_best + 1
@@ -130,7 +130,7 @@ def find_checkpoint(output: Path, resume: str, warn: Callable[[str], None]) -> P
             verify_checksums(path)
             return path
         except CaptionerError as error:
-            warn(f"{error}; trying the checkpoint before")
+            warn(f"{error}; trying the previous checkpoint")
     return None
 
 

@@ -101,7 +101,7 @@ def _write_not_finite(file: Path, error: NotFiniteError, batch: Sequence[Example
     content = {
         "loss": str(error.loss),
         "gradient_norm": str(error.gradient_norm),
-        "images": [{"image_id": one.image_id, "file": str(one.path)} for one in batch],
+        "images": [{"image_id": each.image_id, "file": str(each.path)} for each in batch],
     }
     with atomic_file(file) as stream:
         json.dump(content, stream, indent=1)
@@ -117,7 +117,7 @@ class Interrupted(SystemExit):
 
 
 class SignalHandler:
-    """Context manager that records the first signal. A second one has its former effect.
+    """Context manager that records the first signal. Earlier handlers get a second one.
 
     Outside of the main thread, where Python allows no signal handlers, nothing is recorded.
     """
@@ -126,7 +126,7 @@ class SignalHandler:
         self.ranks = ranks
         self.received: int | None = None
         self._former_handlers = ExitStack()  # closing it sets them again
-        # Steps since the last exchange of the ranks, the number at which the next is due, its time.
+        # Steps since the last exchange of the ranks, steps between two exchanges, time of the last.
         self._steps, self._next_exchange, self._last_time = 0, 1, time.monotonic()
 
     def __enter__(self) -> Self:

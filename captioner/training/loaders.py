@@ -40,8 +40,7 @@ from captioner.models.encoder import ImageEncoder, fold_batch_norms
 from captioner.storage import check_space, free_space
 from captioner.text.tokenizer import Vocabulary, tokenize
 
-# Images at a time when features are computed. The memory that this takes has nothing to do with
-# training.batch_size.
+# Images per batch when features are computed; training.batch_size does not change it.
 _FEATURE_BATCH = 32
 _HOST = f".{platform.node()}-"  # in the names of unfinished folders
 

@@ -18,7 +18,7 @@ from captioner.training.objectives import ObjectiveOutput
 from captioner.types import Batch
 
 CountTerms = Callable[[Batch], Tensor]
-"""Batch -> number of terms of its loss, known before the loss is: see `Objective.count`."""
+"""Batch -> number of terms of its loss, without computing the loss: see `Objective.count`."""
 
 
 class NotFiniteError(CaptionerError):
@@ -55,7 +55,7 @@ def train_step(
 
     Args:
         objective: an `Objective`, or one that `Ranks.wrap` has wrapped.
-        optimizer: of all weights that learn.
+        optimizer: of all trainable weights.
         micro_batches: this rank's share of the batch.
         count: the `count` of the objective.
         ranks: the processes that share this step.

@@ -58,8 +58,8 @@ class Objective(nn.Module):
     """Base class: a module around the model whose `forward(batch, progress)` computes the loss.
 
     `progress` is the share of the phase's steps already taken, from 0 to 1. Under torchrun,
-    DistributedDataParallel wraps the objective. Therefore all inputs of a step go through
-    `forward` therefore, as an argument or as a part of the `ObjectiveOutput` that it returns.
+    DistributedDataParallel wraps the objective. Therefore everything that a step exchanges with it
+    is an argument of `forward` or a part of the `ObjectiveOutput` that `forward` returns.
     """
 
     def __init__(self, model: EncoderDecoder) -> None:
@@ -149,7 +149,7 @@ class ScheduledSampling(TeacherForcing):
 
     @torch.no_grad()
     def decoder_inputs(self, batch: Batch, state: State, progress: float) -> Tensor:
-        """Return the tokens (N, T-1) that the decoder reads: those of the references and its own.
+        """Return the decoder inputs (N, T-1): tokens of the references and generated tokens.
 
         This pass runs step by step without gradients. The decoder then reads the result in one
         call, with gradients, as in teacher forcing.

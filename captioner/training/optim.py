@@ -18,7 +18,7 @@ from captioner.models.encoder_decoder import EncoderDecoder
 def make_optimizer(
     model: EncoderDecoder, phase: PhaseConfig, *, weight_decay: float
 ) -> torch.optim.AdamW:
-    """Return AdamW over the weights that learn in a phase.
+    """Return AdamW over the trainable weights of a phase.
 
     The trunk has a learning rate of its own. Biases and batch norms have no weight decay. Each
     group stores the peak of its learning rate as "peak". Loshchilov and Hutter 2019, "Decoupled
@@ -29,9 +29,9 @@ def make_optimizer(
         (model.encoder, phase.trunk_learning_rate),
         (model.decoder, phase.learning_rate),
     ):
-        learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        matrices = [parameter for parameter in learning if parameter.dim() > 1]
-        vectors = [parameter for parameter in learning if parameter.dim() <= 1]
+        trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        matrices = [parameter for parameter in trainable if parameter.dim() > 1]
+        vectors = [parameter for parameter in trainable if parameter.dim() <= 1]
         groups += [
             {"params": matrices, "peak": peak, "weight_decay": weight_decay},
             {"params": vectors, "peak": peak, "weight_decay": 0.0},
@@ -79,7 +79,7 @@ class EMA:
 
     average = decay * average + (1 - decay) * weights (Polyak and Juditsky 1992, "Acceleration of
     stochastic approximation by averaging"). After n updates, the decay is
-    min(decay, (1 + n) / (10 + n)), so that the first weights are soon forgotten (as with
+    min(decay, (1 + n) / (10 + n)), so that the first weights soon have little effect (as with
     `num_updates` in TensorFlow's ExponentialMovingAverage). Batch norm statistics are averaged as
     weights are. With a decay of 0 nothing is averaged or stored, and every method leaves the module
     as it is.

@@ -23,7 +23,7 @@ from captioner.types import Batch
 
 
 class StepRollback:
-    """What a step changes before it updates the weights: random states and batch norm statistics.
+    """A copy of the state that a forward pass changes: random states and batch norm statistics.
 
     Create it before the step; `restore` undoes a step that failed.
     """
@@ -36,8 +36,8 @@ class StepRollback:
     def restore(self) -> None:
         """Set everything back, and free the memory that the step took."""
         set_rng_states(self.rng_states, self.device)
-        for buffer, before in self.buffers:
-            buffer.copy_(before)
+        for buffer, saved in self.buffers:
+            buffer.copy_(saved)
         self.module.zero_grad(set_to_none=True)
         gc.collect()
         torch.cuda.empty_cache()  # without a GPU in use, this does nothing
@@ -45,7 +45,7 @@ class StepRollback:
 
 @dataclass
 class Phase:
-    """Takes the steps of a phase that `progress` leaves, and advances `progress` with each."""
+    """Takes the remaining steps of a phase, and advances `progress` with each."""
 
     config: PhaseConfig
     settings: TrainingConfig
@@ -159,7 +159,7 @@ class Phase:
     def _update_weights(
         self, objective: nn.Module, micro_batches: list[Batch]
     ) -> tuple[ObjectiveOutput, float]:
-        """Return the loss, and the learning rate of this step."""
+        """Take a step; return its loss and its learning rate."""
         num_batches, warmup = self.sampler.num_batches, self.config.warmup
         step = self.progress.epoch * num_batches + self.progress.batch  # of the phase
         steps = self.config.epochs * num_batches

@@ -83,7 +83,7 @@ class RunLog:
 class Recorder:
     """Writes the log, the best model and the checkpoints of a run, on the first rank.
 
-    `progress` belongs to the trainer, which counts steps in it.
+    `progress` is shared with the `Phase`, which counts steps in it.
     """
 
     def __init__(
@@ -109,16 +109,16 @@ class Recorder:
         self._bar = progress_bar("batches")
         self._task = self._bar.add_task("", note="")
 
-    def check_space(self, learning: Iterable[torch.nn.Parameter]) -> None:
+    def check_space(self, trainable: Iterable[torch.nn.Parameter]) -> None:
         """Check that the disk has room for the checkpoints and the best model.
 
-        The optimizer will keep two moments of the `learning` weights.
+        The optimizer will keep two moments of the `trainable` weights.
 
         Raises:
             CaptionerError: the free space does not suffice.
         """
         model = sum(tensor.nbytes for tensor in self.average.module.state_dict().values())
-        moments = 2 * sum(weight.nbytes for weight in learning)
+        moments = 2 * sum(weight.nbytes for weight in trainable)
         average = sum(tensor.nbytes for tensor in self.average.average.values())
         checkpoint, keep = model + moments + average, self.settings.keep_checkpoints
         existing = (*checkpoints(self.output), self.output / "best")
@@ -126,7 +126,7 @@ class Recorder:
         check_space(
             self.output,
             (keep + 1) * checkpoint + 2 * model - sum(map(folder_size, existing)),
-            what=f"{keep} checkpoints and the best model, each written before an old one goes,",
+            what=f"{keep} checkpoints and the best model, and a copy while one is replaced,",
             hint="lower training.keep_checkpoints",
         )
 
@@ -149,7 +149,7 @@ class Recorder:
             yield
 
     def step(self, output: ObjectiveOutput, *, captions: int, learning_rate: float) -> None:
-        """Write the metrics of a step that was taken on so many captions."""
+        """Write the metrics of a step; `captions` is the number of captions in its batch."""
         loss, metrics = output.loss, {"learning_rate": learning_rate, **output.metrics}
         self._is_saved = False
         self._epoch_loss = loss if self._epoch_loss is None else self._epoch_loss + loss
@@ -250,9 +250,9 @@ def draw_samples(
         left, top = _MARGIN + column * width, _MARGIN + row * height
         photo = ImageOps.contain(read_image(example.path, min_side=_SIDE), (_SIDE, _SIDE))
         sheet.paste(photo, (left + (_SIDE - photo.width) // 2, top + (_SIDE - photo.height) // 2))
-        references = [(reference, "gray") for reference in example.captions[:1]]
         top += _SIDE + 4
-        for caption, color in [(captions[example.image_id], "black"), *references]:
+        reference = next(iter(example.captions), "")
+        for caption, color in ((captions[example.image_id], "black"), (reference, "gray")):
             lines = _wrap(caption, font, _SIDE)
             draw.multiline_text((left, top), "\n".join(lines), fill=color, font=font, spacing=2)
             top += _LINE * len(lines)

@@ -74,7 +74,7 @@ class SelfCritical(Objective):
         images = example_index.repeat_interleave(self.samples)  # (B * S,)
         rewards = self._rewards(images, captions).view(-1, self.samples)  # (B, S)
         advantages = rewards - self._baseline(rewards, example_index, state)  # (B, S)
-        # Compute their log-probabilities with both, from a state that has gradients.
+        # Compute their log-probabilities with dropout and gradients.
         decoder.train(was_training)
         loss = self._loss(captions, advantages.flatten(), decoder.init_state(memory))
         return ObjectiveOutput(loss, {"reward": float(rewards.mean())})
@@ -98,7 +98,7 @@ class SelfCritical(Objective):
 
     @torch.no_grad()
     def _baseline(self, rewards: Tensor, example_index: Tensor, state: State) -> Tensor:
-        """Return what rewards (B, S) are compared with: (B, S), or (B, 1) of greedy search."""
+        """Return the baseline b of rewards (B, S): (B, S), or (B, 1) for greedy search."""
         if self.baseline == "mean":
             # Luo 2020: b of caption k is the sum of r_j over j != k, divided by S - 1.
             others = rewards.sum(dim=1, keepdim=True) - rewards  # (B, S)
@@ -112,7 +112,7 @@ class SelfCritical(Objective):
         return self.reward(images.tolist(), captions).to(images.device)
 
     def _loss(self, captions: list[list[int]], advantages: Tensor, state: State) -> LossSum:
-        """Weigh the cross-entropy of every token with the advantage (B * S,) of its caption."""
+        """Return the cross-entropy, with tokens weighted by the advantages (B * S,) of captions."""
         # The longest caption comes first: the decoder then computes little padding.
         rows = sorted(range(len(captions)), key=lambda row: len(captions[row]), reverse=True)
         order = torch.tensor(rows, device=advantages.device)  # (N,) with N = B * S
@@ -129,7 +129,7 @@ class SelfCritical(Objective):
 
 
 def _suppress(step: Step, state: State) -> tuple[Step, State]:
-    """Exclude the special tokens that no caption contains, such as <unk>."""
+    """Return a step that never generates special tokens such as <unk>, and its state."""
     return apply_rules(step, state, [forbid(SUPPRESSED)], eos=EOS)
 
 

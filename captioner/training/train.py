@@ -37,7 +37,7 @@ def train(
     Args:
         config: all settings of the run; see `captioner.config.schema`.
         device: where to compute; under torchrun, each rank takes a GPU of its own.
-        resume: `auto` for the newest sound checkpoint of `config.output`, if there is one, or the
+        resume: `auto` for the newest intact checkpoint of `config.output`, if there is one, or the
             path of a checkpoint. None starts a new run.
 
     Raises:
@@ -156,7 +156,7 @@ def _find_unreadable(
 
 
 def _failure_of(example: Example, *, min_side: int) -> dict[str, int | str] | None:
-    """Return a record of why an image cannot be read as training does, or None if it can."""
+    """Return a record of the reason why training cannot read an image, or None if it can."""
     try:
         read_image(example.path, min_side=min_side)
     except ImageError as error:
@@ -170,7 +170,7 @@ def start_model(
     """Build the model that training starts from, and its vocabulary.
 
     Its weights come from the checkpoint, else from the model folder `config.init`, else they are
-    random, but for a pretrained trunk and GloVe embeddings where the config asks for them.
+    random, except a pretrained trunk and GloVe embeddings if the config names them.
 
     Raises:
         CaptionerError: the weights do not fit the config.

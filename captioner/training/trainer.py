@@ -96,11 +96,11 @@ class Trainer:
             )
         if len(self.dev) < world_size:
             raise UsageError(
-                f"{len(self.dev)} images of dev are too few for {world_size} ranks: add some"
+                f"{len(self.dev)} images of dev are too few for {world_size} ranks: use fewer ranks"
             )
 
     def run(self, checkpoint: Path | None = None) -> None:
-        """Train through all phases, or through those that are left after `checkpoint`.
+        """Run all phases, or the rest of the run after `checkpoint`.
 
         Raises:
             Interrupted: a signal stopped the run, after a checkpoint was saved.

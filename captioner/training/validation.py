@@ -1,4 +1,4 @@
-"""Validation: losses and metrics on the dev split, whose captions the model generates by itself."""
+"""Validation: losses on the references of the dev split, and metrics of generated captions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from captioner.types import Batch, State
 class Validation:
     """The results of a validation."""
 
-    loss: float  # mean of a token of the references, with teacher forcing
+    loss: float  # nats per token of the references, with teacher forcing
     free_running_loss: float  # the same, but the decoder reads its own predictions
     scores: Scores
     captions: dict[int | str, str]  # image id -> generated caption
@@ -118,7 +118,7 @@ def free_running_loss(model: EncoderDecoder, batch: Batch, state: State) -> Loss
     total = torch.zeros((), device=token_ids.device)
     for t in range(batch.targets.shape[1]):
         log_probs, state = model.step(token_ids, state)  # (B, V)
-        real = batch.target_mask[:, t]  # (N,) captions that have a token here
+        real = batch.target_mask[:, t]  # (N,) captions that have a token at step t
         total -= log_probs[batch.source_index[real], batch.targets[real, t]].sum()
         token_ids = log_probs.argmax(dim=1)
     return LossSum(total, batch.target_mask.sum())

@@ -47,7 +47,7 @@ def test_the_temperature_that_fits_the_folders_own_captions_is_kept(calibrate, f
     assert f"temperature {kept['temperature']:.3f}" in out
 
 
-def test_a_calibrated_folder_is_sound_and_keeps_what_lay_in_it(calibrate, folder, photo):
+def test_a_calibrated_folder_is_valid_and_keeps_its_other_files(calibrate, folder, photo):
     before = Captioner.from_pretrained(folder, device="cpu").caption(photo)
     calibrate()
     after = Captioner.from_pretrained(folder, device="cpu").caption(photo)

@@ -1,4 +1,4 @@
-"""Captioning files: what is printed, kept and drawn, with every way of decoding."""
+"""`captioner caption`: its output, results files and reports, with every decoding setting."""
 
 import json
 from itertools import pairwise
@@ -57,13 +57,13 @@ def test_several_captions_are_lines_of_their_own_and_a_list_in_json(caption):
         (["--beam", 4, "--diverse", 2, "--require", "blue"], lambda words: "blue" in words),
     ],
 )
-def test_rules_are_obeyed(caption, arguments, obeyed):
+def test_every_caption_follows_the_rules(caption, arguments, obeyed):
     code, out, _ = caption(*arguments)
     assert code == 0
     assert all(obeyed(line.split("\t")[1].split()) for line in out.splitlines())
 
 
-def test_sampling_is_told_by_a_seed(caption):
+def test_a_seed_determines_the_sampled_captions(caption):
     first, again, other = (
         caption("--sample", "--temperature", 1.5, "--seed", seed)[1] for seed in (1, 1, 2)
     )
@@ -76,9 +76,7 @@ def test_two_models_are_an_ensemble(caption, tiny_model):
     assert out == caption()[1]
 
 
-def test_a_caption_below_the_wanted_confidence_is_not_shown_and_counted(
-    caption, calibrated, tmp_path
-):
+def test_a_caption_below_min_confidence_is_not_shown_and_counted(caption, calibrated, tmp_path):
     _, out, _ = caption("--json", model=calibrated)
     sure = sorted(json.loads(line)["confidence"] for line in out.splitlines())
     wanted = (sure[2] + sure[3]) / 2
@@ -93,7 +91,7 @@ def test_a_caption_below_the_wanted_confidence_is_not_shown_and_counted(
     assert [json.loads(line)["caption"] for line in out.splitlines()].count(None) == 3
 
 
-def test_a_model_that_was_never_calibrated_cannot_be_asked_how_sure_it_is(caption):
+def test_min_confidence_needs_a_calibrated_model(caption):
     code, _, err = caption("--min-confidence", 0.5)
     assert code == 2
     assert "captioner calibrate" in err
@@ -148,31 +146,31 @@ def test_a_model_with_attention_is_explained_by_it_in_json_and_in_a_report(
         ("--min-length", "min_length", 9),
     ],
 )
-def test_a_zero_is_asked_for_and_not_nothing(caption, calibrated, option, setting, value):
+def test_a_setting_of_zero_counts_as_given(caption, calibrated, option, setting, value):
     captioner = Captioner.from_pretrained(calibrated, device="cpu")
     decoding = captioner.config.decoding.model_copy(update={setting: value})
     write_config(calibrated, captioner.config.model_copy(update={"decoding": decoding}))
     others = {"--diversity": ["--diverse", 3], "--seed": ["--sample"]}.get(option, [])
-    asked = ["--num-captions", 3, *others]
-    zeroed = caption(*asked, option, 0, model=calibrated)[1]
+    arguments = ["--num-captions", 3, *others]
+    zeroed = caption(*arguments, option, 0, model=calibrated)[1]
     write_config(
         calibrated,
         captioner.config.model_copy(update={"decoding": decoding.model_copy(update={setting: 0})}),
     )
-    assert zeroed == caption(*asked, model=calibrated)[1]
+    assert zeroed == caption(*arguments, model=calibrated)[1]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--temperature", 2], "--temperature has no effect without --sample"),
-        (["--top-k", 2], "--top-k has no effect without --sample"),
-        (["--sample", "--beam", 2], "--beam has no effect with --sample"),
-        (["--sample", "--diverse", 2], "--diverse has no effect with --sample"),
-        (["--diversity", 2], "--diversity has no effect without --diverse"),
+        (["--temperature", 2], "--temperature has no effect without --sample: add it"),
+        (["--top-k", 2], "--top-k has no effect without --sample: add it"),
+        (["--sample", "--beam", 2], "--beam has no effect with --sample: leave out one"),
+        (["--sample", "--diverse", 2], "--diverse has no effect with --sample: leave out one"),
+        (["--diversity", 2], "--diversity has no effect without --diverse: add it"),
         (
             ["--length-norm", "none", "--length-alpha", 1],
-            "--length-alpha has no effect with --length-norm none",
+            "--length-alpha has no effect with --length-norm none: leave out one",
         ),
     ],
 )
@@ -182,7 +180,7 @@ def test_an_option_that_would_change_nothing_is_refused(caption, arguments, mess
     assert message in err
 
 
-def test_a_required_word_widens_a_beam_of_one_and_finds_its_place(caption):
+def test_a_required_word_widens_a_beam_of_one(caption):
     alone = caption("--beam", 1, "--require", "blue")[1]
     assert alone == caption("--beam", 2, "--require", "blue")[1]
 
@@ -207,7 +205,7 @@ def test_a_file_that_holds_no_results_is_not_replaced(caption, tmp_path):
     assert caption("--output", tmp_path / "said.json")[0] == 0
 
 
-def test_groups_have_room_to_find_a_required_word_its_place(caption):
+def test_diverse_groups_are_widened_for_a_required_word(caption):
     said = [
         line.split("\t")[1].split()
         for line in caption("--diverse", 3, "--require", "blue")[1].splitlines()

@@ -1,4 +1,4 @@
-"""The data doctor: each fault is found once, and none is invented."""
+"""`captioner check` reports each fault once, and no fault that does not exist."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ CUT = "captions of more than 30 words, cut in training"
 
 @pytest.fixture
 def check(run):
-    """Check, and give the exit code and what was printed as JSON."""
+    """Run the check; return its exit code and its JSON output."""
 
     def call(*arguments):
         code, out, err = run("check", *arguments, "--json")
@@ -48,7 +48,7 @@ def test_drawn_shapes_have_no_problem(check, tmp_path):
     }
 
 
-def test_each_fault_is_found_once_and_none_is_invented(check, data_set):
+def test_each_fault_is_reported_once_and_nothing_else(check, data_set):
     images, good = data_set.folder / "images", data_set.file(1)
     train, dev = data_set.content["train"], data_set.content["dev"]
     data_set.image("train", 10, "gone.jpg", b"")

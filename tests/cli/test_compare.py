@@ -1,4 +1,4 @@
-"""Comparing two results files tells which is better, on the images that both have."""
+"""`captioner compare`: the verdict on two results files, on the images that both have."""
 
 import json
 
@@ -17,28 +17,28 @@ def annotations(shapes):
 
 @pytest.fixture
 def files(annotations, tmp_path):
-    """Two results files: what people said, and the same of the image before."""
-    said = {image: captions[0] for image, captions in load_references(annotations).items()}
-    images, captions = list(said), list(said.values())
-    write_results(tmp_path / "right.json", said)
+    """Results files: references as captions, shifted by one image, and of half of the images."""
+    references = {image: captions[0] for image, captions in load_references(annotations).items()}
+    images, captions = list(references), list(references.values())
+    write_results(tmp_path / "right.json", references)
     write_results(
         tmp_path / "wrong.json", dict(zip(images, captions[-1:] + captions, strict=False))
     )
-    write_results(tmp_path / "half.json", {image: said[image] for image in images[::2]})
+    write_results(tmp_path / "half.json", {image: references[image] for image in images[::2]})
     return tmp_path
 
 
 def test_files_metrics_verdict_and_images_are_printed(annotations, files, capsys):
     wrong, right = files / "wrong.json", files / "right.json"
     compare(wrong, right, annotations, as_json=True)
-    told = json.loads(capsys.readouterr().out)
-    assert (told["a"], told["b"]) == (str(wrong), str(right))
-    assert told["metrics"]["CIDEr"]["b_wins"] == 1
-    assert told["better_b"]
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["a"], printed["b"]) == (str(wrong), str(right))
+    assert printed["metrics"]["CIDEr"]["b_wins"] == 1
+    assert printed["better_b"]
     compare(wrong, right, annotations)
     table = capsys.readouterr().out
     assert table.startswith(f"a: {wrong}\nb: {right}\n")
-    assert told["verdict"] in table
+    assert printed["verdict"] in table
 
 
 def test_images_that_one_lacks_are_refused_unless_a_subset_is_allowed(annotations, files, capsys):
@@ -47,9 +47,9 @@ def test_images_that_one_lacks_are_refused_unless_a_subset_is_allowed(annotation
         compare(right, half, annotations)
     compare(right, half, annotations, allow_partial=True, as_json=True)
     out, err = capsys.readouterr()
-    told = json.loads(out)
-    assert told["metrics"]["CIDEr"]["difference"] == 0
-    assert "images:12/24|" in told["signature"]
+    printed = json.loads(out)
+    assert printed["metrics"]["CIDEr"]["difference"] == 0
+    assert "images:12/24|" in printed["signature"]
     assert "12 of 24 images have no caption" in " ".join(err.split())
 
 

@@ -15,7 +15,7 @@ def folder(tiny_model, tmp_path):
     return folder
 
 
-def test_what_is_changed_is_kept_and_obeyed(run, folder, photo):
+def test_changed_settings_are_stored_and_used(run, folder, photo):
     code, out, _ = run("defaults", "--model", folder, "beam=1", "prefix=the blue", "require=[ring]")
     assert code == 0
     assert {"beam=1", 'prefix="the blue"', 'require=["ring"]'} <= set(out.splitlines())
@@ -42,7 +42,7 @@ def test_a_mistake_changes_nothing(run, folder):
     assert (folder / "config.json").read_bytes() == before
 
 
-def test_a_folder_that_has_changed_is_not_blessed_with_new_checksums(run, folder):
+def test_a_corrupt_folder_gets_no_new_checksums(run, folder):
     (folder / "vocab.json").write_text("{}")
     code, _, err = run("defaults", "--model", folder, "beam=2")
     assert code == 1

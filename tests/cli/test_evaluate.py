@@ -84,7 +84,7 @@ def test_results_and_a_model_are_not_evaluated_together(annotations, results, ti
         evaluate(annotations, results=results, model=tiny_model)
 
 
-def test_training_captions_tell_which_are_new(score, annotations):
+def test_captions_unseen_in_training_are_counted(score, annotations):
     _, out, _ = score("--seen", annotations, "--json")
     assert json.loads(out)["diversity"]["unseen"] == 0
 
@@ -202,7 +202,7 @@ def test_if_no_caption_is_confident_the_option_to_lower_is_named(caption, confid
     assert "every caption has a confidence below --min-confidence: lower it" in err
 
 
-def test_what_a_metric_of_java_lacks_is_told_before_anything_is_done(
+def test_a_missing_requirement_of_a_java_metric_is_an_error_before_any_work(
     caption, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("PATH", str(tmp_path))

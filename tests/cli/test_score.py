@@ -1,4 +1,4 @@
-"""Scoring captions that are there already."""
+"""`captioner score`: log-probabilities of given captions."""
 
 import json
 
@@ -78,9 +78,7 @@ def test_without_captions_there_is_nothing_to_score(score, photo):
     assert "--caption" in err
 
 
-def test_a_caption_cannot_lead_the_terminal_astray_and_unknown_words_are_told(
-    score, shapes, tmp_path
-):
+def test_control_characters_are_not_printed_and_unknown_words_are_reported(score, shapes, tmp_path):
     annotations = json.loads((shapes / "captions_dev.json").read_text())
     annotations["annotations"][7]["caption"] = "a \x1b[2J\ud800 zeppelin\tabove"
     wrong = tmp_path / "wrong.json"
@@ -89,7 +87,7 @@ def test_a_caption_cannot_lead_the_terminal_astray_and_unknown_words_are_told(
     assert code == 0
     assert "\x1b" not in out
     assert all(line.count("\t") == 3 for line in out.splitlines())
-    assert "1 of these captions hold words the model does not know" in err
+    assert "1 of these captions hold words that are not in the vocabulary" in err
 
 
 def test_image_ids_keep_their_kind_in_json(score, shapes):

@@ -76,7 +76,7 @@ def test_the_reason_for_a_failure_is_given(metric, package, java):
 
 def test_an_answer_that_stops_short_is_refused(package, java):
     java("")
-    with pytest.raises(UsageError, match="answered 0 of 2 captions"):
+    with pytest.raises(UsageError, match="METEOR scored 0 of 2 captions: run it again"):
         JavaMeteor(REFERENCES).score(CANDIDATES)
 
 

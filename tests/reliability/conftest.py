@@ -1,4 +1,4 @@
-"""How hard the faults are tried, and which row of docs/reliability.md each test stands for."""
+"""The number of fuzzed examples, and which row of docs/reliability.md each test stands for."""
 
 import os
 
@@ -16,6 +16,6 @@ settings.load_profile("captioner")
 
 
 def pytest_collection_modifyitems(items):
-    """Note the rows in the JUnit report, from which experiments/reliability.py makes the table."""
+    """Write the rows to the JUnit report, from which experiments/reliability.py makes the table."""
     for item in items:
         item.user_properties += [("row", mark.args[0]) for mark in item.iter_markers("row")]

@@ -37,7 +37,7 @@ def files_of_at_most(size):
     [(2**20, "the model"), (8 * 2**20, "the optimizer's state")],
     ids=["weights", "optimizer"],
 )
-def test_a_checkpoint_that_finds_no_room_is_named_and_the_one_before_is_kept(
+def test_a_checkpoint_that_does_not_fit_on_the_disk_is_named_and_the_one_before_is_kept(
     tiny, tmp_path, monkeypatch, limit, file
 ):
     """The model takes 6 MiB, and the state of its optimizer more."""
@@ -65,14 +65,16 @@ def test_a_checkpoint_that_finds_no_room_is_named_and_the_one_before_is_kept(
     assert outcome(config.output) == outcome(unbroken.output)
 
 
-def test_features_that_find_no_room_leave_nothing_behind(tiny, tmp_path):
+def test_features_that_do_not_fit_on_the_disk_leave_nothing_behind(tiny, tmp_path):
     message = r"features cannot be written to .*File too large"
     with pytest.raises(CaptionerError, match=message), files_of_at_most(8000):
         train(small(tiny), device="cpu")
     assert not list((tmp_path / "features").iterdir())
 
 
-def test_what_a_killed_run_has_left_of_features_is_removed_and_a_living_ones_is_not(tiny, tmp_path):
+def test_unfinished_features_of_killed_runs_are_removed_and_those_of_running_ones_are_not(
+    tiny, tmp_path
+):
     gone = max(int(line) for line in Path("/proc/sys/kernel/pid_max").read_text().split()) + 1
     (tmp_path / "features" / f"x{_HOST}{gone}.tmp").mkdir(parents=True)
     (tmp_path / "features" / f"x{_HOST}{os.getppid()}.tmp").mkdir()

@@ -84,7 +84,7 @@ def test_a_model_folder_of_parts_that_do_not_fit_is_explained(
         ),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_the_settings_it_is_to_go_on_with_is_explained(
+def test_a_checkpoint_that_does_not_fit_the_settings_of_the_resumed_run_is_explained(
     tiny, sections, message
 ):
     train(small(tiny, training={"max_steps": 1}), device="cpu")
@@ -92,7 +92,7 @@ def test_a_checkpoint_that_does_not_fit_the_settings_it_is_to_go_on_with_is_expl
         train(small(tiny, **sections), device="cpu", resume="auto")
 
 
-def test_a_checkpoint_of_a_phase_that_is_no_longer_asked_for_is_explained(tiny):
+def test_a_checkpoint_of_a_phase_that_the_config_lacks_is_explained(tiny):
     train(small(tiny, training={"max_steps": 4}), device="cpu")
     with pytest.raises(
         UsageError,
@@ -129,7 +129,7 @@ def as_version_1(folder):
     write_checksums(folder)
 
 
-def test_a_model_of_an_older_version_is_read_and_saved_as_one_of_today(
+def test_a_model_of_an_older_version_is_read_and_saved_in_the_current_format(
     tiny_model, shapes, tmp_path
 ):
     folder = tmp_path / "older"

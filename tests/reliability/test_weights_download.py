@@ -34,7 +34,7 @@ def weights(tmp_path):
 
 @pytest.fixture
 def served(monkeypatch, weights):
-    """Let a server of our own offer the weights, and send something else where asked to."""
+    """Serve the weights from a local server, or another response if a test asks for it."""
 
     class Handler(BaseHTTPRequestHandler):
         def __init__(self, body, *arguments):
@@ -68,7 +68,7 @@ def served(monkeypatch, weights):
         server.server_close()
 
 
-def test_without_a_network_the_address_the_place_and_the_way_out_are_named(cache):
+def test_without_a_network_the_url_the_cache_file_and_the_way_out_are_named(cache):
     with pytest.raises(CaptionerError) as caught:
         download_weights("resnet18")
     message = str(caught.value)
@@ -87,7 +87,7 @@ def test_a_download_that_ends_too_early_or_is_another_file_leaves_nothing(cache,
         assert not list(cache.iterdir())
 
 
-def test_a_file_in_the_cache_that_is_not_whole_is_not_believed(cache, served, weights):
+def test_an_incomplete_file_in_the_cache_is_refused(cache, served, weights):
     cache.mkdir(parents=True)
     name = served(weights)
     (cache / name).write_bytes(weights[:-1])

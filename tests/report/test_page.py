@@ -158,7 +158,7 @@ def test_without_a_calibrated_confidence_words_are_shaded_by_probability(written
     assert shade == 0.25
 
 
-def test_a_cropped_photo_shows_what_the_model_saw(written, entry):
+def test_a_cropped_photo_shows_the_crop_that_the_model_gets(written, entry):
     one = entry("wide", "wide.png", (160, 80), cropped=True)
     shown = written(one).entries()[0]
     assert shown["width"] == shown["height"] == 80
