@@ -147,10 +147,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def load_config(
     path: str | Path, overrides: Sequence[str] = (), *, output: str | Path | None = None
 ) -> Config:
-    """Return the settings of a YAML file, with `overrides` applied.
+    """Return the settings of a run.
 
     Args:
-        path: the file. If its `init` names a model folder, that has the defaults of the model.
+        path: a YAML file. If its `init` names a model folder, that has the defaults of the model.
         overrides: "key=value" pairs, such as "training.batch_size=32"; the last one wins.
         output: folder of the run, in place of the file's.
 

@@ -35,6 +35,7 @@ from captioner.training.validation import Validation, Validator
 
 SAMPLES = 12  # images in samples.png
 _SIDE, _TEXT, _MARGIN, _LINE = 220, 84, 10, 17  # pixels of samples.png
+_WIDTH, _HEIGHT = _SIDE + _MARGIN, _SIDE + _TEXT + _MARGIN  # of a cell of samples.png
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
@@ -240,14 +241,13 @@ def draw_samples(
     path: Path, examples: Sequence[Example], captions: Mapping[int | str, str], *, columns: int = 4
 ) -> None:
     """Draw a grid of images, each with the model's caption (black) and a reference (gray)."""
-    width, height = _SIDE + _MARGIN, _SIDE + _TEXT + _MARGIN  # of a cell
     rows = -(-len(examples) // columns)
-    sheet = Image.new("RGB", (columns * width + _MARGIN, rows * height + _MARGIN), "white")
+    sheet = Image.new("RGB", (columns * _WIDTH + _MARGIN, rows * _HEIGHT + _MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(13)
     for index, example in enumerate(examples):
         row, column = divmod(index, columns)
-        left, top = _MARGIN + column * width, _MARGIN + row * height
+        left, top = _MARGIN + column * _WIDTH, _MARGIN + row * _HEIGHT
         photo = ImageOps.contain(read_image(example.path, min_side=_SIDE), (_SIDE, _SIDE))
         sheet.paste(photo, (left + (_SIDE - photo.width) // 2, top + (_SIDE - photo.height) // 2))
         top += _SIDE + 4
