@@ -220,6 +220,9 @@ class Loader:
                 if isinstance(batch, ImageError):
                     raise batch
                 yield batch
+        except (ConnectionError, EOFError, FileNotFoundError) as error:
+            # The worker died after it announced a batch, and before this process received it.
+            raise self._worker_error(timed_out=False) from error
         except RuntimeError as error:
             if not str(error).startswith("DataLoader "):
                 raise

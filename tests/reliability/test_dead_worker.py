@@ -56,6 +56,21 @@ def test_the_death_of_a_worker_is_reported_when_the_next_batch_is_requested():
         list(batches)
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError, EOFError, FileNotFoundError])
+def test_a_worker_that_dies_while_it_hands_a_batch_over_is_reported(monkeypatch, error):
+    loader = Loader(CaptionDataset(dies, [[[1, 4, 2]]] * 8, 5, 0), [], workers=0)
+
+    def interrupted():
+        yield torch.zeros(1)
+        raise error  # what the main process gets when it fetches the memory of a dead worker
+
+    monkeypatch.setattr(loader, "_loader", interrupted())
+    batches = iter(loader)
+    next(batches)
+    with pytest.raises(CaptionerError, match="a worker process died"):
+        next(batches)
+
+
 def test_a_run_whose_worker_dies_ends_with_1_and_the_name_of_the_photo(tiny, monkeypatch):
     real = ImageSource.__call__
 
