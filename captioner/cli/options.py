@@ -89,14 +89,17 @@ def _refuse_up_to(bound: float) -> Callable[[float | None], float | None]:
 
 def _decoding_parameters() -> dict[str, inspect.Parameter]:
     """Return a parameter for each setting; its default is None: the model folder's."""
-    bundled = read_config(BUNDLED)["decoding"]
-    bundled["method"] = bundled["method"] == "sample"
+    try:
+        bundled = read_config(BUNDLED)["decoding"]
+        bundled["method"] = bundled["method"] == "sample"
+    except CaptionerError:  # removed from the package: other models still work
+        bundled = {}
     parameters = {}
     for name, field in DecodingConfig.model_fields.items():
-        value = "none" if bundled[name] in (None, "", []) else json.dumps(bundled[name]).strip('"')
-        parameters[name] = _parameter(
-            name, field, default=None, show_default=f"the model folder's; bundled: {value}"
-        )
+        value = bundled.get(name)
+        shown = "none" if value in (None, "", []) else json.dumps(value).strip('"')
+        default = f"the model folder's; bundled: {shown}" if bundled else "the model folder's"
+        parameters[name] = _parameter(name, field, default=None, show_default=default)
     return parameters
 
 

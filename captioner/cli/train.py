@@ -10,6 +10,7 @@ import typer
 
 from captioner.cli.options import DeviceOption, SettingsArgument
 from captioner.config.schema import INFERENCE
+from captioner.errors import CaptionerError, UsageError
 from captioner.models.folder import load_config
 
 EXAMPLE = "captioner train configs/shapes.yaml training.batch_size=32 --output runs/first"
@@ -46,8 +47,8 @@ def train(
     is_first = os.environ.get("RANK", "0") == "0"  # under torchrun, only the first rank prints
     try:
         best = run(loaded, device=device, resume=resume)
-    except (KeyboardInterrupt, SystemExit):
-        if is_first and checkpoints(loaded.output):
+    except (KeyboardInterrupt, SystemExit, CaptionerError) as error:
+        if is_first and not isinstance(error, UsageError) and checkpoints(loaded.output):
             typer.echo("captioner: resume with --resume auto", err=True)
         raise
     if is_first:

@@ -100,12 +100,12 @@ class DecodingConfig(Section):
     method: Annotated[
         Literal["beam", "sample"], Field(description="Sample captions instead of beam search.")
     ] = "beam"
-    captions: Annotated[int, Field(ge=1, le=100, description="Maximum captions per image.")] = 1
+    captions: Annotated[Count, Field(description="Maximum captions per image.")] = 1
     max_length: Annotated[Count, Field(description="Maximum words of a caption.")] = 20
     min_length: Annotated[CountOrZero, Field(description="Minimum words of a caption.")] = 0
     min_confidence: Annotated[Fraction, Field(description="Omit less confident captions.")] = 0.0
     # Beam search. It is widened where `captions`, `groups` or `require` need more beams.
-    beam: Annotated[int, Field(ge=1, le=100, description="Number of beams; 1 is greedy.")] = 3
+    beam: Annotated[Count, Field(description="Number of beams; 1 is greedy.")] = 3
     length_norm: Annotated[
         Literal["none", "average", "wu"], Field(description="Length normalization of scores.")
     ] = "wu"
@@ -206,7 +206,9 @@ class DataConfig(Section):
         0.1
     )
     shapes: Annotated[ShapesConfig | None, Field(description="Instead of train and dev.")] = None
-    hint: Annotated[str, Field(description="How to get the data, shown if it is missing.")] = ""
+    hint: Annotated[
+        str, Field(exclude=True, description="How to get the data, shown if it is missing.")
+    ] = ""  # not a setting of the run: it is not stored with it
     min_count: Annotated[Count, Field(description="Rarer words become <unk>.")] = 5
     max_length: Annotated[Count, Field(description="Cut longer captions to this many words.")] = 30
     captions_per_image: Annotated[

@@ -53,9 +53,10 @@ def split_sources(data: DataConfig) -> dict[str, SourceConfig]:
         )
     sources = {"train": data.train, **({"dev": data.dev} if data.dev else {})}
     for split, source in sources.items():
-        if data.hint and not source.annotations.exists():
+        if data.hint and not os.path.exists(source.annotations):  # Path.exists may raise
             raise UsageError(
-                f"data.{split}.annotations: {source.annotations} does not exist. {data.hint}"
+                f"data.{split}.annotations: {source.annotations} does not exist: check the path, "
+                f"or get the data. {data.hint}"
             )
     return sources
 

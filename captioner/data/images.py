@@ -8,6 +8,7 @@ import io
 import os
 import stat
 import struct
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +21,9 @@ from PIL import Image
 from captioner.errors import ImageError, UsageError
 
 MAX_PIXELS = 50_000_000
+
+# Some plugins check the size themselves. Their warning would repeat what `_check_size` reports.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM")
 """Formats that are read. Others start programs (EPS), hide their size (ICO) or lack a signature."""
@@ -220,7 +224,7 @@ def _reason(error: Exception) -> str:
         case MemoryError():
             return "not enough memory"
         case Image.DecompressionBombError():
-            return f"too large: {message}"
+            return f"too large: the limit is {MAX_PIXELS:,} pixels"
         case OSError(strerror=str(strerror)):
             return strerror.lower()
     if isinstance(error, EOFError) or "truncated" in message.lower():

@@ -59,22 +59,28 @@ def train(
 
 
 def _find_start(output: Path, resume: str | None, ranks: Ranks) -> Path | None:
-    """Return the checkpoint to start from, or None.
+    """Return the checkpoint to start from, or None, after the traces of a crash are removed.
 
     Raises:
         UsageError: the folder contains a run, and `resume` is None.
     """
+    if resume is None:
+        _refuse_run(output)  # before any change to its folder: the run may be alive
     if ranks.is_first:
         recover_from_crash(output)
     ranks.wait()
     if resume is not None:
         return find_checkpoint(output, resume, console.print)
+    _refuse_run(output)  # a crash may have left its only checkpoint under another name
+    return None
+
+
+def _refuse_run(output: Path) -> None:
     if checkpoints(output):
         raise UsageError(
             f"{output} already contains a run: set {parameter('resume')} to 'auto' to continue it, "
             "or choose another output folder"
         )
-    return None
 
 
 def _read_splits(

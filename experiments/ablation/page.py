@@ -18,6 +18,10 @@ from experiments.reporting import MISSING, markdown_table
 # The text between these two lines of a page stays when the page is written again.
 BEGIN = "<!-- hand-written: kept when the page is rewritten -->"
 END = "<!-- end of hand-written -->"
+_FORMER_MARKS = (
+    "<!-- by hand: kept when the rest is written anew -->",
+    "<!-- the end of it -->",
+)
 METRICS = {
     "Bleu_1": "BLEU-1",
     "Bleu_2": "BLEU-2",
@@ -83,7 +87,10 @@ def write_page(
 def kept_text(path: Path) -> str:
     """Return the text that somebody wrote into an older page."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return text.partition(BEGIN)[2].partition(END)[0].strip()
+    for begin, end in ((BEGIN, END), _FORMER_MARKS):
+        if begin in text:
+            return text.partition(begin)[2].partition(end)[0].strip()
+    return ""
 
 
 def conditions(example: Result, phase: PhaseConfig, command: Sequence[str]) -> str:

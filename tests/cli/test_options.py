@@ -48,7 +48,7 @@ def test_help_shows_what_the_bundled_model_does_by_default(run):
     ("option", "accepted", "refused"),
     [
         ("--beam", 1, 0),
-        ("--beam", 100, 101),
+        ("--diverse", 100, 101),
         ("--max-length", 1, 0),
         ("--min-length", 0, -1),
         ("--no-repeat-ngram", 1, 0),

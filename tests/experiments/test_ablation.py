@@ -22,7 +22,7 @@ from experiments.ablation import ablation, page
 from experiments.ablation import run as ablation_run
 from experiments.ablation.by_length import LengthBin
 from experiments.ablation.grid import Job, Row, Run, all_runs, split_phase
-from experiments.ablation.page import BEGIN, END, without_folders, write_page
+from experiments.ablation.page import BEGIN, END, kept_text, without_folders, write_page
 from experiments.ablation.plot import draw
 from experiments.ablation.results import Result, check, load, matched, run_settings, save
 
@@ -340,3 +340,10 @@ def test_an_interrupted_ablation_continues_with_the_missing_runs(config, tmp_pat
     assert len(results()) == 8
     assert results().items() >= before.items()
     assert "are missing" not in (tmp_path / "table.md").read_text()
+
+
+def test_hand_written_text_between_the_marks_of_an_older_page_is_kept(tmp_path):
+    path = tmp_path / "page.md"
+    begin, end = "<!-- by hand: kept when the rest is written anew -->", "<!-- the end of it -->"
+    path.write_text(f"# Title\n{begin}\nAttention pays.\n{end}\nTables.\n")
+    assert kept_text(path) == "Attention pays."

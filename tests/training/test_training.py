@@ -70,8 +70,11 @@ def test_a_folder_that_contains_a_run_is_not_overwritten(tiny):
     message = (
         "already contains a run: set resume to 'auto' to continue it, or choose another output"
     )
+    being_written = tiny().output / "checkpoint-2.tmp"  # by a run that is alive
+    being_written.mkdir()
     with pytest.raises(UsageError, match=message):
         train(tiny(), device="cpu")
+    assert being_written.exists()
 
 
 def test_max_steps_stops_a_run_within_an_epoch_with_a_best_model(tiny, tmp_path):
