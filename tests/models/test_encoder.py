@@ -6,7 +6,8 @@ import torchvision
 from torch import nn
 
 from captioner.errors import CaptionerError, UsageError
-from captioner.models.encoder import TRUNKS, ImageEncoder, fold_batch_norms
+from captioner.models.backbones import TRUNKS
+from captioner.models.encoder import ImageEncoder, fold_batch_norms
 
 IMAGES = torch.randint(
     0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
@@ -33,6 +34,15 @@ def test_the_summary_is_what_torchvision_pools(resnet18_file):
     torch.testing.assert_close(memory.summary, original.eval()(pixels), rtol=1e-4, atol=1e-4)
     assert memory.grid.shape == (2, 4, 512)
     assert memory.mask.all()
+
+
+@pytest.mark.parametrize("trunk", ["resnet18", "resnet50", "mobilenet_v2"])
+def test_a_model_folder_names_the_trunk_as_torchvision_does(trunk):
+    names = torchvision.models.get_model(trunk).state_dict()
+    without_classifier = {name for name in names if not name.startswith(("fc.", "classifier."))}
+    assert ImageEncoder(trunk=trunk).state_dict().keys() == {
+        f"trunk.{name}" for name in without_classifier
+    }
 
 
 def test_cached_features_give_the_memory_that_the_images_gave():
