@@ -40,6 +40,8 @@ class Caption:
     log_prob: float  # natural logarithm of the caption's probability, <eos> included
     # The mean of the words' confidences; None: not calibrated, or no words.
     confidence: float | None = None
+    # The confidence is not below the threshold of `captioner calibrate`; None: there is none.
+    sure: bool | None = None
     abstained: bool = False  # the confidence is below `min_confidence`: do not show the caption
     others: tuple[Caption, ...] = ()  # further captions: the best first, or in the order drawn
     explanation: Explanation | None = None  # how the words' heat maps were computed

@@ -59,8 +59,9 @@ def caption(
 ) -> None:
     """Caption images.
 
-    Prints each path and its caption, separated by a tab. Settings you leave out keep the model
-    folder's defaults.
+    Prints each path and its caption, separated by a tab. A third column says `unsure` if the
+    confidence is below the threshold of `captioner calibrate`. Settings you leave out keep the
+    model folder's defaults.
     """
     if explain and not (report or as_json):
         raise UsageError("--explain has no effect without --report or --json: add one of them")
@@ -140,7 +141,9 @@ def _print(file: Path, caption: Caption, *, several: bool, as_json: bool) -> Non
         typer.echo(json.dumps({"image": str(file), **_to_json(caption, several=several)}))
         return
     for each in (caption, *caption.others):
-        typer.echo(f"{one_line(file)}\t{'' if each.abstained else each.text}")
+        text = "" if each.abstained else each.text
+        unsure = "\tunsure" if each.sure is False and not each.abstained else ""
+        typer.echo(f"{one_line(file)}\t{text}{unsure}")
 
 
 def _to_json(caption: Caption, *, several: bool = False) -> dict[str, Any]:
@@ -154,7 +157,9 @@ def _to_json(caption: Caption, *, several: bool = False) -> dict[str, Any]:
     return {
         "caption": None if caption.abstained else caption.text,
         "log_prob": caption.log_prob,
-        **_without_none(confidence=caption.confidence, explanation=caption.explanation),
+        **_without_none(
+            confidence=caption.confidence, sure=caption.sure, explanation=caption.explanation
+        ),
         "words": [] if caption.abstained else words,
         **_without_none(captions=captions),
     }

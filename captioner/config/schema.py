@@ -183,6 +183,7 @@ class ConfidenceConfig(Section):
     temperature: Annotated[Positive, Field(description="Fitted on captions of new images.")]
     error: Annotated[Fraction, Field(description="Expected calibration error on other images.")]
     images: Annotated[Count, Field(description="Number of images.")]
+    threshold: Annotated[Fraction | None, Field(description="Unsure captions are below it.")] = None
 
     def of_word(self, log_prob: float) -> float:
         """Return the confidence of a word: its probability ** (1 / temperature)."""

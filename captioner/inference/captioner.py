@@ -288,5 +288,12 @@ class Captioner:
         )
         confidences = [word.confidence for word in words if word.confidence is not None]
         confidence = fmean(confidences) if confidences else None
-        abstained = min_confidence > 0 and (confidence or 0.0) < min_confidence
-        return Caption(detokenize(texts), words, hypothesis.log_prob, confidence, abstained)
+        threshold = calibration.threshold if calibration else None
+        return Caption(
+            detokenize(texts),
+            words,
+            hypothesis.log_prob,
+            confidence,
+            sure=None if threshold is None else (confidence or 0.0) >= threshold,
+            abstained=min_confidence > 0 and (confidence or 0.0) < min_confidence,
+        )

@@ -53,7 +53,15 @@ function caption(entry, query) {
   }
   if (!entry.words.length) line.append(element("em", {}, "(no words)"));
   addArrowKeys(line);
+  line.append(...unsureMark(entry.sure));
   return line;
+}
+
+/** The mark of a caption with too little confidence; nothing if it is sure, or not calibrated. */
+function unsureMark(sure) {
+  if (sure !== false) return [];
+  const title = "The confidence is below the threshold of captioner calibrate.";
+  return [element("small", { className: "unsure", title }, "unsure")];
 }
 
 /** Show the confidence of the word, and its heat map over the photo. */
@@ -103,8 +111,8 @@ function references(entry, query) {
 
 function otherCaptions(entry, query) {
   if (!entry.others.length) return [];
-  const items = entry.others.map(([text, logProb]) => element("li", {}, marked(text, query), " ",
-    element("small", { title: "log-probability" }, decimal(logProb))));
+  const items = entry.others.map(([text, logProb, sure]) => element("li", {}, marked(text, query), " ",
+    element("small", { title: "log-probability" }, decimal(logProb)), " ", ...unsureMark(sure)));
   const count = entry.others.length;
   const summary = count === 1 ? "1 other caption" : `${count} other captions`;
   return [element("details", {}, element("summary", {}, summary), element("ol", {}, ...items))];

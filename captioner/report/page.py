@@ -123,13 +123,14 @@ def _entry_json(entry: ReportEntry) -> str:
             "lot": zlib.crc32(entry.name.encode(errors="surrogatepass")),
             **_thumbnail(entry.path, cropped=entry.cropped),
             "explanation": caption.explanation,
+            "sure": caption.sure,
             "words": [
                 [word.text, _rounded(_word_confidence(word)), *encoded]
                 for word, encoded in zip(caption.words, _encode_maps(caption), strict=True)
             ],
             "measures": measures,
             "others": [
-                [other.text, _rounded(other.log_prob)]
+                [other.text, _rounded(other.log_prob), other.sure]
                 for other in caption.others
                 if not other.abstained
             ],

@@ -91,6 +91,71 @@ def test_a_caption_below_min_confidence_is_not_shown_and_counted(caption, calibr
     assert [json.loads(line)["caption"] for line in out.splitlines()].count(None) == 3
 
 
+@pytest.fixture
+def doubtful(caption, calibrated):
+    """The calibrated model, with a threshold that 3 of the 8 captions do not reach."""
+    _, out, _ = caption("--json", model=calibrated)
+    confidences = sorted(json.loads(line)["confidence"] for line in out.splitlines())
+    captioner = Captioner.from_pretrained(calibrated, device="cpu")
+    threshold = (confidences[2] + confidences[3]) / 2
+    confidence = captioner.config.confidence.model_copy(update={"threshold": threshold})
+    folder = calibrated.parent / "doubtful"
+    captioner.save_pretrained(folder)
+    write_config(folder, captioner.config.model_copy(update={"confidence": confidence}))
+    return folder
+
+
+def test_a_third_column_marks_the_captions_below_the_threshold(caption, calibrated, doubtful):
+    _, unmarked, _ = caption(model=calibrated)
+    _, out, _ = caption(model=doubtful)
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert ["\t".join(row[:2]) for row in rows] == unmarked.splitlines()
+    assert sorted(row[2:] for row in rows) == [[]] * 5 + [["unsure"]] * 3
+    threshold = read_config(doubtful)["confidence"]["threshold"]
+    _, out, _ = caption("--json", model=doubtful)
+    for row, line in zip(rows, map(json.loads, out.splitlines()), strict=True):
+        assert line["sure"] is (line["confidence"] >= threshold) is (row[2:] == [])
+
+
+def test_json_of_a_model_without_a_threshold_does_not_say_whether_a_caption_is_sure(
+    caption, calibrated
+):
+    assert '"sure"' not in caption("--json", model=calibrated)[1]
+
+
+@pytest.mark.parametrize("sampling", [[], ["--sample", "--top-k", 2]])
+def test_each_of_several_captions_has_its_own_mark(caption, doubtful, sampling):
+    arguments = ["--num-captions", 4, *sampling]
+    _, out, _ = caption(*arguments, model=doubtful)
+    marks = [line.split("\t")[2:] == [] for line in out.splitlines()]
+    _, out, _ = caption(*arguments, "--json", model=doubtful)
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [each["sure"] for line in lines for each in line["captions"]] == marks
+    assert any(len({each["sure"] for each in line["captions"]}) == 2 for line in lines)
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_results_are_the_same_bytes_with_unsure_captions(
+    caption, calibrated, doubtful, tmp_path, ending
+):
+    files = tmp_path / f"before.{ending}", tmp_path / f"after.{ending}"
+    for model, file in zip((calibrated, doubtful), files, strict=True):
+        caption("--output", file, model=model)
+    before, after = (file.read_bytes() for file in files)
+    assert before == after
+    assert b"sure" not in after
+
+
+def test_a_caption_that_is_not_shown_has_no_mark(caption, doubtful):
+    _, out, _ = caption("--min-confidence", 1, model=doubtful)
+    assert all(line.endswith("\t") for line in out.splitlines())
+
+
+def test_an_ensemble_has_no_threshold(caption, doubtful):
+    _, out, _ = caption("--model", doubtful, model=doubtful)
+    assert "unsure" not in out
+
+
 def test_min_confidence_needs_a_calibrated_model(caption):
     code, _, err = caption("--min-confidence", 0.5)
     assert code == 2

@@ -289,6 +289,22 @@ def test_an_ensemble_is_explained_by_occlusion_even_if_its_models_have_attention
     assert maps_of(caption).shape == (2, 7, 7)
 
 
+def test_a_caption_is_sure_from_the_threshold_on(captioner, photo):
+    def with_threshold(threshold):
+        confidence = ConfidenceConfig(temperature=2.0, error=0.1, images=9, threshold=threshold)
+        config = captioner.config.model_copy(update={"confidence": confidence})
+        model = Captioner(captioner.models, captioner.vocabulary, config, device="cpu")
+        return model.caption(photo)
+
+    confidence = with_threshold(None).confidence
+    assert with_threshold(None).sure is None
+    assert with_threshold(confidence).sure is True
+    below = with_threshold(confidence + 1e-6)
+    assert below.sure is False
+    assert not below.abstained
+    assert captioner.caption(photo).sure is None
+
+
 @pytest.mark.parametrize("fixture", ["captioner", "attentive"])
 def test_an_abstained_caption_is_not_explained(fixture, request, shapes):
     one = request.getfixturevalue(fixture)

@@ -21,6 +21,7 @@ def entry(tmp_path):
         words=None,
         log_prob=-3.0,
         confidence=None,
+        sure=None,
         others=(),
         explanation=None,
         **fields,
@@ -29,7 +30,7 @@ def entry(tmp_path):
         words = tuple(words or (Word(word, -1.0, 0.5) for word in text.split()))
         further = tuple(Caption(other, (), score) for other, score in others)
         caption = Caption(
-            text, words, log_prob, confidence, others=further, explanation=explanation
+            text, words, log_prob, confidence, sure, others=further, explanation=explanation
         )
         return ReportEntry(name, folder / name, caption, **fields)
 

@@ -159,6 +159,14 @@ def test_pointing_at_a_word_shows_its_confidence_and_its_heat_map(opened, three,
     assert negative[2] > negative[0]
 
 
+def test_only_unsure_captions_are_marked(opened, entry):
+    page = opened(
+        entry("a dog", "1.png", sure=False), entry("a cat", "2.png", sure=True), entry("a cow")
+    )
+    marked = page.locator(".card:has(.unsure)")
+    assert marked.locator(".caption").all_text_contents() == ["a dog unsure"]
+
+
 @pytest.mark.parametrize(
     ("explanation", "expected"),
     [

@@ -93,7 +93,7 @@ def test_text_from_outside_stays_data(written, entry):
     assert (shown["name"], shown["references"], shown["others"]) == (
         HOSTILE,
         [HOSTILE],
-        [[HOSTILE, -4.0]],
+        [[HOSTILE, -4.0, None]],
     )
     assert json.loads(loud.scripts["report"])["title"] == HOSTILE
 
@@ -231,4 +231,13 @@ def test_another_caption_with_too_low_confidence_is_not_shown(written, entry):
     one = entry("a dog", others=[("a cat", -4.0), ("a cow", -5.0)])
     cat, cow = one.caption.others
     unsure = replace(one, caption=replace(one.caption, others=(replace(cat, abstained=True), cow)))
-    assert [text for text, _ in written(unsure).entries()[0]["others"]] == ["a cow"]
+    assert [text for text, *_ in written(unsure).entries()[0]["others"]] == ["a cow"]
+
+
+@pytest.mark.parametrize("sure", [True, False, None])
+def test_the_page_knows_of_each_caption_whether_it_is_sure(written, entry, sure):
+    one = entry("a dog", sure=sure, others=[("a cat", -4.0)])
+    other = replace(one.caption.others[0], sure=not sure)
+    shown = written(replace(one, caption=replace(one.caption, others=(other,)))).entries()[0]
+    assert shown["sure"] is sure
+    assert shown["others"] == [["a cat", -4.0, not sure]]
