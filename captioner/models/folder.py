@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captioner.config.schema import Config, ModelConfig
+from captioner.config.run import Config
+from captioner.config.schema import ModelConfig
 from captioner.errors import CaptionerError
 from captioner.storage import CHECKSUMS, atomic_folder, verify_checksums
 from captioner.text.tokenizer import Vocabulary
@@ -150,7 +151,8 @@ def load_config(
     """Return the settings of a run.
 
     Args:
-        path: a YAML file. If its `init` names a model folder, that has the defaults of the model.
+        path: a YAML file. If `init` names a model folder, its architecture (trunk, cell, sizes)
+            replaces that of the file, and the file's other settings replace those of the folder.
         overrides: "key=value" pairs, such as "training.batch_size=32"; the last one wins.
         output: folder of the run, in place of the file's.
 
@@ -159,12 +161,21 @@ def load_config(
     """
     from captioner.config.loading import apply_overrides, merge, read_yaml
 
-    values = apply_overrides(read_yaml(Path(path)), overrides)
+    file_values = read_yaml(Path(path))
+    values = apply_overrides(file_values, overrides)
+    if isinstance(values.get("init"), str):
+        saved = read_config(resolve(values["init"]))
+        merged = merge(merge(saved, file_values), _architecture(saved))
+        values = apply_overrides(merged, overrides)
     if output is not None:
         values["output"] = str(output)
-    if isinstance(values.get("init"), str):
-        values = merge(read_config(resolve(values["init"])), values)
     return Config.parse(values, source=str(path))
+
+
+def _architecture(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a model folder that its weights fit, and no others."""
+    decoder = {key: value for key, value in saved["decoder"].items() if "dropout" not in key}
+    return {"encoder": {"trunk": saved["encoder"]["trunk"]}, "decoder": decoder}
 
 
 def read_model(folder: Path) -> tuple[ModelConfig, Vocabulary, dict[str, Tensor]]:

