@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Literal
 
@@ -38,12 +39,30 @@ def autocast(device: torch.device, precision: PrecisionName) -> AbstractContextM
     """Return a context that computes in bfloat16 for `bf16`, or for `auto` if that is faster here.
 
     Weights stay in float32.
+
+    Raises:
+        UsageError: `bf16` on an x86 CPU that cannot run an RNN with it.
     """
     import torch
 
+    if precision == "bf16" and device.type == "cpu" and not _cpu_runs_bf16():
+        raise UsageError(
+            f"{parameter('precision')} 'bf16' needs a CPU with AVX-512 BF16, which this one has "
+            "not: use 'auto' or 'fp32'"
+        )
     if precision == "bf16" or (precision == "auto" and _bf16_is_faster(device)):
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
+
+
+def _cpu_runs_bf16() -> bool:
+    """Return whether PyTorch's RNNs run in bfloat16 here: on x86, they need AVX-512 BF16."""
+    import torch
+
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # not public in torch yet
+    return has_bf16 is None or bool(has_bf16())
 
 
 def _bf16_is_faster(device: torch.device) -> bool:
