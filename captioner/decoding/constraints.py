@@ -92,6 +92,17 @@ def no_repeat_ngram(n: int) -> Rule:
     return rule
 
 
+def no_repeat_words(exempt: Sequence[int]) -> Rule:
+    """Return a rule that forbids a second occurrence of any token that is not in `exempt`."""
+
+    def rule(history: Tensor, log_probs: Tensor) -> None:
+        may_repeat = torch.isin(history, history.new_tensor(list(exempt)))  # (N, t)
+        own = log_probs.gather(1, history)  # (N, t) of the tokens so far
+        log_probs.scatter_(1, history, own.masked_fill(~may_repeat, -torch.inf))
+
+    return rule
+
+
 def require(token_ids: Sequence[int], *, eos: int, max_length: int) -> Rule:
     """Return a rule under which a caption of at most `max_length` tokens holds all these tokens.
 

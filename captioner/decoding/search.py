@@ -17,6 +17,7 @@ from captioner.decoding.constraints import (
     min_length,
     no_double_words,
     no_repeat_ngram,
+    no_repeat_words,
     require,
 )
 from captioner.errors import UsageError, parameter
@@ -27,6 +28,14 @@ Search = Callable[[State, Sequence[int]], list[list[Hypothesis]]]
 """(state of B images, B image keys if captions are sampled) -> captions of each image.
 
 The captions of an image are ranked, the best first; sampled ones are in the order of sampling."""
+
+_FUNCTION_WORDS = (
+    "a an the and or but of in on at to by for from with without into onto over under up down off "
+    "out near next behind front through around along above below between across against while as "
+    "that which who is are was were be being been has have having his her its their it he she they "
+    "him them one two other another some very 's"
+)
+"""English words that a caption often needs twice: `no_repeat_words` does not apply to them."""
 
 
 def build_search(step: Step, config: DecodingConfig, vocabulary: Vocabulary) -> Search:
@@ -42,7 +51,7 @@ def build_search(step: Step, config: DecodingConfig, vocabulary: Vocabulary) -> 
     to_forbid = _single_words(config.forbid, "forbid")
     forbidden = [vocabulary.id_of(word) for word in to_forbid if word in vocabulary]
     _check_needed([*prefix, *required], forbidden, config, vocabulary)
-    rules = _rules(config, forbidden, required)
+    rules = _rules(config, forbidden, required, vocabulary)
 
     def search(state: State, image_keys: Sequence[int]) -> list[list[Hypothesis]]:
         constrained_step, state = apply_rules(step, state, rules, eos=EOS, prefix=prefix)
@@ -73,7 +82,12 @@ def _check_needed(
         )
 
 
-def _rules(config: DecodingConfig, forbidden: Sequence[int], required: Sequence[int]) -> list[Rule]:
+def _rules(
+    config: DecodingConfig,
+    forbidden: Sequence[int],
+    required: Sequence[int],
+    vocabulary: Vocabulary,
+) -> list[Rule]:
     rules = [forbid([*SUPPRESSED, *forbidden])]
     if config.min_length:
         rules.append(min_length(config.min_length, eos=EOS))
@@ -83,6 +97,9 @@ def _rules(config: DecodingConfig, forbidden: Sequence[int], required: Sequence[
         rules.append(no_repeat_ngram(config.no_repeat_ngram))
     if config.no_double_words:
         rules.append(no_double_words)
+    if config.no_repeat_words:
+        words = [word for word in _FUNCTION_WORDS.split() if word in vocabulary]
+        rules.append(no_repeat_words([vocabulary.id_of(word) for word in words]))
     return rules
 
 

@@ -61,3 +61,20 @@ def test_the_samples_of_an_image_depend_on_its_key_and_on_the_seed():
     assert first != second
     assert captions_of(2, keys=[8, 7], **settings) == [second, first]
     assert captions_of(2, keys=[7, 8], seed=1, **settings) != [first, second]
+
+
+def test_no_repeat_words_lets_only_function_words_occur_twice():
+    # The language says "a dog" without end: the second "dog" is replaced by the next best word.
+    words = Vocabulary([*SPECIALS, "a", "cat", "dog"])
+    a, cat, dog = (words.id_of(word) for word in words.words[len(SPECIALS) :])
+
+    def step(token_ids, state):
+        log_probs = torch.full((len(token_ids), len(words)), -torch.inf)
+        after_a = token_ids == a
+        log_probs[after_a, dog], log_probs[after_a, cat] = -0.1, -3.0
+        log_probs[~after_a, a] = 0.0
+        return log_probs, state
+
+    config = DecodingConfig(max_length=4, beam=1, no_repeat_words=True)
+    [[best]] = build_search(step, config, words)((torch.zeros(1, 1),), ())
+    assert words.decode(best.token_ids) == ["a", "dog", "a", "cat"]

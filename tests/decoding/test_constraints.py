@@ -14,6 +14,7 @@ from captioner.decoding.constraints import (
     min_length,
     no_double_words,
     no_repeat_ngram,
+    no_repeat_words,
     require,
 )
 from captioner.decoding.sampling import greedy, sample
@@ -59,6 +60,11 @@ class TestRules:
     def test_no_word_occurs_twice_in_a_row(self, search, seed):
         for words in texts(search, seed, [no_double_words]):
             assert all(one != other for one, other in itertools.pairwise(words))
+
+    def test_no_word_occurs_twice_unless_it_is_exempt(self, search, seed):
+        found = texts(search, seed, [min_length(6, eos=EOS), no_repeat_words([3, 5])])
+        repeated = {word for words in found for word in words if words.count(word) > 1}
+        assert repeated <= {3, 5}
 
     @pytest.mark.parametrize("n", [1, 2, 3])
     def test_no_ngram_occurs_twice(self, search, seed, n):
