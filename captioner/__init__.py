@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from captioner.captions import Caption
-    from captioner.config.schema import Config
+    from captioner.config.run import Config
     from captioner.errors import CaptionerError, ImageError, UsageError
     from captioner.inference.captioner import Captioner
     from captioner.inference.evaluate import evaluate

@@ -16,7 +16,7 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import TypeVar
 
-from captioner.config.schema import Config
+from captioner.config.run import Config
 from captioner.devices import DeviceName, pick_device
 from captioner.errors import CaptionerError
 
@@ -96,21 +96,18 @@ def fill_features(config: Config, *, device: DeviceName = "cpu") -> None:
     """
     import torch
 
-    from captioner.data.batching import EpochBatchSampler
+    from captioner.data.splits import load_splits
     from captioner.distributed import Ranks
     from captioner.training.loaders import LoaderFactory
-    from captioner.training.train import load_splits, start_model
+    from captioner.training.train import start_model
 
     ranks = Ranks(0, 1, pick_device(device))
     with log_to(config.output.parent / "features.log"):
-        train, dev = load_splits(config.data, ranks)
+        splits = load_splits(config.data, ranks)
         torch.manual_seed(config.training.seed)  # of a trunk with random weights
-        model, vocabulary = start_model(config, train, None)
+        model, vocabulary = start_model(config, splits.train_examples, None)
         model.encoder.to(ranks.device)
-        loaders = LoaderFactory(
-            config, model.encoder, vocabulary, train=train, dev=dev, ranks=ranks
-        )
-        sampler = EpochBatchSampler(len(train), config.training.batch_size, config.training.seed)
+        loaders = LoaderFactory(config, model.encoder, vocabulary, splits, ranks=ranks)
         for phase in config.training.phases:
-            loaders.train_loader(phase, sampler)
+            loaders.train_loader(phase, loaders.sampler(phase))
             loaders.dev_loader(phase)

@@ -20,7 +20,7 @@ def main() -> None:
     draw_samples(
         ROOT / "docs" / "examples.png",
         [Example(file.name, file, ()) for file in files],
-        {file.name: caption for file, caption in zip(files, captions, strict=True)},
+        captions,
         columns=5,
     )
     for file, caption in zip(files, captions, strict=True):

@@ -10,7 +10,8 @@ from data_sets import DataSet
 
 from captioner import Captioner
 from captioner.cli.app import main
-from captioner.config.schema import Config, DecoderConfig, EncoderConfig, ModelConfig
+from captioner.config.run import Config
+from captioner.config.schema import DecoderConfig, EncoderConfig, ModelConfig
 from captioner.data.datasets import load_references
 from captioner.data.shapes import draw_shapes
 from captioner.models.build import build_model

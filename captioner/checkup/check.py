@@ -13,7 +13,9 @@ from typing import NamedTuple
 from captioner.checkup.leakage import ImageInfo, read_image_infos, record_shared_images
 from captioner.console import track
 from captioner.data.datasets import Example
+from captioner.data.plain_text import TextExample
 from captioner.data.problems import Problems
+from captioner.data.splits import divide_text, reference_words
 from captioner.errors import ImageError
 from captioner.text.tokenizer import tokenize
 
@@ -29,6 +31,8 @@ class Split(NamedTuple):
     examples: Sequence[Example]
     missing: Collection[Path]  # images that do not exist; already in `problems`
     problems: Problems  # of its annotation file; splits of one file share them
+    text: Sequence[TextExample] = ()  # captions without images
+    group: str = ""  # splits of one group are learnt from together: they are not compared
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,9 @@ class SplitStatistics:
 
 
 class Coverage(NamedTuple):
-    """The vocabulary of the first split for one minimum count, and what it covers."""
+    """The vocabulary of the first group for one minimum count, and what it covers."""
 
-    min_count: int  # words of the first split that occur less often are <unk>
+    min_count: int  # words of the first group that occur less often are <unk>
     words: int  # size of the vocabulary
     shares: dict[str, float]  # split → share of the words in its captions that are known
 
@@ -62,6 +66,7 @@ class CheckResult:
 
     problems: list[Problems]  # one for each annotation file, and one for each pair of splits
     splits: dict[str, SplitStatistics]
+    learnt: list[str]  # the splits that supply the vocabulary
     vocabulary: list[Coverage]
 
     @property
@@ -74,22 +79,40 @@ def check_splits(splits: Sequence[Split], *, max_length: int) -> CheckResult:
     """Read every image completely, compute statistics, and compare each pair of splits.
 
     Args:
-        splits: the splits, with different names. The first one supplies the vocabulary.
+        splits: the splits, with different names. Those of the first one's group, or else it alone,
+            supply the vocabulary.
         max_length: largest number of words in a caption that training does not truncate.
     """
     infos = _read_images(splits)
     between_splits = []
     for first, second in combinations(splits, 2):
-        between_splits.append(Problems(f"{first.name} and {second.name}"))
-        record_shared_images(between_splits[-1], first.examples, second.examples, infos)
+        if not (first.group and first.group == second.group):
+            between_splits.append(Problems(f"{first.name} and {second.name}"))
+            record_shared_images(between_splits[-1], first.examples, second.examples, infos)
+            record_leaked_text(between_splits[-1], first.text, second.examples)
     statistics = {
-        split.name: compute_statistics(split.examples, infos, split.problems, max_length=max_length)
-        for split in splits
+        split.name: compute_statistics(split, infos, max_length=max_length) for split in splits
     }
+    group = splits[0].group
+    learnt = [split.name for split in splits if group and split.group == group] or [splits[0].name]
     of_files = {id(split.problems): split.problems for split in splits}  # each once
     return CheckResult(
-        [*of_files.values(), *between_splits], statistics, vocabulary_coverage(statistics)
+        [*of_files.values(), *between_splits],
+        statistics,
+        learnt,
+        vocabulary_coverage(statistics, learnt),
     )
+
+
+def record_leaked_text(
+    problems: Problems, text: Sequence[TextExample], references: Sequence[Example]
+) -> None:
+    """Record each caption without an image whose words equal those of a reference."""
+    if not text:
+        return
+    _, leaked = divide_text(text, reference_words(references))
+    cases = (f"{each.place}: {shorten(each.caption)!r}" for each in leaked)
+    problems.add_warning("captions of text that are references, left out", cases)
 
 
 def _read_images(splits: Sequence[Split]) -> dict[Path, ImageInfo]:
@@ -110,21 +133,22 @@ def _read_images(splits: Sequence[Split]) -> dict[Path, ImageInfo]:
 
 
 def compute_statistics(
-    examples: Sequence[Example],
-    infos: Mapping[Path, ImageInfo],
-    problems: Problems,
-    *,
-    max_length: int,
+    split: Split, infos: Mapping[Path, ImageInfo], *, max_length: int
 ) -> SplitStatistics:
     """Count captions, words and readable images, and record problems of captions."""
     words: Counter[str] = Counter()
     lengths: Counter[int] = Counter()
-    for example in track(examples, total=len(examples), doing="counting words", unit="images"):
-        for caption in example.captions:
+    examples = split.examples
+    captioned = [(repr(each.image_id), each.captions) for each in examples]
+    captioned += [(each.place, each.captions) for each in split.text]
+    for place, captions in track(
+        captioned, total=len(captioned), doing="counting words", unit="images"
+    ):
+        for caption in captions:
             tokens = tokenize(caption)
             words.update(tokens)
             lengths[len(tokens)] += 1
-            _check_caption(problems, example, caption, len(tokens), max_length=max_length)
+            _check_caption(split.problems, place, caption, len(tokens), max_length=max_length)
     headers = [infos[example.path].header for example in examples if example.path in infos]
     return SplitStatistics(
         images=len(examples),
@@ -137,11 +161,10 @@ def compute_statistics(
 
 
 def _check_caption(
-    problems: Problems, example: Example, caption: str, num_words: int, *, max_length: int
+    problems: Problems, place: str, caption: str, num_words: int, *, max_length: int
 ) -> None:
     """Record a caption of more than `max_length` words, without a word, or with wrong encoding."""
-    excerpt = caption if len(caption) <= MAX_EXCERPT else caption[:MAX_EXCERPT] + "..."
-    case = f"{example.image_id!r}: {excerpt!r}"
+    case = f"{place}: {shorten(caption)!r}"
     if num_words > max_length:
         kind = f"captions of more than {max_length} words, cut in training"
         problems.add_warning(kind, [f"{case} ({num_words} words)"])
@@ -149,6 +172,11 @@ def _check_caption(
         problems.add_warning("captions without a word, kept", [case])
     if not caption.isascii() and has_wrong_encoding(caption):
         problems.add_warning("captions with a wrong encoding, kept", [case])
+
+
+def shorten(caption: str) -> str:
+    """Return the first characters of a caption, to be quoted."""
+    return caption if len(caption) <= MAX_EXCERPT else caption[:MAX_EXCERPT] + "..."
 
 
 def has_wrong_encoding(caption: str) -> bool:
@@ -168,12 +196,12 @@ def has_wrong_encoding(caption: str) -> bool:
 
 
 def vocabulary_coverage(
-    splits: Mapping[str, SplitStatistics], min_counts: Sequence[int] = MIN_COUNTS
+    splits: Mapping[str, SplitStatistics], learnt: Collection[str]
 ) -> list[Coverage]:
-    """Compute size and coverage of the first split's vocabulary for each minimum count."""
-    counts = next(iter(splits.values())).words
+    """Compute size and coverage of the vocabulary of the splits `learnt` for each minimum count."""
+    counts = sum((splits[name].words for name in learnt), Counter())
     rows = []
-    for min_count in min_counts:
+    for min_count in MIN_COUNTS:
         known = {word for word, count in counts.items() if count >= min_count}
         shares = {name: _known_share(split.words, known) for name, split in splits.items()}
         rows.append(Coverage(min_count, len(known), shares))

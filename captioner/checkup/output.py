@@ -63,11 +63,17 @@ def to_text(result: CheckResult) -> str:
 
 def describe_split(split: SplitStatistics) -> dict[str, str]:
     """Return the statistics of a split, each as a label and a text of one line."""
+    text = {
+        "captions": f"{split.captions:,}",
+        "words per caption": _range(split.words_per_caption),
+    }
+    if not split.images:
+        return {"images": "none: text", **text}
     return {
         "images": f"{split.images:,}",
-        "captions": f"{split.captions:,}",
+        "captions": text["captions"],
         "captions per image": _range(split.captions_per_image),
-        "words per caption": _range(split.words_per_caption),
+        "words per caption": text["words per caption"],
         "image sizes": _most_common(_size_counts(split)),
         "image modes": _most_common(split.modes),
     }
@@ -84,7 +90,8 @@ def _statistics_lines(result: CheckResult) -> Iterator[str]:
         yield one_line(name)
         yield from (f"  {label:<20}{text}" for label, text in describe_split(split).items())
     names = [one_line(name) for name in result.splits]
-    yield f"vocabulary of {names[0]}, and the share of each split's words that it covers"
+    learnt = " and ".join(map(one_line, result.learnt))
+    yield f"vocabulary of {learnt}, and the share of each split's words that it covers"
     yield f"  {'minimum count':<24}{'words':>8}  " + "  ".join(f"{name:>12}" for name in names)
     for row in result.vocabulary:
         shares = "  ".join(f"{100 * row.shares[name]:>10.1f} %" for name in result.splits)
@@ -177,7 +184,7 @@ def _histograms(split: SplitStatistics) -> dict[str, Counter[int]]:
 
 def _vocabulary(result: CheckResult) -> Iterator[str]:
     names = list(result.splits)
-    yield f"<h2>Vocabulary of {_escape(names[0])}</h2>"
+    yield f"<h2>Vocabulary of {_escape(' and '.join(result.learnt))}</h2>"
     yield "<table><tr><th>minimum count</th><th>words</th>"
     yield "".join(f"<th>coverage of {_escape(name)}</th>" for name in names) + "</tr>"
     for row in result.vocabulary:

@@ -11,11 +11,13 @@ import typer
 from captioner.checkup.check import Split, check_splits
 from captioner.checkup.output import to_json, to_text, write_page
 from captioner.cli.options import ImagesOption, SettingsArgument
-from captioner.config.schema import Config, DataConfig, SourceConfig
-from captioner.data.datasets import load_with_problems, split_sources, train_dev_split
+from captioner.config.run import Config, DataConfig, SourceConfig
+from captioner.data.datasets import load_with_problems, train_dev_split
 from captioner.data.formats import split_names
+from captioner.data.plain_text import is_plain_text, load_text
 from captioner.data.problems import Problems
 from captioner.data.shapes import draw_shapes
+from captioner.data.splits import find_sources
 from captioner.errors import UsageError
 from captioner.models.folder import load_config
 from captioner.report.build import check_report
@@ -75,31 +77,55 @@ def _read_config(config: Config) -> list[Split]:
     """Read train and dev as training does: shapes are drawn, and dev is held out from train."""
     if shapes := config.data.shapes:
         draw_shapes(shapes.folder, train=shapes.train, dev=shapes.dev)
-    splits = _read(split_sources(config.data))
-    if len(splits) == 1:
-        train, dev = train_dev_split(splits[0].examples, config.data.holdout)
-        splits = [splits[0]._replace(examples=train), splits[0]._replace(name="dev", examples=dev)]
-    return splits
+    sources = find_sources(config.data)
+    groups = {"train": sources.train, "dev": sources.dev}
+    splits = []
+    files: dict[Path, Problems] = {}
+    for group, named in groups.items():
+        # The only source of a group has its name.
+        keys = [group] if len(named) == 1 else [f"{group} {name}" for name in named]
+        read = _read(dict(zip(keys, named.values(), strict=True)), files)
+        splits += [split._replace(group=group) for split in read]
+    return splits if sources.dev else _hold_out(splits, config.data.holdout)
+
+
+def _hold_out(splits: list[Split], share: float) -> list[Split]:
+    """Divide each split with images into train and dev."""
+    train, dev = [], []
+    for split in splits:
+        if split.text:
+            train.append(split)
+            continue
+        kept, held_out = train_dev_split(split.examples, share)
+        train.append(split._replace(examples=kept))
+        name = split.name.replace("train", "dev", 1)
+        dev.append(split._replace(name=name, examples=held_out, group="dev"))
+    return [*train, *dev]
 
 
 def _read_annotations(path: Path, images: Path | None) -> list[Split]:
     """Read a file as one split, or as the splits that it names."""
+    if is_plain_text(path):
+        return _read({path.name: SourceConfig(text=path)}, {})
     return _read(
         {
             name or path.name: SourceConfig(annotations=path, images=images, split=name)
             for name in split_names(path)
-        }
+        },
+        {},
     )
 
 
-def _read(sources: dict[str, SourceConfig]) -> list[Split]:
-    """Read the splits. Those of the same file share its problems."""
-    problems = {source.annotations: Problems(source.annotations) for source in sources.values()}
+def _read(sources: dict[str, SourceConfig], files: dict[Path, Problems]) -> list[Split]:
+    """Read the splits. Those of the same file share its problems, which are kept in `files`."""
     splits = []
     for name, source in sources.items():
-        shared = problems[source.annotations]
+        shared = files.setdefault(source.path, Problems(source.path))
+        if source.text:
+            splits.append(Split(name, (), (), shared, load_text(source.path, shared)))
+            continue
         loaded = load_with_problems(
-            source.annotations, source.images, source.split, restval=source.restval, problems=shared
+            source.path, source.images, source.split, restval=source.restval, problems=shared
         )
         splits.append(Split(name, loaded.examples, loaded.missing, shared))
     return splits

@@ -56,8 +56,42 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
         except ValueError as error:
             problem = f"{key}: '{text}' is not a YAML value ({error})"
             raise UsageError(f"{problem}: put it in quotes") from None
-        _set_value(values, key, value)
+        _set_value(values, _with_index(values, key), value)
     return values
+
+
+def _with_index(values: dict[str, Any], key: str) -> str:
+    """Return a key that leads into `data.train` or `data.dev`, which are a mapping or a list.
+
+    `data.train.repeat` sets the only source; `data.train.1.text` adds a second one to it.
+
+    Raises:
+        UsageError: there are several sources, and the key has no number.
+    """
+    section, _, rest = key.partition(".")
+    name, _, setting = rest.partition(".")
+    if section != "data" or name not in ("train", "dev") or not setting:
+        return key
+    data = values["data"] = values.get("data") or {}
+    if not isinstance(data, dict):
+        return key  # setting it reports the mistake
+    sources = data.get(name)
+    first = setting.partition(".")[0]
+    if first.isdigit():
+        listed = [] if sources is None else [sources] if isinstance(sources, dict) else sources
+        if isinstance(listed, list) and int(first) == len(listed):
+            listed = [*listed, {}]
+        data[name] = listed
+        return key
+    if not isinstance(sources, list):
+        return key
+    if len(sources) > 1:
+        raise UsageError(
+            f"'{key}': data.{name} has {len(sources)} sources: write data.{name}.0.{setting}, "
+            "or the number of another one"
+        )
+    data[name] = sources or [{}]
+    return f"data.{name}.0.{setting}"
 
 
 def _set_value(values: dict[str, Any], key: str, value: Any) -> None:
@@ -93,23 +127,26 @@ def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     return base | top | sections
 
 
-def usage_error(section: type[Section], error: ValidationError, *, source: str) -> UsageError:
+def usage_error(
+    section: type[Section], error: ValidationError, *, values: object, source: str
+) -> UsageError:
     """Return an error that lists every mistake, with the nearest known key for an unknown one."""
-    lines = [_describe(section, details) for details in error.errors(include_url=False)]
+    lines = [_describe(section, details, values) for details in error.errors(include_url=False)]
     return UsageError(
         f"{source}: " + ("; ".join(lines) if len(lines) == 1 else "\n  ".join(["", *lines]))
     )
 
 
-def _describe(section: type[Section], details: Any) -> str:
+def _describe(section: type[Section], details: Any, values: object) -> str:
     """Return a pydantic error in plain words."""
-    key = ".".join(str(part) for part in details["loc"])
+    key = _written_key(details["loc"], values)
     value, context = details["input"], details.get("ctx", {})
     match details["type"]:
         case "extra_forbidden":
             plain = ".".join("0" if isinstance(part, int) else str(part) for part in details["loc"])
             known = list(_known_keys(section))
-            nearest = difflib.get_close_matches(plain, known, n=1, cutoff=0.5)
+            found = difflib.get_close_matches(plain, known, n=1, cutoff=0.5)
+            nearest = [_written_key(_location(name), values) for name in found]
             return f"unknown key '{key}'" + (f": did you mean '{nearest[0]}'?" if nearest else "")
         case "literal_error":
             choices = context["expected"].replace(" or ", ", ")
@@ -120,6 +157,24 @@ def _describe(section: type[Section], details: Any) -> str:
             return f"{key}: {context['error']}" if key else str(context["error"])
         case _:
             return f"{key} is {value!r}: {details['msg'][0].lower()}{details['msg'][1:]}"
+
+
+def _location(key: str) -> list[str | int]:
+    return [int(part) if part.isdigit() else part for part in key.split(".")]
+
+
+def _written_key(location: Sequence[str | int], values: object) -> str:
+    """Return the key of a location in a config, without the index where one section is no list."""
+    parts = []
+    for part in location:
+        if isinstance(part, int) and isinstance(values, dict):
+            continue
+        parts.append(str(part))
+        try:
+            values = values[part]  # type: ignore[index]
+        except (KeyError, IndexError, TypeError):
+            values = None
+    return ".".join(parts)
 
 
 def _known_keys(section: type[Section], prefix: str = "") -> Iterator[str]:

@@ -61,7 +61,7 @@ class Section(BaseModel):
         except ValidationError as error:
             from captioner.config.loading import usage_error  # needed for errors only
 
-            raise usage_error(cls, error, source=source) from None
+            raise usage_error(cls, error, values=values, source=source) from None
 
     def to_json(self) -> dict[str, Any]:
         """Return the section as plain values, with the defaults written out."""
@@ -146,6 +146,9 @@ class DecodingConfig(Section):
         int | None, Field(ge=1, description="Use no N words in a row twice.")
     ] = None
     no_double_words: Annotated[bool, Field(description="Use no word twice in a row.")] = False
+    no_repeat_words: Annotated[
+        bool, Field(description="Use no word twice, except words such as a, of and in (English).")
+    ] = False
 
     @field_validator("require", "forbid", mode="before")
     @classmethod
@@ -190,48 +193,6 @@ class ConfidenceConfig(Section):
         return math.exp(log_prob / self.temperature)
 
 
-class SourceConfig(Section):
-    """One split: an annotation file of any supported format, and its images."""
-
-    annotations: Annotated[Path, Field(description="COCO, Karpathy, Flickr8k, JSONL or CSV file.")]
-    images: Annotated[Path | None, Field(description="Folder; none: the usual ones.")] = None
-    split: Annotated[
-        str | None, Field(description="Karpathy: train, val, test; else a file of image names.")
-    ] = None
-    restval: Annotated[bool, Field(description="Karpathy: add `restval` to `train`.")] = False
-
-
-class ShapesConfig(Section):
-    """A small data set of drawings that the project generates itself."""
-
-    folder: Annotated[Path, Field(description="Where the drawings are, or will be, stored.")]
-    train: Annotated[Count, Field(description="Images to train on.")] = 1000
-    dev: Annotated[Count, Field(description="Images to validate on.")] = 200
-
-
-class DataConfig(Section):
-    """Images with reference captions."""
-
-    train: Annotated[SourceConfig | None, Field(description="The training split.")] = None
-    dev: Annotated[SourceConfig | None, Field(description="The validation split.")] = None
-    holdout: Annotated[float, Field(gt=0, lt=1, description="Share of train held out as dev.")] = (
-        0.1
-    )
-    shapes: Annotated[ShapesConfig | None, Field(description="Instead of train and dev.")] = None
-    hint: Annotated[
-        str, Field(exclude=True, description="How to get the data, shown if it is missing.")
-    ] = ""  # not a setting of the run: it is not stored with it
-    min_count: Annotated[Count, Field(description="Rarer words become <unk>.")] = 5
-    max_length: Annotated[Count, Field(description="Cut longer captions to this many words.")] = 30
-    captions_per_image: Annotated[
-        Count | Literal["all"], Field(description="Per epoch; drawn at random if there are more.")
-    ] = 5
-    on_bad_image: Annotated[
-        Literal["error", "skip"], Field(description="skip: train without unreadable images.")
-    ] = "error"
-    bad_images: Annotated[Share, Field(description="Largest share of a split to skip.")] = 0.01
-
-
 class ScheduledSamplingConfig(Section):
     """How often the decoder input is a generated word, not the true one; Bengio et al. 2015."""
 
@@ -251,7 +212,7 @@ class SelfCriticalConfig(Section):
     ] = "mean"
     reward: Annotated[
         dict[RewardName, NonNegative], Field(description="Metrics with their weights.")
-    ] = {"CIDEr": 1.0}
+    ] = {"CIDEr": 1.0}  # pydantic copies it
 
     @model_validator(mode="after")
     def _check_computable(self) -> SelfCriticalConfig:
@@ -303,6 +264,9 @@ class TrainingConfig(Section):
     early_stopping: Annotated[
         Count | None, Field(description="Validations without a better CIDEr-D before stopping.")
     ] = None
+    select_by: Annotated[
+        str, Field(description="The dev source whose CIDEr-D chooses the best model; mean: of all.")
+    ] = "mean"
     validation_beam: Annotated[Count, Field(description="Beams in validation.")] = 1
     label_smoothing: Annotated[Share, Field(description="Label smoothing of the loss.")] = 0.0
     word_dropout: Annotated[Share, Field(description="Share of input words made <unk>.")] = 0.0
@@ -344,21 +308,3 @@ class ModelConfig(Section):
     decoder: DecoderConfig = DecoderConfig()
     decoding: DecodingConfig = DecodingConfig()
     confidence: ConfidenceConfig | None = None
-
-
-class Config(ModelConfig):
-    """All settings of a training run."""
-
-    data: DataConfig
-    training: TrainingConfig = TrainingConfig()
-    init: Annotated[str | None, Field(description="Model folder to start from.")] = None
-    output: Annotated[Path, Field(description="Folder of the run.")] = Path("runs/captioner")
-
-    @property
-    def model(self) -> ModelConfig:
-        """Return the settings to store with the model; they do not depend on initial weights."""
-        batch_norm = "train" if self.encoder.train_batch_norm else "eval"
-        encoder = self.encoder.model_copy(update={"weights": "none", "batch_norm": batch_norm})
-        # A new model has no confidence until it is calibrated.
-        decoding = self.decoding.model_copy(update={"min_confidence": 0.0})
-        return ModelConfig(encoder=encoder, decoder=self.decoder, decoding=decoding)

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from captioner.config.run import CaptionCount
 from captioner.data.datasets import Example
 from captioner.data.images import read_image
 from captioner.data.transforms import Transform
@@ -30,7 +31,7 @@ LoadSource = Callable[[int, random.Random], Tensor]
 """(index of an example, random number generator) → its image, or its cached features."""
 
 SampleKey = tuple[int, int]
-"""(epoch, index). Workers live longer than an epoch, so each key carries its epoch."""
+"""(epoch, row of the epoch). Workers live longer than an epoch, so each key carries its epoch."""
 
 Sample = tuple[Tensor, list[list[int]], int]
 """(source, token ids of its captions with <bos> and <eos>, index of the example in its split)."""
@@ -49,29 +50,37 @@ class ImageSource:
         return self.transform(image, rng)
 
 
+def _index_is_row(epoch: int, row: int) -> int:
+    return row
+
+
 @dataclass(frozen=True)
 class CaptionDataset(Dataset[Sample | ImageError]):
     """Images with their captions: all of them, or `captions_per_image` drawn anew in each epoch.
 
-    Each sample has its own random number generator, seeded with (seed, epoch, index). The samples
+    Each sample has its own random number generator, seeded with (seed, epoch, row). The samples
     are therefore the same for any number of workers and in a resumed run.
     """
 
     load: LoadSource
     captions: Sequence[Sequence[list[int]]]
-    captions_per_image: int | Literal["all"]
+    captions_per_image: CaptionCount | Sequence[CaptionCount]  # of all examples, or of each
     seed: int
+    example_index: Callable[[int, int], int] = _index_is_row  # (epoch, row) -> index
 
     def __len__(self) -> int:
         return len(self.captions)
 
     def __getitem__(self, key: SampleKey) -> Sample | ImageError:
         """Return an image with its captions, or the error if the image cannot be read."""
-        epoch, index = key
-        rng = random.Random(f"{self.seed} {epoch} {index}")
-        captions = self.captions[index]
-        if self.captions_per_image != "all" and len(captions) > self.captions_per_image:
-            captions = rng.sample(captions, self.captions_per_image)
+        epoch, row = key
+        index = self.example_index(epoch, row)
+        rng = random.Random(f"{self.seed} {epoch} {row}")
+        captions, limit = self.captions[index], self.captions_per_image
+        if not isinstance(limit, int | str):
+            limit = limit[index]
+        if limit != "all" and len(captions) > limit:
+            captions = rng.sample(captions, limit)
         try:
             return self.load(index, rng), list(captions), index
         except ImageError as error:
@@ -114,7 +123,7 @@ def split_evenly(count: int, parts: int) -> list[slice]:
 
 @dataclass
 class EpochBatchSampler(Sampler[list[SampleKey]]):
-    """Batch sampler that visits each example once an epoch, in an order set by seed and epoch.
+    """Batch sampler that yields each row of an epoch once, in an order set by seed and epoch.
 
     The batches of an epoch differ in size by at most one image: there is no small last batch.
     Each batch is divided among `num_ranks` ranks, and each rank's share into `micro_batches`.
@@ -122,7 +131,7 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
     Set `epoch` and `first_batch` (the batch to start from) before you iterate.
     """
 
-    num_examples: int
+    num_rows: int
     batch_size: int
     seed: int
     rank: int = 0
@@ -134,13 +143,13 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
     @property
     def num_batches(self) -> int:
         """Return the number of batches in an epoch."""
-        return -(-self.num_examples // self.batch_size)
+        return -(-self.num_rows // self.batch_size)
 
     def __len__(self) -> int:
         return (self.num_batches - self.first_batch) * self.micro_batches
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        order = list(range(self.num_examples))
+        order = list(range(self.num_rows))
         random.Random(f"{self.seed} {self.epoch}").shuffle(order)
         for batch in split_evenly(len(order), self.num_batches)[self.first_batch :]:
             indices = order[batch]
@@ -254,7 +263,7 @@ class _TrackedDataset(Dataset[Sample | ImageError]):
         if worker is None:
             return self.dataset[key]
         current = self.current.numpy()  # the same memory; writing through numpy is much faster
-        current[worker.id] = os.getpid(), key[1]
+        current[worker.id] = os.getpid(), self.dataset.example_index(*key)
         sample = self.dataset[key]
         current[worker.id, 1] = _IDLE
         return sample

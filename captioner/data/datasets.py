@@ -11,7 +11,6 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from captioner.config.schema import DataConfig, SourceConfig
 from captioner.data.formats import Annotations, Entry, read_annotations
 from captioner.data.problems import Problems, repeated
 from captioner.errors import UsageError
@@ -30,35 +29,6 @@ class LoadedExamples(NamedTuple):
 
     examples: list[Example]
     missing: set[Path]
-
-
-def split_sources(data: DataConfig) -> dict[str, SourceConfig]:
-    """Return the source of `train`, and of `dev` unless it is held out from train.
-
-    Raises:
-        UsageError: train is not set, or a file is missing; the message ends with `data.hint`.
-    """
-    if data.shapes:
-        folder = data.shapes.folder
-        return {
-            split: SourceConfig(
-                annotations=folder / f"captions_{split}.json", images=folder / split
-            )
-            for split in ("train", "dev")
-        }
-    if data.train is None:
-        raise UsageError(
-            "data.train is missing: name its annotations, "
-            "as in data.train.annotations=captions.jsonl"
-        )
-    sources = {"train": data.train, **({"dev": data.dev} if data.dev else {})}
-    for split, source in sources.items():
-        if data.hint and not os.path.exists(source.annotations):  # Path.exists may raise
-            raise UsageError(
-                f"data.{split}.annotations: {source.annotations} does not exist: check the path, "
-                f"or get the data. {data.hint}"
-            )
-    return sources
 
 
 def load_examples(

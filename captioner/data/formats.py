@@ -65,7 +65,7 @@ def read_annotations(
     Raises:
         UsageError: the file cannot be read, or its format has no such split or no `restval`.
     """
-    path = _find_file(path)
+    path = find_file(path)
     text = read_text(path, problems)
     if path.suffix.lower() == ".json":
         return _read_json(text, path, split, restval, problems)
@@ -83,7 +83,7 @@ def split_names(path: Path) -> list[str] | list[None]:
     Raises:
         UsageError: the file cannot be read, or has an unsupported format.
     """
-    path = _find_file(path)
+    path = find_file(path)
     if path.suffix.lower() != ".json":
         return [None]
     ignored = Problems(path)  # reading the splits records them again
@@ -94,7 +94,7 @@ def split_names(path: Path) -> list[str] | list[None]:
     return sorted({name for name in names if isinstance(name, str)}) or [None]
 
 
-def _find_file(path: Path) -> Path:
+def find_file(path: Path) -> Path:
     """Return the file itself, or the annotation file in a folder."""
     if not os.path.isdir(path):
         return path
@@ -206,11 +206,21 @@ def _read_lines(text: str, path: Path, problems: Problems) -> list[Entry]:
     first = lines[0][1]
     if path.suffix.lower() == ".jsonl":
         return _read_jsonl(lines, problems)
-    if {"image", "caption"} <= {name.strip().lower() for name in first.split(",")}:
+    if is_csv(first):
         return _read_csv(text, problems)
-    if TOKEN_LINE.fullmatch(first.rstrip("\r")):
+    if is_token_line(first):
         return _read_token_file(lines, problems)
     raise UsageError(f"{path}: {FORMATS}")
+
+
+def is_csv(first_line: str) -> bool:
+    """Return whether a text is CSV with images and captions, given its first line."""
+    return {"image", "caption"} <= {name.strip().lower() for name in first_line.split(",")}
+
+
+def is_token_line(line: str) -> bool:
+    """Return whether a line is one of a token file."""
+    return TOKEN_LINE.fullmatch(line.rstrip("\r")) is not None
 
 
 def _read_jsonl(lines: list[tuple[int, str]], problems: Problems) -> list[Entry]:

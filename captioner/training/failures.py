@@ -18,6 +18,7 @@ import torch
 from captioner.config.schema import TrainingConfig
 from captioner.console import console
 from captioner.data.datasets import Example
+from captioner.data.plain_text import TextExample
 from captioner.distributed import Ranks, is_lost_connection
 from captioner.errors import CaptionerError, ImageError, first_few
 from captioner.storage import atomic_file, free_space
@@ -74,7 +75,7 @@ def explain_failures(output: Path, settings: TrainingConfig) -> Iterator[None]:
 
 @contextmanager
 def list_images_if_not_finite(
-    output: Path, examples: Sequence[Example], ranks: Ranks
+    output: Path, examples: Sequence[Example | TextExample], ranks: Ranks
 ) -> Iterator[None]:
     """List the images of a batch whose loss or gradient is not finite in not-finite.json.
 
@@ -90,19 +91,27 @@ def list_images_if_not_finite(
         batch = [example for shard in shards for example in shard]
         file = output / "not-finite.json"
         _write_not_finite(file, error, batch)
-        first = first_few([example.image_id for example in batch])
+        first = first_few(
+            [each.image_id if isinstance(each, Example) else repr(each.caption) for each in batch]
+        )
         raise CaptionerError(
-            f"{error}; its images are {first} (all {len(batch)} in {file}): lower learning_rate or "
-            f"gradient_clip, or set training.precision=fp32, and {resume_hint(output)}"
+            f"{error}; its images are {first} (all {len(batch)} in {file}): lower learning_rate "
+            f"or gradient_clip, or set training.precision=fp32, and {resume_hint(output)}"
         ) from error
 
 
-def _write_not_finite(file: Path, error: NotFiniteError, batch: Sequence[Example]) -> None:
-    content = {
+def _write_not_finite(
+    file: Path, error: NotFiniteError, batch: Sequence[Example | TextExample]
+) -> None:
+    images = [example for example in batch if isinstance(example, Example)]
+    text = [example.caption for example in batch if isinstance(example, TextExample)]
+    content: dict[str, object] = {
         "loss": str(error.loss),
         "gradient_norm": str(error.gradient_norm),
-        "images": [{"image_id": each.image_id, "file": str(each.path)} for each in batch],
+        "images": [{"image_id": each.image_id, "file": str(each.path)} for each in images],
     }
+    if text:
+        content["text"] = text
     with atomic_file(file) as stream:
         json.dump(content, stream, indent=1)
 

@@ -6,21 +6,14 @@ With a frozen trunk, every epoch after the first skips the CNN.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import platform
-import random
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from captioner.config.schema import Config, PhaseConfig
+from captioner.config.run import Config
+from captioner.config.schema import PhaseConfig, TrainingConfig
 from captioner.console import console, track
 from captioner.data.batching import (
     BatchSampler,
@@ -32,25 +25,43 @@ from captioner.data.batching import (
     sequential_batches,
 )
 from captioner.data.datasets import Example
+from captioner.data.splits import ImageSet, Mixture, Splits
 from captioner.data.transforms import Transform, build_transform
 from captioner.devices import autocast
 from captioner.distributed import Ranks
-from captioner.errors import CaptionerError
 from captioner.models.encoder import ImageEncoder, fold_batch_norms
-from captioner.storage import check_space, free_space
-from captioner.text.tokenizer import Vocabulary, tokenize
+from captioner.text.tokenizer import BOS, EOS, Vocabulary, tokenize
+from captioner.training.features import (
+    FeatureSource,
+    JoinedFeatures,
+    cached_features,
+    features_key,
+)
+from captioner.training.synthetic import SyntheticFeatures
 
 # Images per batch when features are computed; training.batch_size does not change it.
 _FEATURE_BATCH = 32
-_HOST = f".{platform.node()}-"  # in the names of unfinished folders
 
 
-class _Split(NamedTuple):
-    """The images of a split, and the token ids of their captions."""
+@dataclass(frozen=True)
+class _Split:
+    """The examples of a split, and the token ids of their captions."""
 
-    name: str  # in the name of its cache
-    examples: Sequence[Example]
-    token_ids: list[list[list[int]]]  # of each caption of each example
+    name: str  # in the names of its caches
+    mixture: Mixture
+    token_ids: list[list[list[int]]]  # of each caption of each example of the mixture
+
+    @property
+    def labels(self) -> list[str]:
+        """The name of each source, for messages: "train", or "train (NAME)" if there are more."""
+        split, sources = self.name.partition("-")[0], self.mixture.sources  # without the rank
+        return [split] if len(sources) == 1 else [f"{split} ({each.name})" for each in sources]
+
+
+def caches_features(phase: PhaseConfig, settings: TrainingConfig) -> bool:
+    """Return whether a phase trains on cached features: they are the same in each epoch."""
+    same_each_epoch = phase.finetune_from is None and phase.augmentation is None
+    return same_each_epoch and settings.cache_features
 
 
 class LoaderFactory:
@@ -61,89 +72,131 @@ class LoaderFactory:
         config: Config,
         encoder: ImageEncoder,
         vocabulary: Vocabulary,
+        splits: Splits,
         *,
-        train: Sequence[Example],
-        dev: Sequence[Example],
         ranks: Ranks,
     ) -> None:
         self.config, self.encoder, self.ranks = config, encoder, ranks
         self.transform = build_transform(config.encoder.transform, config.encoder.image_size)
-        self.train = self._encode("train", train, vocabulary)
+        seed = config.training.seed
+        self.train = self._encode("train", Mixture(splits.train, splits.text, seed), vocabulary)
+        shards = [each._replace(examples=ranks.shard(each.examples)) for each in splits.dev]
         self.dev = self._encode(
-            f"dev-{ranks.rank}-of-{ranks.world_size}", ranks.shard(dev), vocabulary
+            f"dev-{ranks.rank}-of-{ranks.world_size}", Mixture(shards, (), seed), vocabulary
         )
 
-    def _encode(self, name: str, examples: Sequence[Example], vocabulary: Vocabulary) -> _Split:
+    def _encode(self, name: str, mixture: Mixture, vocabulary: Vocabulary) -> _Split:
         max_length = self.config.data.max_length
         token_ids = [
             [vocabulary.encode(tokenize(caption), max_length) for caption in example.captions]
-            for example in examples
+            for example in mixture.examples
         ]
-        return _Split(name, examples, token_ids)
+        return _Split(name, mixture, token_ids)
+
+    def mixture(self, phase: PhaseConfig) -> Mixture:
+        """Return what an epoch of a phase holds: text only where features are cached."""
+        has_features = caches_features(phase, self.config.training)
+        return self.train.mixture if has_features else self.train.mixture.without_text()
+
+    def sampler(self, phase: PhaseConfig) -> EpochBatchSampler:
+        """Return the sampler of this rank for a phase."""
+        training = self.config.training
+        return EpochBatchSampler(
+            self.mixture(phase).num_rows,
+            training.batch_size,
+            training.seed,
+            rank=self.ranks.rank,
+            num_ranks=self.ranks.world_size,
+        )
 
     def train_loader(self, phase: PhaseConfig, sampler: EpochBatchSampler) -> Loader:
         """Return the loader of the train split, with the augmentation of the phase."""
         name = phase.augmentation or self.config.encoder.transform
         transform = build_transform(name, self.config.encoder.image_size)
-        return self._phase_loader(phase, self.train, transform, sampler)
+        split = replace(self.train, mixture=self.mixture(phase))
+        return self._phase_loader(phase, split, transform, sampler)
 
     def dev_loader(self, phase: PhaseConfig) -> Loader:
         """Return the loader of this rank's share of dev: in order, without augmentation."""
-        batches = sequential_batches(len(self.dev.examples), self.config.training.batch_size)
+        batches = sequential_batches(self.dev.mixture.num_rows, self.config.training.batch_size)
         return self._phase_loader(phase, self.dev, self.transform, batches)
 
     def _phase_loader(
         self, phase: PhaseConfig, split: _Split, transform: Transform, batches: BatchSampler
     ) -> Loader:
-        same_each_epoch = phase.finetune_from is None and phase.augmentation is None
-        if same_each_epoch and self.config.training.cache_features:
-            return self._loader(split, self._features(split), batches, workers=0)
-        return self._image_loader(split, transform, batches)
-
-    def _image_loader(self, split: _Split, transform: Transform, batches: BatchSampler) -> Loader:
-        source = ImageSource(split.examples, transform)
-        return self._loader(split, source, batches, workers=self.config.training.workers)
+        mixture, training = split.mixture, self.config.training
+        is_cached = caches_features(phase, training)
+        load = self._features(split) if is_cached else ImageSource(mixture.images, transform)
+        data = CaptionDataset(
+            load,
+            split.token_ids,
+            mixture.captions_per_image,
+            training.seed,
+            mixture.example_index,
+        )
+        return self._loader(
+            data, mixture.images, batches, workers=0 if is_cached else training.workers
+        )
 
     def _loader(
-        self, split: _Split, source: LoadSource, batches: BatchSampler, *, workers: int | None
+        self,
+        data: CaptionDataset,
+        images: Sequence[Example],
+        batches: BatchSampler,
+        *,
+        workers: int | None,
     ) -> Loader:
-        data, training = self.config.data, self.config.training
         return Loader(
-            CaptionDataset(source, split.token_ids, data.captions_per_image, training.seed),
+            data,
             batches,
             workers=workers,
-            timeout=training.worker_timeout,
-            file_name=lambda index: str(split.examples[index].path),
+            timeout=self.config.training.worker_timeout,
+            file_name=lambda index: str(images[index].path),
             pin_memory=self.ranks.device.type == "cuda",
         )
 
-    def _features(self, split: _Split) -> FeatureSource:
-        """Return the cached features of a split, computed now if there are none.
+    def _features(self, split: _Split) -> LoadSource:
+        """Return the cached features of a split, and made-up ones of its text."""
+        sources = [
+            self._source_features(split, source, label)
+            for source, label in zip(split.mixture.sources, split.labels, strict=True)
+        ]
+        load = sources[0] if len(sources) == 1 else JoinedFeatures(sources)
+        if not split.mixture.text:
+            return load
+        return SyntheticFeatures(load, split.token_ids, num_images=len(split.mixture.images))
 
-        The first rank computes those of a split that all ranks share.
+    def _source_features(self, split: _Split, source: ImageSet, label: str) -> FeatureSource:
+        """Return the cached features of a source, computed now if there are none.
+
+        The first rank computes those of a source that all ranks share.
         """
         # Only attention reads the grid.
         kind = "grid" if self.config.decoder.context == "attention" else "summary"
-        key = f"{split.name}-{kind}-{features_key(self._encoder_hash(), split.examples)}"
+        key = f"{split.name}-{kind}-{features_key(self._encoder_hash(), source.examples)}"
         with self.ranks.first_rank_first():
             return cached_features(
                 self.config.output.parent / "features",
                 key,
-                split.examples,
-                lambda: self._compute_features(split, keep_grid=kind == "grid"),
+                source.examples,
+                lambda: self._compute_features(label, source.examples, keep_grid=kind == "grid"),
             )
 
     @torch.inference_mode()
-    def _compute_features(self, split: _Split, *, keep_grid: bool) -> Iterator[Tensor]:
+    def _compute_features(
+        self, label: str, examples: Sequence[Example], *, keep_grid: bool
+    ) -> Iterator[Tensor]:
         """Yield the features of each batch: the grid (B, P, C), or its mean (B, 1, C)."""
-        encoder, images = fold_batch_norms(self.encoder), len(split.examples)
-        name = split.name.partition("-")[0]  # without the rank
-        console.print(f"computing the features of {name}, once: {images} images")
-        batches = sequential_batches(images, _FEATURE_BATCH)
-        loader = self._image_loader(split, self.transform, batches)
-        doing = f"features of {name}"
+        encoder = fold_batch_norms(self.encoder)
+        console.print(f"computing the features of {label}, once: {len(examples)} images")
+        batches = sequential_batches(len(examples), _FEATURE_BATCH)
+        training = self.config.training
+        no_captions = [[[BOS, EOS]]] * len(examples)
+        data = CaptionDataset(ImageSource(examples, self.transform), no_captions, 1, training.seed)
+        loader = self._loader(data, examples, batches, workers=training.workers)
+        doing = f"features of {label}"
         for batch in track(loader, total=len(batches), doing=doing, unit="batches"):
-            with autocast(self.ranks.device, self.config.training.precision):
+            with autocast(self.ranks.device, training.precision):
                 grid = encoder.features(batch.source.to(self.ranks.device))
             yield grid if keep_grid else grid.mean(dim=1, keepdim=True)
 
@@ -153,103 +206,3 @@ class LoaderFactory:
         for name, tensor in self.encoder.trunk.state_dict().items():
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())
         return digest.hexdigest()
-
-
-def features_key(encoder: str, examples: Sequence[Example]) -> str:
-    """Return a hash of everything that the features depend on.
-
-    Args:
-        encoder: hash of the encoder and its transform.
-        examples: their image ids and the sizes and modification times of the files are hashed.
-    """
-    digest = hashlib.sha256(encoder.encode())
-    for example in examples:
-        status = example.path.stat()
-        digest.update(f"{example.image_id!r} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class FeatureSource:
-    """The features of a split, in the order of its examples."""
-
-    features: np.ndarray  # (images, P, C) float16, memory-mapped
-
-    def __call__(self, index: int, rng: random.Random) -> Tensor:
-        """Return the features (P, C) of one image."""
-        return torch.from_numpy(np.array(self.features[index]))
-
-
-def cached_features(
-    folder: Path, key: str, examples: Sequence[Example], compute: Callable[[], Iterable[Tensor]]
-) -> FeatureSource:
-    """Open the features in `folder / key`; if they do not exist, compute and write them first.
-
-    The folder gets its name when it is complete. Incomplete ones of killed runs are removed.
-
-    Args:
-        folder: the folder of all cached features.
-        key: name that identifies encoder and examples, from `features_key`.
-        examples: the examples of the split.
-        compute: returns the features of the examples in batches (B, P, C).
-
-    Raises:
-        CaptionerError: the disk is full or read-only.
-    """
-    complete = folder / key
-    if not (complete / "features.npy").exists():
-        unfinished = folder / f"{key}{_HOST}{os.getpid()}.tmp"
-        try:
-            _remove_abandoned(folder)
-            unfinished.mkdir(parents=True, exist_ok=True)
-            ids = [example.image_id for example in examples]
-            (unfinished / "ids.json").write_text(json.dumps(ids), encoding="utf-8")
-            _write(unfinished / "features.npy", len(examples), compute())
-            shutil.rmtree(complete, ignore_errors=True)
-            unfinished.rename(complete)
-        except OSError as error:
-            raise CaptionerError(
-                f"features cannot be written to {folder} ({error.strerror}; "
-                f"{free_space(folder)} MiB free): free some space, choose another output folder, "
-                "or set training.cache_features=false"
-            ) from None
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-    return FeatureSource(np.load(complete / "features.npy", mmap_mode="r"))
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove the unfinished folders of processes of this host that are no longer running."""
-    for unfinished in folder.glob(f"*{_HOST}*.tmp"):
-        try:
-            os.kill(int(unfinished.stem.rpartition("-")[2]), 0)  # signal 0 only tests for existence
-        except ProcessLookupError:
-            shutil.rmtree(unfinished, ignore_errors=True)
-        except OSError:  # the process of another user is running
-            continue
-
-
-def _write(path: Path, count: int, batches: Iterable[Tensor]) -> None:
-    """Write batches of features one after the other to an .npy file for `count` images.
-
-    Ordinary writes raise OSError on a full disk, where writes to a memory map kill the process.
-    """
-    written = 0
-    with path.open("wb") as file:
-        for batch in batches:
-            array = np.ascontiguousarray(batch.half().cpu().numpy())  # (B, P, C)
-            if not written:
-                header = np.lib.format.header_data_from_array_1_0(array)
-                header["shape"] = (count, *array.shape[1:])
-                np.lib.format.write_array_header_1_0(file, header)
-                check_space(
-                    path.parent,
-                    count * array[0].nbytes,
-                    what="features",
-                    hint="set training.cache_features=false",
-                )
-            file.write(array.data)
-            written += len(array)
-        file.flush()
-        os.fsync(file.fileno())
-    assert written == count

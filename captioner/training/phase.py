@@ -125,7 +125,7 @@ class Phase:
                 if self._is_complete():
                     break
         except (MemoryError, RuntimeError) as error:
-            smallest_batch = self.sampler.num_examples // self.sampler.num_batches
+            smallest_batch = self.sampler.num_rows // self.sampler.num_batches
             can_be_smaller = self._rollback is not None and 2 * size <= smallest_batch
             if not (can_be_smaller and is_out_of_memory(error)):
                 raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +19,7 @@ from captioner.console import console, progress_bar
 from captioner.data.batching import Loader
 from captioner.data.datasets import Example
 from captioner.data.images import read_image
+from captioner.data.splits import ImageSet
 from captioner.distributed import Ranks
 from captioner.storage import atomic_folder, check_space, folder_size
 from captioner.training.checkpoint import (
@@ -93,14 +94,14 @@ class Recorder:
         settings: TrainingConfig,
         progress: Progress,
         *,
-        dev: Sequence[Example],
+        dev: Sequence[ImageSet],
         validator: Validator,
         average: EMA,
         write_model: Callable[[Path], None],
         ranks: Ranks,
     ) -> None:
         self.output, self.settings, self.progress = output, settings, progress
-        self.samples, self.validator = dev[:SAMPLES], validator
+        self.dev, self.validator = dev, validator
         self.average, self.write_model, self.ranks = average, write_model, ranks
         self.log = RunLog(output, size=progress.log_size) if ranks.is_first else None
         self._is_saved = True  # whether the newest checkpoint holds all of `progress`
@@ -169,19 +170,31 @@ class Recorder:
             result = self.validator(loader, stop=stop)
         if result is None:
             return False
-        is_best = self.progress.add_validation(result.scores.metrics["CIDEr"])
+        is_best = self.progress.add_validation(result.score(self.settings.select_by))
         self._is_saved = False
         if self.log:
             self.log.write(self.progress.step, result.metrics)
             self.log.flush()
             self._print(result, speed=speed, is_best=is_best)
             draw_curves(self.output)
-            draw_samples(self.output / "samples.png", self.samples, result.captions)
+            self._draw_samples(result.captions)
             if is_best:
                 with atomic_folder(self.output / "best") as folder, self.average.applied():
                     self.write_model(folder)
         self._captions, self._start = 0, time.monotonic()
         return True
+
+    def _draw_samples(self, captions: Sequence[str]) -> None:
+        """Draw the first images of each source of dev, equally many of each."""
+        per_source, first = -(-SAMPLES // len(self.dev)), 0
+        examples: list[Example] = []
+        shown: list[str] = []
+        for source in self.dev:
+            chosen = source.examples[:per_source]
+            examples += chosen
+            shown += captions[first : first + len(chosen)]
+            first += len(source.examples)
+        draw_samples(self.output / "samples.png", examples, shown)
 
     def _print(self, result: Validation, *, speed: float, is_best: bool) -> None:
         loss = f"loss {self._epoch_loss.mean:.3f}  " if self._epoch_loss else ""
@@ -225,7 +238,7 @@ def draw_curves(folder: Path) -> None:
         (losses, "loss per word (natural logarithm)", ("loss", "dev_loss", "free_running_loss")),
         (scores, "scores of the generated captions of dev (fractions)", ("Bleu_4", "CIDEr")),
     ):
-        for name in names:
+        for name in (*names, *_of_sources(lines, names)):
             points = [(line["step"], line[name]) for line in lines if name in line]
             if points:
                 steps, values = zip(*points, strict=True)
@@ -237,8 +250,14 @@ def draw_curves(folder: Path) -> None:
     figure.savefig(folder / "curves.png", dpi=110)
 
 
+def _of_sources(lines: Sequence[Mapping[str, Any]], metrics: Collection[str]) -> list[str]:
+    """Return the names of the metrics of single sources, such as "CIDEr/NAME"."""
+    names = dict.fromkeys(name for line in lines for name in line)
+    return [name for name in names if "/" in name and name.partition("/")[0] in metrics]
+
+
 def draw_samples(
-    path: Path, examples: Sequence[Example], captions: Mapping[int | str, str], *, columns: int = 4
+    path: Path, examples: Sequence[Example], captions: Sequence[str], *, columns: int = 4
 ) -> None:
     """Draw a grid of images, each with the model's caption (black) and a reference (gray)."""
     rows = -(-len(examples) // columns)
@@ -252,7 +271,7 @@ def draw_samples(
         sheet.paste(photo, (left + (_SIDE - photo.width) // 2, top + (_SIDE - photo.height) // 2))
         top += _SIDE + 4
         reference = next(iter(example.captions), "")
-        for caption, color in ((captions[example.image_id], "black"), (reference, "gray")):
+        for caption, color in ((captions[index], "black"), (reference, "gray")):
             lines = _wrap(caption, font, _SIDE)
             draw.multiline_text((left, top), "\n".join(lines), fill=color, font=font, spacing=2)
             top += _LINE * len(lines)

@@ -11,6 +11,7 @@ from torch import Tensor
 from captioner.config.schema import RewardName
 from captioner.data.batching import pad
 from captioner.data.datasets import Example
+from captioner.data.plain_text import TextExample
 from captioner.decoding.beam import beam_search
 from captioner.decoding.constraints import apply_rules, forbid
 from captioner.decoding.sampling import greedy, sample
@@ -134,7 +135,9 @@ def _suppress(step: Step, state: State) -> tuple[Step, State]:
 
 
 def caption_reward(
-    train: Sequence[Example], vocabulary: Vocabulary, weights: Mapping[RewardName, float]
+    train: Sequence[Example | TextExample],
+    vocabulary: Vocabulary,
+    weights: Mapping[RewardName, float],
 ) -> RewardFunction:
     """Return the reward of token ids: a weighted sum of metrics against the training captions.
 

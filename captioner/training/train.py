@@ -9,12 +9,14 @@ from pathlib import Path
 
 import torch
 
-from captioner.config.schema import INFERENCE, Config, DataConfig
+from captioner.config.run import Config
+from captioner.config.schema import INFERENCE
 from captioner.console import console, quiet_console, track
 from captioner.data.batching import default_num_workers
-from captioner.data.datasets import Example, load_examples, split_sources, train_dev_split
+from captioner.data.datasets import Example
 from captioner.data.images import map_ahead, read_image
-from captioner.data.shapes import draw_shapes
+from captioner.data.plain_text import TextExample
+from captioner.data.splits import ImageSet, Splits, load_splits
 from captioner.data.transforms import build_transform
 from captioner.devices import DeviceName, pick_device
 from captioner.distributed import Ranks, process_group
@@ -50,10 +52,10 @@ def train(
         explain_failures(config.output, config.training),
     ):
         checkpoint = _find_start(config.output, resume, ranks)
-        train_split, dev_split = _read_splits(config, ranks, resumed=checkpoint is not None)
+        splits = _read_splits(config, ranks, resumed=checkpoint is not None)
         torch.manual_seed(config.training.seed)  # the same initial weights on every rank
-        model, vocabulary = start_model(config, train_split, checkpoint)
-        trainer = Trainer(config, model, vocabulary, train=train_split, dev=dev_split, ranks=ranks)
+        model, vocabulary = start_model(config, splits.train_examples, checkpoint)
+        trainer = Trainer(config, model, vocabulary, splits, ranks=ranks)
         trainer.run(checkpoint)
     return config.output / "best"
 
@@ -83,45 +85,41 @@ def _refuse_run(output: Path) -> None:
         )
 
 
-def _read_splits(
-    config: Config, ranks: Ranks, *, resumed: bool
-) -> tuple[list[Example], list[Example]]:
+def _read_splits(config: Config, ranks: Ranks, *, resumed: bool) -> Splits:
     """Return the examples of train and dev, without unreadable images if the config skips them."""
-    train_split, dev_split = load_splits(config.data, ranks)
+    splits = load_splits(config.data, ranks)
     config.output.mkdir(parents=True, exist_ok=True)
     if config.data.on_bad_image == "error":
-        return train_split, dev_split
-    splits = {"train": train_split, "dev": dev_split}
-    skipped = _find_skipped(config, splits, ranks, resumed=resumed)
-    for name, split in splits.items():
-        ids = {record["image_id"] for record in skipped[name]}
-        splits[name] = [example for example in split if example.image_id not in ids]
-        if ids:
-            console.print(
-                f"{len(ids)} of {len(split)} images of {name} cannot be read and are skipped: "
-                f"see {config.output / 'skipped.json'}"
-            )
-    return splits["train"], splits["dev"]
-
-
-def load_splits(data: DataConfig, ranks: Ranks) -> tuple[list[Example], list[Example]]:
-    """Return the train and dev examples: drawn first (`data.shapes`), or dev split off from train.
-
-    Raises:
-        UsageError: an annotation file is missing or has errors.
-    """
-    if data.shapes:
-        with ranks.first_rank_first():
-            draw_shapes(data.shapes.folder, train=data.shapes.train, dev=data.shapes.dev)
-    train, *dev = (
-        load_examples(source.annotations, source.images, source.split, restval=source.restval)
-        for source in split_sources(data).values()
+        return splits
+    sources = {
+        split: {split if len(images) == 1 else f"{split}/{each.name}": each for each in images}
+        for split, images in (("train", splits.train), ("dev", splits.dev))
+    }
+    by_name = {name: each.examples for named in sources.values() for name, each in named.items()}
+    skipped = _find_skipped(config, by_name, ranks, resumed=resumed)
+    train, dev = (
+        [_without(source, name, skipped[name], config) for name, source in named.items()]
+        for named in sources.values()
     )
-    return (train, dev[0]) if dev else train_dev_split(train, data.holdout)
+    return splits._replace(train=train, dev=dev)
+
+
+def _without(
+    source: ImageSet, name: str, skipped: Sequence[Mapping[str, int | str]], config: Config
+) -> ImageSet:
+    """Return the source without its skipped images, and print their number."""
+    ids = {record["image_id"] for record in skipped}
+    if ids:
+        console.print(
+            f"{len(ids)} of {len(source.examples)} images of {name} cannot be read and are "
+            f"skipped: see {config.output / 'skipped.json'}"
+        )
+    kept = [example for example in source.examples if example.image_id not in ids]
+    return source._replace(examples=kept)
 
 
 def _find_skipped(
-    config: Config, splits: Mapping[str, list[Example]], ranks: Ranks, *, resumed: bool
+    config: Config, splits: Mapping[str, Sequence[Example]], ranks: Ranks, *, resumed: bool
 ) -> dict[str, list[dict[str, int | str]]]:
     """Return a record of each image of each split that cannot be read; write them to skipped.json.
 
@@ -171,7 +169,7 @@ def _failure_of(example: Example, *, min_side: int) -> dict[str, int | str] | No
 
 
 def start_model(
-    config: Config, examples: Sequence[Example], checkpoint: Path | None
+    config: Config, examples: Sequence[Example | TextExample], checkpoint: Path | None
 ) -> tuple[EncoderDecoder, Vocabulary]:
     """Build the model that training starts from, and its vocabulary.
 

@@ -10,10 +10,12 @@ from typing import assert_never
 import torch
 import yaml
 
-from captioner.config.schema import Config, PhaseConfig, TrainingConfig
+from captioner.config.run import Config
+from captioner.config.schema import PhaseConfig, TrainingConfig
 from captioner.console import console
-from captioner.data.batching import EpochBatchSampler
 from captioner.data.datasets import Example
+from captioner.data.plain_text import TextExample
+from captioner.data.splits import Splits
 from captioner.decoding.search import Search, build_search
 from captioner.distributed import Ranks
 from captioner.errors import UsageError
@@ -23,7 +25,7 @@ from captioner.storage import atomic_file
 from captioner.text.tokenizer import Vocabulary
 from captioner.training.checkpoint import Progress, load_checkpoint, set_rng_states
 from captioner.training.failures import SignalHandler, list_images_if_not_finite
-from captioner.training.loaders import LoaderFactory
+from captioner.training.loaders import LoaderFactory, caches_features
 from captioner.training.objectives import (
     Objective,
     ScheduledSampling,
@@ -43,12 +45,12 @@ class Trainer:
         config: of the run.
         model: with its initial weights, or those of the checkpoint to resume from.
         vocabulary: of the model.
-        train: examples to learn from.
-        dev: examples to validate on.
+        splits: what to learn from, and what to validate on.
         ranks: the processes that share the training.
 
     Raises:
-        UsageError: a batch or the dev split has too few images for the ranks.
+        UsageError: a batch or a source of dev has too few images for the ranks, no phase can use
+            the text, `training.select_by` names no source of dev, or a phase no stage of the trunk.
     """
 
     def __init__(
@@ -56,28 +58,46 @@ class Trainer:
         config: Config,
         model: EncoderDecoder,
         vocabulary: Vocabulary,
+        splits: Splits,
         *,
-        train: Sequence[Example],
-        dev: Sequence[Example],
         ranks: Ranks,
     ) -> None:
         self.config, self.settings, self.ranks = config, config.training, ranks
         self.model, self.vocabulary = model.to(ranks.device), vocabulary
-        self.train, self.dev = train, dev
-        self._check_sizes()
+        self.dev = splits.dev
         self.average = EMA(self.model, decay=self.settings.ema)
-        self.loaders = LoaderFactory(
-            config, model.encoder, vocabulary, train=train, dev=dev, ranks=ranks
-        )
+        self.loaders = LoaderFactory(config, model.encoder, vocabulary, splits, ranks=ranks)
+        self.train = self.loaders.train.mixture
+        for phase in self.settings.phases:  # an unknown stage is an error now, not hours later
+            model.encoder.finetune(phase.finetune_from)
+        self._check_text()
+        self._check_sizes()
         self.validator = Validator(
             model,
-            dev,
+            splits.dev,
+            select_by=self.settings.select_by,
             search=_build_search(config, model, vocabulary),
             vocabulary=vocabulary,
             ranks=ranks,
             precision=self.settings.precision,
         )
         self.signals = SignalHandler(ranks)
+
+    def _check_text(self) -> None:
+        """Check that a phase can use the text, and print how many cannot."""
+        phases = self.settings.phases
+        unable = [phase for phase in phases if not caches_features(phase, self.settings)]
+        if not self.train.text or not unable:
+            return
+        reason = "it has features but no images, which training the trunk and augmenting need"
+        if len(unable) == len(phases):
+            raise UsageError(
+                "no phase can use the text in data.train, which has features but no images: add a "
+                "phase without finetune_from and augmentation, with training.cache_features=true"
+            )
+        numbers = [str(number) for number, phase in enumerate(phases, 1) if phase in unable]
+        subject = f"phase {', '.join(numbers)} leave{'s' * (len(unable) == 1)}"
+        console.print(f"{subject} the text out: {reason}")
 
     def _check_sizes(self) -> None:
         accumulate, world_size = self.settings.accumulate, self.ranks.world_size
@@ -87,16 +107,17 @@ class Trainer:
                 "a number"
             )
         micro_batches = world_size * (1 if accumulate == "auto" else accumulate)
-        num_batches = -(-len(self.train) // self.settings.batch_size)
-        smallest = len(self.train) // num_batches
+        samplers = [self.loaders.sampler(phase) for phase in self.settings.phases]
+        smallest = min(sampler.num_rows // sampler.num_batches for sampler in samplers)
         if smallest < micro_batches:
             raise UsageError(
                 f"a batch of {smallest} images is too small for {micro_batches} micro-batches "
                 "(ranks times training.accumulate): set a larger training.batch_size"
             )
-        if len(self.dev) < world_size:
+        images = min(len(source.examples) for source in self.dev)
+        if images < world_size:
             raise UsageError(
-                f"{len(self.dev)} images of dev are too few for {world_size} ranks: use fewer ranks"
+                f"{images} images of dev are too few for {world_size} ranks: use fewer ranks"
             )
 
     def run(self, checkpoint: Path | None = None) -> None:
@@ -115,7 +136,7 @@ class Trainer:
         recorder = self._make_recorder(progress)
         with (
             closing(recorder),
-            list_images_if_not_finite(self.config.output, self.train, self.ranks),
+            list_images_if_not_finite(self.config.output, self.train.examples, self.ranks),
         ):
             phase = self._make_phase(progress, recorder, optimizer_state)
             phase.run()
@@ -169,13 +190,16 @@ class Trainer:
             yaml.safe_dump(self.config.to_json(), file, sort_keys=False)
 
     def _print_summary(self) -> None:
-        captions = sum(len(example.captions) for example in self.train)
+        captions = sum(len(example.captions) for example in self.train.images)
+        dev = sum(len(source.examples) for source in self.dev)
+        texts = sum(len(text.examples) for text in self.train.text)
+        text = f"{texts} captions without images ({sum(self.train.text_rows)} an epoch), "
         weights = sum(weight.numel() for weight in self.model.parameters())
         world_size = self.ranks.world_size
         devices = f"{self.ranks.device}" + (f" x {world_size}" if world_size > 1 else "")
         console.print(
-            f"{len(self.train)} images with {captions} captions for training, "
-            f"{len(self.dev)} images for dev, {len(self.vocabulary)} words; "
+            f"{len(self.train.images)} images with {captions} captions for training, "
+            f"{text if texts else ''}{dev} images for dev, {len(self.vocabulary)} words; "
             f"{self.config.encoder.trunk} and {self.config.decoder.cell}, "
             f"{weights / 1e6:.1f} M parameters, on {devices}; into {self.config.output}"
         )
@@ -191,13 +215,7 @@ class Trainer:
         optimizer = make_optimizer(self.model, config, weight_decay=settings.weight_decay)
         if optimizer_state is not None:
             restore_optimizer(optimizer, optimizer_state)
-        sampler = EpochBatchSampler(
-            len(self.train),
-            settings.batch_size,
-            settings.seed,
-            rank=self.ranks.rank,
-            num_ranks=self.ranks.world_size,
-        )
+        sampler = self.loaders.sampler(config)
         return Phase(
             config,
             settings,
@@ -206,7 +224,7 @@ class Trainer:
                 settings,
                 self.model,
                 self.vocabulary,
-                self.train,
+                self.loaders.mixture(config).examples,
                 max_length=self.config.decoding.max_length,
             ),
             optimizer=optimizer,
@@ -232,7 +250,7 @@ def build_objective(
     settings: TrainingConfig,
     model: EncoderDecoder,
     vocabulary: Vocabulary,
-    train: Sequence[Example],
+    train: Sequence[Example | TextExample],
     *,
     max_length: int,
 ) -> Objective:

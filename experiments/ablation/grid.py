@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import yaml
 
-from captioner.config.schema import Config, PhaseConfig
+from captioner.config.run import Config
+from captioner.config.schema import PhaseConfig
 from captioner.errors import UsageError
 
 # Share of the epochs. The others are teacher forcing: self-critical training needs a model whose

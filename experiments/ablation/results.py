@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from captioner.config.schema import Config
+from captioner.config.run import Config
 from captioner.errors import UsageError
 from captioner.storage import atomic_file
 from experiments.ablation.by_length import LengthBin

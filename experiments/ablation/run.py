@@ -14,18 +14,19 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from captioner import Captioner
 from captioner.captions import ImageId
-from captioner.config.schema import Config
-from captioner.data.datasets import Example
+from captioner.config.run import Config
+from captioner.data.splits import ImageSet, Splits, load_splits
 from captioner.decoding.search import build_search
 from captioner.devices import autocast
 from captioner.distributed import Ranks
+from captioner.errors import UsageError
 from captioner.metrics.scorer import Scorer
 from captioner.results.files import write_results
 from captioner.text.tokenizer import detokenize, tokenize
 from captioner.training.checkpoint import checkpoints
 from captioner.training.loaders import LoaderFactory
 from captioner.training.recorder import read_log
-from captioner.training.train import load_splits, train
+from captioner.training.train import train
 from experiments.ablation.by_length import bleu_by_length
 from experiments.ablation.grid import Job
 from experiments.ablation.results import Result, run_settings, save
@@ -44,8 +45,9 @@ def train_and_score(job: Job) -> Result:
             best = train(config, device="cpu")
         ranks = Ranks(0, 1, torch.device("cpu"))
         captioner = Captioner.from_pretrained(best, device="cpu")
-        _, dev = load_splits(config.data, ranks)
-        captions, seconds = caption(captioner, config, dev, ranks)
+        source = _only_dev(config, ranks)
+        dev = source.examples
+        captions, seconds = caption(captioner, config, source, ranks)
     validation = [line for line in read_log(config.output) if "dev_loss" in line][-1]
     metrics = Scorer({one.image_id: one.captions for one in dev}).score(captions).metrics
     result = Result(
@@ -70,6 +72,13 @@ def train_and_score(job: Job) -> Result:
     return result
 
 
+def _only_dev(config: Config, ranks: Ranks) -> ImageSet:
+    dev = load_splits(config.data, ranks).dev
+    if len(dev) > 1:
+        raise UsageError(f"the ablation scores one source of dev, not {len(dev)}: name one")
+    return dev[0]
+
+
 @contextmanager
 def time_steps() -> Iterator[list[float]]:
     """Record the CPU time of this process, in seconds, after each step of an optimizer."""
@@ -90,7 +99,7 @@ def training_seconds(times: Sequence[float]) -> float:
 
 @torch.inference_mode()
 def caption(
-    captioner: Captioner, config: Config, dev: Sequence[Example], ranks: Ranks
+    captioner: Captioner, config: Config, dev: ImageSet, ranks: Ranks
 ) -> tuple[dict[ImageId, str], float]:
     """Caption dev from its cached features; return also the CPU seconds of all batches.
 
@@ -98,9 +107,8 @@ def caption(
     """
     model = captioner.models[0]
     search = build_search(model.step, config.decoding, captioner.vocabulary)
-    loaders = LoaderFactory(
-        config, model.encoder, captioner.vocabulary, train=(), dev=dev, ranks=ranks
-    )
+    splits = Splits(train=(), dev=[dev])
+    loaders = LoaderFactory(config, model.encoder, captioner.vocabulary, splits, ranks=ranks)
     token_ids, times = [], [time.process_time()]
     for batch in loaders.dev_loader(config.training.phases[-1]):
         with autocast(ranks.device, config.training.precision):
@@ -108,4 +116,6 @@ def caption(
         times.append(time.process_time())
     seconds = median(end - start for start, end in pairwise(times)) * (len(times) - 1)
     texts = [detokenize(captioner.vocabulary.decode(ids)) for ids in token_ids]
-    return {example.image_id: text for example, text in zip(dev, texts, strict=True)}, seconds
+    return {
+        example.image_id: text for example, text in zip(dev.examples, texts, strict=True)
+    }, seconds

@@ -251,3 +251,54 @@ def test_options_that_belong_elsewhere_are_refused(check, data_set):
         "leave out data.min_count=1" in check(data_set.folder / "train.json", "data.min_count=1")[1]
     )
     assert "end its name in .html" in check(config, "--html", "page.pdf")[1]
+
+
+def test_a_file_of_text_is_checked_line_by_line(check, tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("a dog runs\n\n" + "very " * 30 + "long\na cafÃ©\n...\na dog\n")
+    code, report = check(path)
+    assert code == 3
+    assert found(report) == {
+        ("text.txt", "empty captions, left out"): ["line 2"],
+        ("text.txt", CUT): [f"line 3: '{('very ' * 12)}...' (31 words)"],
+        ("text.txt", "captions with a wrong encoding, kept"): ["line 4: 'a cafÃ©'"],
+        ("text.txt", "captions without a word, kept"): ["line 5: '...'"],
+    }
+    statistics = report["splits"]["text.txt"]
+    assert (statistics["images"], statistics["captions"]) == (0, 5)
+    assert statistics["words_per_caption"] == {"0": 1, "2": 2, "3": 1, "31": 1}
+    path.write_bytes("a dog\na café\n".encode("latin-1"))
+    code, report = check(path)
+    assert found(report) == {
+        ("text.txt", "lines not in UTF-8, to be saved as UTF-8"): ["line 2, column 6 is 0xe9"]
+    }
+
+
+def test_text_and_several_sources_of_a_config_are_checked_and_its_leaks_reported(
+    check, run, data_set, tmp_path
+):
+    (tmp_path / "text.txt").write_text("a cat sleeps\nA dog runs.\n")
+    data_set.image("train", 20, data=data_set.file(1))  # twice in train is no leak
+    data_set.image("dev", 21, data=data_set.file(2))
+    config = data_set.write()
+    file = tmp_path / "more.jsonl"
+    more = {"image": str(data_set.folder / "images" / "3.jpg"), "caption": "a bird"}
+    shutil.copy(data_set.folder / "images" / "3.jpg", tmp_path / "3.jpg")
+    file.write_text(json.dumps(more | {"image": "3.jpg"}))
+    added = f"data.train.1.annotations={file}", f"data.train.2.text={tmp_path / 'text.txt'}"
+    code, report = check(config, *added)
+    assert code == 3
+    assert found(report) == {
+        ("train train and dev", "images in both splits, by content"): ["2 and 21"],
+        ("train text and dev", "captions of text that are references, left out"): [
+            "line 2: 'A dog runs.'"
+        ],
+    }
+    assert {name: split["captions"] for name, split in report["splits"].items()} == {
+        **{"train train": 5, "train more": 1, "train text": 2, "dev": 5}
+    }
+    words = report["vocabulary"][0]["words"]
+    assert words == len({"a", "dog", "runs", "bird", "cat", "sleeps"})
+    shown = run("check", config, *added)[1]
+    assert "vocabulary of train train and train more and train text, and" in shown
+    assert "images              none: text" in shown

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from captioner.config.loading import _sections_in, apply_overrides
-from captioner.config.schema import ConfidenceConfig, Config, ModelConfig
+from captioner.config.run import Config
+from captioner.config.schema import ConfidenceConfig, ModelConfig
 from captioner.models.folder import load_config
 
 DATA = {"data": {"shapes": {"folder": "x"}}}
@@ -53,6 +54,21 @@ def test_a_run_that_starts_from_a_model_takes_its_settings_and_lays_its_own_over
     assert config.decoder.hidden_size == 16
     assert config.decoder.dropout == pytest.approx(0.25)
     assert config.encoder.trunk == "resnet18"
+
+
+def test_the_architecture_of_init_replaces_that_of_the_file_but_not_that_of_an_override(
+    tmp_path, tiny_model
+):
+    # A file for new models then serves to fine-tune any model folder too.
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        "data: {shapes: {folder: x}}\nencoder: {trunk: resnet50, image_size: 96}\n"
+        "decoder: {hidden_size: 64, image_dropout: 0.5}\n"
+    )
+    config = load_config(file, [f"init={tiny_model}"])
+    assert (config.encoder.trunk, config.decoder.hidden_size) == ("resnet18", 16)
+    assert (config.encoder.image_size, config.decoder.image_dropout) == (96, 0.5)
+    assert load_config(file, [f"init={tiny_model}", "decoder.cell=gru"]).decoder.cell == "gru"
 
 
 def test_a_stored_model_names_no_initial_weights_and_keeps_its_batch_norm_mode():
@@ -103,6 +119,11 @@ def test_a_temperature_of_one_leaves_probabilities_as_they_are_and_a_higher_one_
     for temperature, expected in ((1.0, 0.25), (2.0, 0.5)):  # 0.25 ** (1 / temperature)
         calibration = ConfidenceConfig(temperature=temperature, error=0.1, images=100)
         assert calibration.of_word(math.log(0.25)) == pytest.approx(expected)
+
+
+def test_a_calibration_without_a_threshold_can_be_read_and_has_none():
+    before = {"temperature": 2.0, "error": 0.1, "images": 100}
+    assert ConfidenceConfig.parse(before, source="config.json").threshold is None
 
 
 def test_how_to_get_the_data_is_not_stored_with_the_settings_of_a_run():

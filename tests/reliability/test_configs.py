@@ -3,7 +3,7 @@
 import pytest
 
 from captioner.config.loading import apply_overrides, read_yaml
-from captioner.config.schema import Config
+from captioner.config.run import Config
 from captioner.errors import CaptionerError, UsageError
 from captioner.models.folder import load_config
 

@@ -80,7 +80,7 @@ def test_a_run_whose_worker_dies_ends_with_1_and_the_name_of_the_photo(tiny, mon
         return real(self, index, rng)
 
     config = small(tiny, training={"workers": 1, "worker_timeout": 5})
-    photo = sorted(config.data.train.images.iterdir())[3]
+    photo = sorted(config.data.train[0].images.iterdir())[3]
     monkeypatch.setattr(ImageSource, "__call__", deadly)
     with pytest.raises(CaptionerError, match=f"died while reading .*{photo.name}") as error:
         train(config, device="cpu")

@@ -15,7 +15,7 @@ from captioner.errors import CaptionerError
 from captioner.storage import atomic_folder, verify_checksums
 from captioner.training import recorder
 from captioner.training.checkpoint import checkpoints
-from captioner.training.loaders import _HOST
+from captioner.training.features import _HOST
 from captioner.training.train import train
 
 pytestmark = pytest.mark.row(5)

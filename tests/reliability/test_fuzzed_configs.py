@@ -6,7 +6,7 @@ from fuzz import changed, damaged, result_or_none, texts, values
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioner.config.schema import Config
+from captioner.config.run import Config
 from captioner.models.folder import load_config
 
 pytestmark = [pytest.mark.row(24), pytest.mark.timeout(3600)]

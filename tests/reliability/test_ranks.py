@@ -51,7 +51,7 @@ def test_a_run_on_two_ranks_with_unequal_shares_is_resumed_on_one_and_takes_as_m
     import json
 
     data = {}
-    for split, source in (("train", small(tiny).data.train), ("dev", small(tiny).data.dev)):
+    for split, source in (("train", small(tiny).data.train[0]), ("dev", small(tiny).data.dev[0])):
         about = json.loads(source.annotations.read_text())
         about["images"] = about["images"][:-1]
         ids = {image["id"] for image in about["images"]}

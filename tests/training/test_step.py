@@ -7,6 +7,7 @@ from torch import nn
 from captioner.config.schema import DecoderConfig, EncoderConfig, ModelConfig, PhaseConfig
 from captioner.data.batching import EpochBatchSampler, collate
 from captioner.data.datasets import load_examples
+from captioner.data.splits import ImageSet, Splits
 from captioner.distributed import Ranks
 from captioner.models.build import build_model
 from captioner.text.tokenizer import BOS, EOS, Vocabulary, tokenize
@@ -74,14 +75,14 @@ def images_of(tiny):
 
     def make(phase, *, epoch, cache_features):
         config = tiny(training={"cache_features": cache_features})
-        source = config.data.train
+        source = config.data.train[0]
         examples = load_examples(source.annotations, source.images)
         captions = [tokenize(caption) for example in examples for caption in example.captions]
         vocabulary = Vocabulary.from_captions(captions, min_count=1)
         model = build_model(config, vocab_size=len(vocabulary))
-        loaders = LoaderFactory(
-            config, model.encoder, vocabulary, train=examples, dev=examples, ranks=ALONE
-        )
+        source = ImageSet("shapes", examples)
+        splits = Splits(train=[source], dev=[source])
+        loaders = LoaderFactory(config, model.encoder, vocabulary, splits, ranks=ALONE)
         sampler = EpochBatchSampler(len(examples), batch_size=len(examples), seed=0)
         sampler.epoch = epoch
         [batch] = loaders.train_loader(phase, sampler)

@@ -122,15 +122,15 @@ def test_a_run_can_memorize_four_captions(tiny, tmp_path):
         "validate_every": 120,
     }
     config = tiny(decoder={"hidden_size": 64, "embed_size": 32, "dropout": 0.0}, training=settings)
-    source = json.loads(config.data.train.annotations.read_text())
+    source = json.loads(config.data.train[0].annotations.read_text())
     chosen = source["images"][:4]
     first = {note["image_id"]: note for note in reversed(source["annotations"])}
     few = source | {"images": chosen, "annotations": [first[image["id"]] for image in chosen]}
     (tmp_path / "four.json").write_text(json.dumps(few))
-    split = config.data.train.model_copy(update={"annotations": tmp_path / "four.json"})
+    split = config.data.train[0].model_copy(update={"annotations": tmp_path / "four.json"})
     train(
         config.model_copy(
-            update={"data": config.data.model_copy(update={"train": split, "dev": split})}
+            update={"data": config.data.model_copy(update={"train": (split,), "dev": (split,)})}
         ),
         device="cpu",
     )
@@ -143,7 +143,7 @@ def test_a_model_starts_from_the_vocabulary_of_another_and_adds_new_words(tiny, 
     first = train(tiny(output=tmp_path / "first"), device="cpu")
     old_words = json.loads((first / "vocab.json").read_text())["words"]
     (tmp_path / "photos").mkdir()
-    for number, source in enumerate(sorted(tiny().data.train.images.iterdir())[:10]):
+    for number, source in enumerate(sorted(tiny().data.train[0].images.iterdir())[:10]):
         (tmp_path / "photos" / f"{number}.png").write_bytes(source.read_bytes())
     lines = [
         {"image": f"photos/{number}.png", "captions": ["a brandnew zeppelin"] * 2}
@@ -219,3 +219,10 @@ def test_early_stopping_ends_a_phase_without_better_validations(tiny, tmp_path):
     train(tiny(training=settings), device="cpu")
     validations = [line for line in read_log(tmp_path / "run") if "CIDEr" in line]
     assert 3 <= len(validations) < 30
+
+
+def test_a_later_phase_with_an_unknown_stage_is_refused_before_the_first_step(tiny):
+    config = tiny(training={"phases": [{"epochs": 1}, {"finetune_from": "stage6"}]})
+    with pytest.raises(UsageError, match="resnet18 has no stage 'stage6'"):
+        train(config, device="cpu")
+    assert not (config.output / "metrics.jsonl").exists()

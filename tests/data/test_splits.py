@@ -1,0 +1,132 @@
+"""Splits from several sources: text, captions that dev has too, and dev held out from each."""
+
+import json
+
+import pytest
+import torch
+
+from captioner.config.run import DataConfig
+from captioner.data.plain_text import load_text
+from captioner.data.problems import Problems
+from captioner.data.splits import load_splits
+from captioner.distributed import Ranks
+from captioner.errors import UsageError
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture
+def load(data_set, tmp_path):
+    """Load the data set with a text of these lines beside it."""
+
+    def make(*lines, **data):
+        data_set.write()
+        (tmp_path / "text.txt").write_text("\n".join(lines) + "\n")
+        sources = {
+            split: {"annotations": data_set.folder / f"{split}.json"} for split in data_set.content
+        }
+        sources["train"] = [sources["train"], {"text": tmp_path / "text.txt"}]
+        return load_splits(DataConfig.parse(sources | data, source="x"), ALONE)
+
+    return make
+
+
+def captions_of(splits):
+    return [example.caption for example in splits.text[0].examples]
+
+
+def test_captions_that_are_references_of_dev_are_left_out_whatever_their_case(
+    load, capsys, tmp_path
+):
+    splits = load("A DOG runs.", "a cat sleeps", "a dog runs fast", "a dog runs")
+    assert captions_of(splits) == ["a cat sleeps", "a dog runs fast"]
+    printed = capsys.readouterr().err
+    assert f"2 captions of {tmp_path / 'text.txt'} are references of dev: left out" in printed
+
+
+def test_captions_that_only_train_has_are_kept(load, data_set, capsys):
+    for annotation in data_set.content["train"]["annotations"]:
+        annotation["caption"] = "a cat sleeps"
+    assert captions_of(load("a cat sleeps", "a bird sings")) == ["a cat sleeps", "a bird sings"]
+    assert "left out" not in capsys.readouterr().err
+
+
+def test_captions_of_a_held_out_dev_are_left_out_too(load):
+    splits = load("a dog runs", "a cat sleeps", dev=None)
+    assert captions_of(splits) == ["a cat sleeps"]
+
+
+def test_a_text_of_references_only_is_refused(load):
+    with pytest.raises(UsageError, match="every caption is a reference of dev"):
+        load("a dog runs")
+
+
+def test_without_dev_a_share_of_each_source_is_held_out(data_set):
+    data_set.write()
+    files = [{"annotations": data_set.folder / f"{split}.json"} for split in ("train", "dev")]
+    files[0] |= {"repeat": 3, "captions_per_image": 2}
+    splits = load_splits(DataConfig.parse({"train": files, "holdout": 0.25}, source="x"), ALONE)
+    assert [(each.name, len(each.examples), each.repeat) for each in splits.train] == [
+        ("train", 3, 3),
+        ("dev", 3, 1),
+    ]
+    assert [(each.name, len(each.examples)) for each in splits.dev] == [("train", 1), ("dev", 1)]
+    assert splits.train[0].captions_per_image == 2
+    assert splits.train[1].captions_per_image == 5  # of data.captions_per_image
+    kept, held_out = (
+        {each.image_id for each in one[0].examples} for one in (splits.train, splits.dev)
+    )
+    assert kept | held_out == {1, 2, 3, 4}
+
+
+def test_lines_of_text_are_captions_and_their_places_their_lines(tmp_path):
+    (tmp_path / "a.txt").write_bytes("\ufeffa dog, a cat\r\n\n  a café \n\n\n".encode())
+    problems = Problems(tmp_path / "a.txt")
+    examples = load_text(tmp_path / "a.txt", problems)
+    assert examples == [("line 1", "a dog, a cat"), ("line 3", "a café")]
+    assert [(each.kind, list(each.cases)) for each in problems] == [
+        ("empty captions, left out", ["line 2"])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "image,caption\n1.jpg,a dog\n1.jpg,a cat\n"),
+        ("a.txt", "1.jpg#0\ta dog\n1.jpg#1\ta cat\n"),
+        ("a.jsonl", '{"image": "1.jpg", "captions": ["a dog", "a cat"]}\n'),
+        (
+            "a.json",
+            json.dumps(
+                {
+                    "images": [{"id": "1.jpg", "file_name": "x"}],
+                    "annotations": [
+                        {"id": i, "image_id": "1.jpg", "caption": text}
+                        for i, text in enumerate(("a dog", "a cat"))
+                    ],
+                }
+            ),
+        ),
+    ],
+)
+def test_text_is_read_from_annotations_whose_images_do_not_exist(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    examples = load_text(tmp_path / name, Problems(name))
+    assert examples == [("'1.jpg'", "a dog"), ("'1.jpg'", "a cat")]
+
+
+def test_text_that_cannot_be_read_whole_is_refused(tmp_path):
+    images = [{"imgid": 1, "filename": "x", "split": "val", "sentences": [{"raw": "a dog"}]}]
+    (tmp_path / "dataset.json").write_text(json.dumps({"images": images}))
+    with pytest.raises(UsageError, match="has splits: write the captions of one to a text file"):
+        load_text(tmp_path / "dataset.json", Problems("x"))
+    (tmp_path / "a.txt").write_bytes("a café\n".encode("latin-1"))
+    problems = Problems("x")
+    load_text(tmp_path / "a.txt", problems)
+    assert [list(each.cases) for each in problems.errors] == [["line 1, column 6 is 0xe9"]]
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(UsageError, match="is empty"):
+        load_text(tmp_path / "a.txt", Problems("x"))
+    (tmp_path / "a.pdf").write_text("a dog\n")
+    with pytest.raises(UsageError, match="unsupported annotation format"):
+        load_text(tmp_path / "a.pdf", Problems("x"))
