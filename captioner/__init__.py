@@ -33,7 +33,7 @@ _MODULES = {
     "Caption": "captions",
     "Captioner": "inference.captioner",
     "CaptionerError": "errors",
-    "Config": "config.schema",
+    "Config": "config.run",
     "ImageError": "errors",
     "UsageError": "errors",
     "evaluate": "inference.evaluate",
