@@ -26,6 +26,8 @@ from experiments.command import new_app, run_app
 from experiments.reporting import cpu_name
 
 if TYPE_CHECKING:
+    import torch
+
     from benchmarks.synthetic import Setup
     from benchmarks.workloads import Workload
 
@@ -101,7 +103,7 @@ def benchmark(
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         setup = Setup(Path(folder), pick_device(device), precision)
-        facts = describe_machine(setup, rounds)
+        facts = describe_machine(setup.device, setup.precision, rounds) | {"seed": setup.seed}
         if as_json:
             typer.echo(json.dumps(facts))
         else:
@@ -165,22 +167,23 @@ def cost(work: Callable[[], object], setup: Setup) -> tuple[float, float | None]
     return time.perf_counter() - start, (cuda.max_memory_allocated() - before) / 2**20
 
 
-def describe_machine(setup: Setup, rounds: int) -> dict[str, str | int | bool]:
+def describe_machine(
+    device: torch.device, precision: PrecisionName, rounds: int
+) -> dict[str, str | int | bool]:
     """Return the hardware and the settings that the results depend on."""
     import torch
 
     cpu_info = Path("/proc/cpuinfo")
     has_amx = cpu_info.exists() and "amx_tile" in cpu_info.read_text()
     facts: dict[str, str | int | bool] = {"cpu": cpu_name(), "amx": has_amx}
-    if setup.device.type == "cuda":
-        facts["gpu"] = torch.cuda.get_device_name(setup.device)
+    if device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(device)
     return facts | {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "precision": setup.precision,
-        "seed": setup.seed,
+        "precision": precision,
         "rounds": rounds,
-        "clock": "core-seconds" if setup.device.type == "cpu" else "seconds",
+        "clock": "core-seconds" if device.type == "cpu" else "seconds",
     }
 
 
