@@ -282,6 +282,9 @@ class TrainingConfig(Section):
     cache_features: Annotated[
         bool, Field(description="Keep features of a frozen trunk, unless augmented.")
     ] = True
+    cached_crops: Annotated[
+        CountOrZero, Field(description="Also keep features of this many mild crops per image.")
+    ] = 0
     precision: Annotated[PrecisionName, Field(description="auto: bf16 if it is faster.")] = "auto"
     workers: Annotated[
         CountOrZero | None, Field(description="Processes that read images; none: one per core.")

@@ -46,21 +46,42 @@ class FeatureSource:
 
     features: np.ndarray  # (images, P, C) float16, memory-mapped
 
+    @property
+    def num_images(self) -> int:
+        """The number of images."""
+        return len(self.features)
+
     def __call__(self, index: int, rng: random.Random) -> Tensor:
         """Return the features (P, C) of one image."""
         return torch.from_numpy(np.array(self.features[index]))
 
 
 @dataclass(frozen=True)
+class FeatureViews:
+    """The features of several views of the same images, of which each visit draws one."""
+
+    views: Sequence[FeatureSource]
+
+    @property
+    def num_images(self) -> int:
+        """The number of images."""
+        return self.views[0].num_images
+
+    def __call__(self, index: int, rng: random.Random) -> Tensor:
+        """Return the features (P, C) of one image, in a random view."""
+        return rng.choice(self.views)(index, rng)
+
+
+@dataclass(frozen=True)
 class JoinedFeatures:
     """The features of several sources, one after the other."""
 
-    sources: Sequence[FeatureSource]
+    sources: Sequence[FeatureSource | FeatureViews]
 
     @cached_property
     def _first(self) -> list[int]:
         """The index of the first image of each source."""
-        return list(accumulate((len(each.features) for each in self.sources), initial=0))[:-1]
+        return list(accumulate((each.num_images for each in self.sources), initial=0))[:-1]
 
     def __call__(self, index: int, rng: random.Random) -> Tensor:
         """Return the features (P, C) of one image."""

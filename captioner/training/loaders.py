@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from captioner.config.run import Config
-from captioner.config.schema import PhaseConfig, TrainingConfig
+from captioner.config.schema import AugmentationName, PhaseConfig, TrainingConfig
 from captioner.console import console, track
 from captioner.data.batching import (
     BatchSampler,
@@ -33,6 +33,7 @@ from captioner.models.encoder import ImageEncoder, fold_batch_norms
 from captioner.text.tokenizer import BOS, EOS, Vocabulary, tokenize
 from captioner.training.features import (
     FeatureSource,
+    FeatureViews,
     JoinedFeatures,
     cached_features,
     features_key,
@@ -41,6 +42,7 @@ from captioner.training.synthetic import SyntheticFeatures
 
 # Images per batch when features are computed; training.batch_size does not change it.
 _FEATURE_BATCH = 32
+_CROP: AugmentationName = "mild_crop"  # of `training.cached_crops`
 
 
 @dataclass(frozen=True)
@@ -166,43 +168,67 @@ class LoaderFactory:
             return load
         return SyntheticFeatures(load, split.token_ids, num_images=len(split.mixture.images))
 
-    def _source_features(self, split: _Split, source: ImageSet, label: str) -> FeatureSource:
-        """Return the cached features of a source, computed now if there are none.
+    def _source_features(
+        self, split: _Split, source: ImageSet, label: str
+    ) -> FeatureSource | FeatureViews:
+        """Return the cached features of a source; of train images, in all their views."""
+        is_train = split.name == self.train.name
+        crops = self.config.training.cached_crops if is_train else 0
+        if not crops:
+            return self._view(split, source, label, self.transform)
+        crop = build_transform(_CROP, self.config.encoder.image_size)
+        views = [self._view(split, source, label, self.transform)]
+        views += [self._view(split, source, label, crop, number=n) for n in range(1, crops + 1)]
+        return FeatureViews(views)
 
-        The first rank computes those of a source that all ranks share.
+    def _view(
+        self, split: _Split, source: ImageSet, label: str, transform: Transform, *, number: int = 0
+    ) -> FeatureSource:
+        """Return the cached features of one view of a source, computed now if there are none.
+
+        The first rank computes those of a source that all ranks share. `number` seeds the crops.
         """
         # Only attention reads the grid.
         kind = "grid" if self.config.decoder.context == "attention" else "summary"
-        key = f"{split.name}-{kind}-{features_key(self._encoder_hash(), source.examples)}"
+        crop = f"crop{number}-" if number else ""
+        digest = features_key(self._encoder_hash(transform), source.examples)
         with self.ranks.first_rank_first():
             return cached_features(
                 self.config.output.parent / "features",
-                key,
+                f"{split.name}-{kind}-{crop}{digest}",
                 source.examples,
-                lambda: self._compute_features(label, source.examples, keep_grid=kind == "grid"),
+                lambda: self._compute_features(
+                    f"{label}, crop {number}" if number else label,
+                    ImageSource(source.examples, transform),
+                    number,
+                    keep_grid=kind == "grid",
+                ),
             )
 
     @torch.inference_mode()
     def _compute_features(
-        self, label: str, examples: Sequence[Example], *, keep_grid: bool
+        self, label: str, source: ImageSource, number: int, *, keep_grid: bool
     ) -> Iterator[Tensor]:
         """Yield the features of each batch: the grid (B, P, C), or its mean (B, 1, C)."""
-        encoder = fold_batch_norms(self.encoder)
-        console.print(f"computing the features of {label}, once: {len(examples)} images")
-        batches = sequential_batches(len(examples), _FEATURE_BATCH)
-        training = self.config.training
-        no_captions = [[[BOS, EOS]]] * len(examples)
-        data = CaptionDataset(ImageSource(examples, self.transform), no_captions, 1, training.seed)
-        loader = self._loader(data, examples, batches, workers=training.workers)
+        encoder, images = fold_batch_norms(self.encoder), len(source.examples)
+        console.print(f"computing the features of {label}, once: {images} images")
+        # The number of the view takes the place of the epoch in the seed of each image's crop.
+        batches = [
+            [(number, index) for _, index in batch]
+            for batch in sequential_batches(images, _FEATURE_BATCH)
+        ]
+        training, no_captions = self.config.training, [[[BOS, EOS]]] * images
+        data = CaptionDataset(source, no_captions, 1, seed=0)  # runs with any seed share the crops
+        loader = self._loader(data, source.examples, batches, workers=training.workers)
         doing = f"features of {label}"
         for batch in track(loader, total=len(batches), doing=doing, unit="batches"):
             with autocast(self.ranks.device, training.precision):
                 grid = encoder.features(batch.source.to(self.ranks.device))
             yield grid if keep_grid else grid.mean(dim=1, keepdim=True)
 
-    def _encoder_hash(self) -> str:
-        """Return a hash of the transform and the trunk's weights."""
-        digest = hashlib.sha256(repr((self.encoder.name, self.transform)).encode())
+    def _encoder_hash(self, transform: Transform) -> str:
+        """Return a hash of a transform and the trunk's weights."""
+        digest = hashlib.sha256(repr((self.encoder.name, transform)).encode())
         for name, tensor in self.encoder.trunk.state_dict().items():
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())
         return digest.hexdigest()

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import yaml
 
@@ -257,3 +258,37 @@ def test_two_ranks_take_the_steps_of_one_with_text_and_two_dev_sources(two, tmp_
     train(config.model_copy(update={"output": tmp_path / "single"}), device="cpu")
     ranks, single = read_log(config.output)[0], read_log(tmp_path / "single")[0]
     assert ranks["loss"] == pytest.approx(single["loss"], rel=0.05)  # with other dropout masks
+
+
+def test_a_visit_trains_on_the_whole_image_or_on_one_of_its_cached_crops(tiny, monkeypatch):
+    config = tiny(training={"cached_crops": 2, "phases": [{"epochs": 6}]})
+    seen = {}  # image -> features that the model was trained on
+    train_step = Phase._take_step
+
+    def record(self, objective, micro_batches):
+        for batch in micro_batches:
+            for index, features in zip(batch.example_index.tolist(), batch.source, strict=True):
+                seen.setdefault(index, set()).add(tuple(features.flatten().tolist()))
+        return train_step(self, objective, micro_batches)
+
+    monkeypatch.setattr(Phase, "_take_step", record)
+    train(config, device="cpu")
+    views = [
+        np.load(file)
+        for folder in sorted((config.output.parent / "features").glob("train-*"))
+        for file in folder.glob("features.npy")
+    ]
+    assert len(views) == 3
+    for index, features in seen.items():
+        assert features <= {tuple(view[index].astype("float32").flatten()) for view in views}
+    assert max(map(len, seen.values())) == 3
+    # dev has no crops, and its images are always whole
+    assert len(list((config.output.parent / "features").glob("dev-*"))) == 1
+
+
+def test_the_crops_of_runs_with_other_seeds_are_the_same_files(tiny, tiny_model, tmp_path):
+    for seed in (0, 1):
+        settings = {"cached_crops": 1, "seed": seed, "max_steps": 1}
+        output = tmp_path / f"run{seed}"
+        train(tiny(training=settings, init=str(tiny_model), output=output), device="cpu")
+    assert len(list((tmp_path / "features").glob("train-*"))) == 2
