@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 DEFAULTS = (
     *("beam=1", "beam=2", "beam=4", "beam=8"),
     *("length_norm=none", "length_norm=average", "length_alpha=0.5", "length_alpha=1.5"),
-    *("no_repeat_ngram=2", "captions=5 beam=5", "captions=5 beam=5 groups=5"),
+    *("no_repeat_words=false", "no_repeat_ngram=2"),
+    *("captions=5 beam=5", "captions=5 beam=5 groups=5"),
     "captions=5 beam=10 groups=5 diversity=1",
     *("captions=5 method=sample", "captions=5 method=sample temperature=0.5"),
     "captions=5 method=sample top_p=0.9",
