@@ -73,7 +73,8 @@ class EncoderConfig(Section):
 
     trunk: Annotated[TrunkName, Field(description="The CNN.")] = "resnet50"
     weights: Annotated[
-        str, Field(description="default (ImageNet), none (random), or a state dict file.")
+        str,
+        Field(description="default (ImageNet), none (random), a state dict file, or model folder."),
     ] = "default"
     batch_norm: Annotated[
         Literal["auto", "eval", "train"], Field(description="auto: train if weights is none.")

