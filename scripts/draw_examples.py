@@ -16,15 +16,18 @@ ROOT = Path(__file__).parents[1]
 def main() -> None:
     """Caption the photographs of examples/, and draw them with their captions."""
     files = find_images([str(ROOT / "examples")])
-    captions = [caption.text for caption in Captioner.from_pretrained().caption(files)]
+    captions = Captioner.from_pretrained().caption(files)
+    marks = ["unsure" if caption.sure is False else "" for caption in captions]
     draw_samples(
         ROOT / "docs" / "examples.png",
         [Example(file.name, file, ()) for file in files],
-        captions,
-        columns=5,
+        [
+            f"{caption.text} ({mark})" if mark else caption.text
+            for caption, mark in zip(captions, marks, strict=True)
+        ],
     )
-    for file, caption in zip(files, captions, strict=True):
-        print(f"| `examples/{file.name}` | {caption} |")
+    for file, caption, mark in zip(files, captions, marks, strict=True):
+        print(f"| `examples/{file.name}` | {caption.text} | {mark} |")
 
 
 if __name__ == "__main__":
