@@ -47,8 +47,8 @@ def autocast(device: torch.device, precision: PrecisionName) -> AbstractContextM
 
     if precision == "bf16" and device.type == "cpu" and not _cpu_runs_bf16():
         raise UsageError(
-            f"{parameter('precision')} 'bf16' needs a CPU with AVX-512 BF16, which this one has "
-            "not: use 'auto' or 'fp32'"
+            f"{parameter('precision')} 'bf16' needs a CPU with AVX-512 BF16, which this one "
+            "lacks: use 'auto' or 'fp32'"
         )
     if precision == "bf16" or (precision == "auto" and _bf16_is_faster(device)):
         return torch.autocast(device.type, torch.bfloat16)

@@ -101,7 +101,7 @@ class ImageEncoder(nn.Module):
         return [self.trunk.get_submodule(module) for module in self.layout.stages[name]]
 
     def load_trunk(self, weights: str) -> None:
-        """Load the trunk's weights; `weights` is `default`, `none` or the path of a state dict.
+        """Load the trunk's weights; `weights` is `default`, `none`, a state dict or a model folder.
 
         `default` are ImageNet weights: see `read_trunk_weights`.
 

@@ -15,7 +15,7 @@ The residual is what words do not tell about an image, so the noise has the shap
 meets in real images, and the grid keeps the spatial variation of one. Relatives put captions in
 place of images through the joint space of CLIP: CapDec adds Gaussian noise (Nukrai et al. 2022,
 "Text-only training for image captioning using noise-injected CLIP"), DeCap projects onto stored
-captions (Li et al. 2023). Here a few hundred pairs and any CNN are enough.
+captions (Li et al. 2023). The regression needs pairs and any CNN, but no CLIP.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class SyntheticFeatures:
         """
         self._load, self._captions = load, captions
         self._num_images = num_images
-        rng = random.Random(0)  # cached features draw nothing from it
+        rng = random.Random(0)  # with cached crops, it draws a view of each image
         images = captions[:num_images]
         summaries = (load(index, rng).float().mean(dim=0).numpy() for index in range(num_images))
         self.regression = fit(images, summaries)
