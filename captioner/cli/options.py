@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from captioner.inference.captioner import Captioner
 
 # Differences from the schema: `method` becomes a flag, and a list takes one item at a time.
-_NAMES = {"captions": "--num-captions", "groups": "--diverse", "method": "--sample/--no-sample"}
+_NAMES = {
+    **{"captions": "--num-captions", "groups": "--diverse", "method": "--sample/--no-sample"},
+    "no_repeat_words": "--no-repeat-words/--repeat-words",  # the bundled model has it on
+}
 _TYPES: dict[str, Any] = {"method": bool, "require": list[str], "forbid": list[str]}
 _METAVARS = {
     **{"groups": "GROUPS", "no_repeat_ngram": "N"},

@@ -86,6 +86,19 @@ def test_only_given_options_reach_the_command():
     ]
 
 
+def test_a_rule_of_the_model_folder_can_be_turned_off(run):
+    assert "--no-repeat-words / --repeat-words" in shown_help(run, "caption")
+
+    @with_options
+    def command(decoding: dict[str, object], inference: InferenceConfig) -> None:
+        received.append(decoding)
+
+    received = []
+    absent = dict.fromkeys(inspect.signature(command).parameters)
+    command(**absent | InferenceConfig().model_dump() | {"no_repeat_words": False})
+    assert received == [{"no_repeat_words": False}]
+
+
 def test_a_literal_setting_offers_exactly_its_values(run):
     choices = get_args(InferenceConfig.model_fields["precision"].annotation)
     shown = rf"--precision [<\[]{re.escape('|'.join(choices))}[>\]]"
