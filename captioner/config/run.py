@@ -164,12 +164,13 @@ class Config(ModelConfig):
 def source_names(sources: Sequence[SourceConfig]) -> list[str]:
     """Return a name for each source, all different: `name`, or one from its path and split.
 
-    The name of the file is used, after that of its folder where files of several folders share it.
+    The name of the file is used, after that of its folder where files of several folders share it,
+    or where the file is called `MEAN`.
     """
     short = [source.name or source.path.stem for source in sources]
     names: list[str] = []
     for source, base in zip(sources, short, strict=True):
-        if short.count(base) == 1 or source.name:
+        if (short.count(base) == 1 and base != MEAN) or source.name:
             names.append(base)
             continue
         parts = (source.path.resolve().parent.name, base, Path(source.split or "").stem)

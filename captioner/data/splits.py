@@ -229,10 +229,19 @@ def _load(name: str, source: SourceConfig, data: DataConfig) -> ImageSet:
 
 
 def hold_out(sources: Iterable[ImageSet], share: float) -> tuple[list[ImageSet], list[ImageSet]]:
-    """Split each source at random into train and dev, with at least one image in dev."""
+    """Split each source at random into train and dev, with at least one image in each.
+
+    Raises:
+        UsageError: a source has one image.
+    """
     train, dev = [], []
     for source in sources:
         kept, held_out = train_dev_split(source.examples, share)
+        if not kept:
+            raise UsageError(
+                f"data.train has one image in {source.name}: too few to hold out a part as dev; "
+                "set data.dev, or add images"
+            )
         train.append(source._replace(examples=kept))
         dev.append(source._replace(examples=held_out, repeat=1))
     return train, dev

@@ -114,3 +114,8 @@ def test_names_come_from_the_files_and_from_their_folders_where_files_have_the_s
         "x-dataset-test",
         "mine",
     ]
+
+
+def test_no_source_is_called_mean_which_stands_for_all_of_them(tmp_path):
+    [name] = source_names([SourceConfig(annotations=tmp_path / "photos" / "mean.jsonl")])
+    assert name == "photos-mean"

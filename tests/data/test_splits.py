@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from captioner.config.run import DataConfig
+from captioner.data.datasets import Example
 from captioner.data.plain_text import load_text
 from captioner.data.problems import Problems
-from captioner.data.splits import load_splits
+from captioner.data.splits import ImageSet, hold_out, load_splits
 from captioner.distributed import Ranks
 from captioner.errors import UsageError
 
@@ -130,3 +131,9 @@ def test_text_that_cannot_be_read_whole_is_refused(tmp_path):
     (tmp_path / "a.pdf").write_text("a dog\n")
     with pytest.raises(UsageError, match="unsupported annotation format"):
         load_text(tmp_path / "a.pdf", Problems("x"))
+
+
+def test_a_source_of_one_image_cannot_be_held_out(tmp_path):
+    one = ImageSet("cats", [Example("1.jpg", tmp_path / "1.jpg", ("a cat",))])
+    with pytest.raises(UsageError, match=r"one image in cats: .* set data\.dev"):
+        hold_out([one], 0.1)
