@@ -32,7 +32,7 @@ class Split(NamedTuple):
     missing: Collection[Path]  # images that do not exist; already in `problems`
     problems: Problems  # of its annotation file; splits of one file share them
     text: Sequence[TextExample] = ()  # captions without images
-    group: str = ""  # splits of one group are learnt from together: they are not compared
+    group: str = ""  # "train" or "dev" of a config; splits of one group are not compared
 
 
 @dataclass(frozen=True)

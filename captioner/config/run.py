@@ -9,10 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from captioner.config.schema import Count, ModelConfig, Section, Share, TrainingConfig
+from captioner.config.schema import MEAN, Count, ModelConfig, Section, Share, TrainingConfig
 
 CaptionCount = Count | Literal["all"]
-MEAN = "mean"  # of all dev sources: the default of training.select_by, so no source has this name
 DEFAULT_SHARE = 0.5  # of the only text source
 _OF_IMAGES = ("images", "split", "restval", "repeat", "captions_per_image")
 

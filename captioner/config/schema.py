@@ -35,6 +35,7 @@ ContextName = Literal["none", "first_token", "every_step", "attention", "merge"]
 ObjectiveName = Literal["teacher_forcing", "scheduled_sampling", "free_running", "self_critical"]
 ScheduleName = Literal["linear", "exponential", "inverse_sigmoid"]
 RewardName = Literal["CIDEr", "Bleu_4", "ROUGE_L", "METEOR"]
+MEAN = "mean"  # over the dev sources, in training.select_by; so no source has this name
 
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
@@ -267,7 +268,7 @@ class TrainingConfig(Section):
     ] = None
     select_by: Annotated[
         str, Field(description="The dev source whose CIDEr-D chooses the best model; mean: of all.")
-    ] = "mean"
+    ] = MEAN
     validation_beam: Annotated[Count, Field(description="Beams in validation.")] = 1
     label_smoothing: Annotated[Share, Field(description="Label smoothing of the loss.")] = 0.0
     word_dropout: Annotated[Share, Field(description="Share of input words made <unk>.")] = 0.0

@@ -272,7 +272,7 @@ _BLOCK = {
 
 
 def rename_weights(trunk: TrunkName, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give the tensors of a state dict of `efficientnet_lite_pytorch` the names of this module.
+    """Rename the tensors of a state dict of `efficientnet_lite_pytorch` to the names used here.
 
     That package numbers the blocks through all stages. Tensors with other names keep them.
     """

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from captioner.captions import ImageId
-from captioner.config.run import MEAN
+from captioner.config.schema import MEAN
 from captioner.console import track
 from captioner.data.batching import Loader
 from captioner.data.splits import ImageSet
@@ -33,7 +33,7 @@ class Validation:
 
     loss: float  # nats per token of the references, with teacher forcing
     free_running_loss: float  # the same, but the decoder reads its own predictions
-    scores: Scores  # of all images together
+    scores: Scores  # over the images of all sources
     source_scores: dict[str, Scores]  # of each source alone, if there are several
     captions: list[str]  # generated for each image, in the order of dev
 
@@ -82,7 +82,7 @@ class _Source(NamedTuple):
 
 
 class Validator:
-    """Captions dev in one pass and scores its sources, each alone and all together.
+    """Captions dev in one pass and scores each of its sources, and all of their images.
 
     Each rank captions a share of the images of each source. `select_by` is the source whose CIDEr-D
     chooses the best model, or "mean".
