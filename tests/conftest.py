@@ -2,10 +2,13 @@
 
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from data_sets import DataSet
 
 from captioner import Captioner
@@ -147,3 +150,25 @@ def run(capsys):
         return (code, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture
+def train_on_two_ranks(tmp_path):
+    """Return a function that trains under torchrun on two CPU ranks, and returns the output."""
+
+    def run(config):
+        file = tmp_path / "config.yaml"
+        file.write_text(yaml.safe_dump(config.to_json()))
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        done = subprocess.run(
+            [sys.executable, *torchrun, "-m", "captioner", "train", str(file), "--device", "cpu"],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run

@@ -2,13 +2,10 @@
 
 import os
 import socket
-import subprocess
-import sys
 
 import pytest
 import torch
 import torch.multiprocessing
-import yaml
 
 from captioner.config.schema import DecoderConfig, EncoderConfig, ModelConfig
 from captioner.data.batching import collate
@@ -107,27 +104,11 @@ def test_two_ranks_with_unequal_shares_have_the_gradients_of_one_process(tmp_pat
 
 
 @pytest.mark.slow
-def test_a_run_on_two_ranks_ends_with_one_checkpoint_and_one_line_a_step(tiny, tmp_path):
+def test_a_run_on_two_ranks_ends_with_one_checkpoint_and_one_line_a_step(
+    tiny, tmp_path, train_on_two_ranks
+):
     config = tiny(training={"phases": [{"epochs": 1}, {"epochs": 1, "finetune_from": "layer4"}]})
-    file = tmp_path / "config.yaml"
-    file.write_text(yaml.safe_dump(config.to_json()))
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    ]
-    run = subprocess.run(
-        [*command, "-m", "captioner", "train", str(file), "--device", "cpu"],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
+    output = train_on_two_ranks(config)
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-3", "checkpoint-6"]
     steps = [
         line
@@ -135,4 +116,4 @@ def test_a_run_on_two_ranks_ends_with_one_checkpoint_and_one_line_a_step(tiny, t
         if '"loss"' in line
     ]
     assert len(steps) == 6
-    assert run.stdout.split() == [str(tmp_path / "run" / "best")]
+    assert output.split() == [str(tmp_path / "run" / "best")]

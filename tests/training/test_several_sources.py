@@ -1,14 +1,10 @@
 """Runs on several data sets and on text: scored apart, resumed exactly, and no source confused."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-import yaml
 
 from captioner.data.datasets import load_references
 from captioner.errors import UsageError
@@ -239,20 +235,11 @@ def test_an_image_is_skipped_in_its_own_source_only(two, shapes, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_ranks_take_the_steps_of_one_with_text_and_two_dev_sources(two, tmp_path):
+def test_two_ranks_take_the_steps_of_one_with_text_and_two_dev_sources(
+    two, tmp_path, train_on_two_ranks
+):
     config = two(text={"share": 0.4}, training={"phases": [{"epochs": 1}]})
-    file = tmp_path / "config.yaml"
-    file.write_text(yaml.safe_dump(config.to_json()))
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    run = subprocess.run(
-        [sys.executable, *torchrun, "-m", "captioner", "train", str(file), "--device", "cpu"],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
+    train_on_two_ranks(config)
     assert [path.name for path in checkpoints(config.output)] == ["checkpoint-26"]
     assert "CIDEr/other" in validations(config)[-1]
     train(config.model_copy(update={"output": tmp_path / "single"}), device="cpu")
