@@ -172,14 +172,14 @@ class LoaderFactory:
         self, split: _Split, source: ImageSet, label: str
     ) -> FeatureSource | FeatureViews:
         """Return the cached features of a source; of train images, in all their views."""
-        is_train = split.name == self.train.name
-        crops = self.config.training.cached_crops if is_train else 0
-        if not crops:
-            return self._view(split, source, label, self.transform)
+        whole = self._view(split, source, label, self.transform)
+        crops = self.config.training.cached_crops
+        if not crops or split.name != self.train.name:
+            return whole
         crop = build_transform(_CROP, self.config.encoder.image_size)
-        views = [self._view(split, source, label, self.transform)]
-        views += [self._view(split, source, label, crop, number=n) for n in range(1, crops + 1)]
-        return FeatureViews(views)
+        numbers = range(1, crops + 1)
+        cropped = [self._view(split, source, label, crop, number=number) for number in numbers]
+        return FeatureViews([whole, *cropped])
 
     def _view(
         self, split: _Split, source: ImageSet, label: str, transform: Transform, *, number: int = 0
