@@ -1,4 +1,7 @@
-"""From captions to token ids: `tokenize`, used for all captions, and the `Vocabulary` of a model.
+"""From text to token ids: `tokenize`, used for all captions, and the `Vocabulary` of a model.
+
+A vocabulary stores its `Tokenizer`: how its text is divided into tokens. Captions have `tokenize`;
+those for the text of any language are in multilingual.py, which is imported only where needed.
 
 `tokenize` returns Penn Treebank tokens in lower case without punctuation, as COCO's tool counts
 them. COCO runs Stanford's Java tokenizer (PTBTokenizer 3.4.1). The regular expression below gives
@@ -22,6 +25,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 from captioner.errors import UsageError
 
@@ -92,6 +96,40 @@ def _tokenize_treebank(text: str) -> list[str]:
     return [word for word in _WORD.findall(text) if word]
 
 
+class Tokenizer(Protocol):
+    """Divides a text into tokens, and puts tokens together again.
+
+    `tokenize(detokenize(words)) == words` holds for all `words` that `tokenize` returns.
+    """
+
+    def tokenize(self, text: str) -> list[str]:
+        """Return the tokens of a text."""
+
+    def detokenize(self, words: Iterable[str]) -> str:
+        """Return tokens as a readable text that `tokenize` divides into the same tokens."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all that `multilingual.tokenizer_from_json` needs: {"kind": ..., ...}."""
+
+
+class CaptionTokenizer:
+    """The words of a caption: the functions `tokenize` and `detokenize`."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """Return the lower-case words of a caption."""
+        return tokenize(text)
+
+    def detokenize(self, words: Iterable[str]) -> str:
+        """Return words as a readable caption."""
+        return detokenize(words)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the kind: there is nothing else to store."""
+        return {"kind": "caption"}
+
+
+CAPTION_TOKENIZER = CaptionTokenizer()
+
 PAD, BOS, EOS, UNK = range(4)
 SUPPRESSED = (PAD, BOS, UNK)  # decoding never generates these
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
@@ -99,9 +137,12 @@ FORMAT = 1  # of the vocabulary file
 
 
 class Vocabulary:
-    """The words of a model: a word's index is its id, and the first four are `SPECIALS`."""
+    """The words of a model: a word's index is its id, and the first four are `SPECIALS`.
 
-    def __init__(self, words: Sequence[str]) -> None:
+    `tokenizer` divides text into these words; `words` are tokens of any kind.
+    """
+
+    def __init__(self, words: Sequence[str], tokenizer: Tokenizer = CAPTION_TOKENIZER) -> None:
         """Store all words in the order of their ids.
 
         Raises:
@@ -112,18 +153,25 @@ class Vocabulary:
         if repeated := [word for word, count in Counter(words).items() if count > 1]:
             raise ValueError(f"{len(repeated)} words appear twice, the first is {repeated[0]!r}")
         self.words = tuple(words)
+        self.tokenizer = tokenizer
         # Specials are left out: the text "<eos>" in a caption is an unknown word, not its end.
         self._ids = {word: index for index, word in enumerate(self.words) if index >= len(SPECIALS)}
 
     @classmethod
-    def from_captions(cls, captions: Iterable[Sequence[str]], min_count: int = 5) -> Vocabulary:
+    def from_captions(
+        cls,
+        captions: Iterable[Sequence[str]],
+        min_count: int = 5,
+        tokenizer: Tokenizer = CAPTION_TOKENIZER,
+    ) -> Vocabulary:
         """Return the words that occur at least `min_count` times, the most frequent first.
 
         Args:
             captions: tokenized captions.
             min_count: rarer words become <unk>.
+            tokenizer: what tokenized them; it is stored with the words.
         """
-        return cls(SPECIALS).extended(captions, min_count)
+        return cls(SPECIALS, tokenizer).extended(captions, min_count)
 
     def extended(self, captions: Iterable[Sequence[str]], min_count: int = 5) -> Vocabulary:
         """Return a vocabulary with the frequent words of more captions appended.
@@ -133,14 +181,22 @@ class Vocabulary:
         counts = Counter(word for caption in captions for word in caption)
         known = set(self.words)
         new = [word for word, count in counts.items() if count >= min_count and word not in known]
-        return Vocabulary([*self.words, *sorted(new, key=lambda word: (-counts[word], word))])
+        new.sort(key=lambda word: (-counts[word], word))
+        return Vocabulary([*self.words, *new], self.tokenizer)
 
     def encode(self, words: Sequence[str], max_length: int | None = None) -> list[int]:
         """Return <bos>, the ids of the words, and <eos>; unknown words become <unk>.
 
         At most `max_length` words are kept, <bos> and <eos> not counted.
         """
-        return [BOS, *(self._ids.get(word, UNK) for word in words[:max_length]), EOS]
+        return [BOS, *self.encode_source(words, max_length), EOS]
+
+    def encode_source(self, words: Sequence[str], max_length: int | None = None) -> list[int]:
+        """Return the ids of the first `max_length` words, without <bos> and <eos>.
+
+        An encoder reads a source text whole, so it needs no sign of its start and its end.
+        """
+        return [self._ids.get(word, UNK) for word in words[:max_length]]
 
     def id_of(self, word: str) -> int:
         """Return the id of a word. The specials do not count as words.
@@ -168,7 +224,9 @@ class Vocabulary:
         return word in self._ids
 
     def __eq__(self, other: object) -> bool:
-        return self.words == other.words if isinstance(other, Vocabulary) else NotImplemented
+        if not isinstance(other, Vocabulary):
+            return NotImplemented
+        return self.words == other.words and self._tokenizer_json == other._tokenizer_json
 
     def __hash__(self) -> int:
         return hash(self.words)
@@ -178,15 +236,28 @@ class Vocabulary:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of all words in order, in hexadecimal.
+        """The SHA-256 of all words in order and of the tokenizer, in hexadecimal.
 
         A model's config stores it, so that a vocabulary that does not fit the weights is detected.
+        The caption tokenizer adds nothing: digests from before there were others stay the same.
         """
-        return hashlib.sha256("\n".join(self.words).encode("utf-8", "surrogatepass")).hexdigest()
+        text = "\n".join(self.words)
+        if values := self._tokenizer_json:
+            text += "\0" + json.dumps(values, sort_keys=True)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @property
+    def _tokenizer_json(self) -> dict[str, Any]:
+        """What the file stores of the tokenizer: nothing if it is that of captions."""
+        values = self.tokenizer.to_json()
+        return {} if values == CAPTION_TOKENIZER.to_json() else values
 
     def save(self, path: str | Path) -> None:
         """Write the words as JSON, one on each line, so that `diff` can compare two files."""
-        text = json.dumps({"format": FORMAT, "words": self.words}, indent=0)
+        content: dict[str, Any] = {"format": FORMAT, "words": self.words}
+        if values := self._tokenizer_json:
+            content["tokenizer"] = values
+        text = json.dumps(content, indent=0)
         Path(path).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
@@ -198,11 +269,13 @@ class Vocabulary:
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-            return cls(_words(content))
+            return cls(_words(content), _tokenizer(content))
         except OSError as error:
             raise UsageError(
                 f"{path}: cannot read the vocabulary: {error.strerror or error}; check the path"
             ) from error
+        except UsageError as error:  # the tokenizer cannot be built
+            raise UsageError(f"{path}: {error}") from error
         except ValueError as error:  # not UTF-8, not JSON, or not a vocabulary
             raise UsageError(
                 f"{path}: not a vocabulary file: {error}; copy it again from its model folder"
@@ -221,3 +294,12 @@ def _words(content: object) -> list[str]:
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise ValueError('"words" is not a list of strings')
     return words
+
+
+def _tokenizer(content: dict[str, Any]) -> Tokenizer:
+    """Return the tokenizer in the content of a vocabulary file; without one, that of captions."""
+    if "tokenizer" not in content:
+        return CAPTION_TOKENIZER
+    from captioner.text.multilingual import tokenizer_from_json  # captioning does not need `regex`
+
+    return tokenizer_from_json(content["tokenizer"])

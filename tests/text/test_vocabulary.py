@@ -1,11 +1,22 @@
 """The vocabulary: order and stability of ids, encoding, and its file."""
 
+import hashlib
 import json
 
 import pytest
 
 from captioner.errors import UsageError
-from captioner.text.tokenizer import BOS, EOS, PAD, SPECIALS, UNK, Vocabulary
+from captioner.models.folder import BUNDLED
+from captioner.text.multilingual import CharacterTokenizer, WordTokenizer
+from captioner.text.tokenizer import (
+    BOS,
+    CAPTION_TOKENIZER,
+    EOS,
+    PAD,
+    SPECIALS,
+    UNK,
+    Vocabulary,
+)
 
 CAPTIONS = [["a", "dog", "runs"], ["a", "dog", "sits"], ["a", "cat", "sits"]]
 
@@ -108,3 +119,48 @@ def test_an_invalid_file_is_an_error_that_names_the_file_and_the_reason(tmp_path
 def test_a_missing_file_is_an_error_that_names_the_file(tmp_path):
     with pytest.raises(UsageError, match=r"vocab\.json.*No such file"):
         Vocabulary.load(tmp_path / "vocab.json")
+
+
+def test_a_source_is_encoded_without_a_sign_of_its_start_and_end(vocabulary):
+    assert vocabulary.encode_source(["a", "cat", "sits"]) == [
+        vocabulary.id_of("a"),
+        UNK,
+        vocabulary.id_of("sits"),
+    ]
+    assert vocabulary.encode_source(["a", "cat", "sits"], max_length=1) == [vocabulary.id_of("a")]
+    assert vocabulary.encode_source([]) == []
+
+
+def test_the_digest_of_a_vocabulary_of_captions_is_that_of_its_words(vocabulary):
+    words = "<pad>\n<bos>\n<eos>\n<unk>\na\ndog\nsits"
+    assert vocabulary.digest == hashlib.sha256(words.encode()).hexdigest()
+
+
+def test_another_tokenizer_is_saved_and_changes_the_digest(vocabulary, tmp_path):
+    tokenizer = WordTokenizer(True, {"hund": "Hund"}, True, {"%": "none"})
+    other = Vocabulary(vocabulary.words, tokenizer)
+    other.save(tmp_path / "vocab.json")
+    loaded = Vocabulary.load(tmp_path / "vocab.json")
+    assert loaded == other != vocabulary
+    assert Vocabulary(vocabulary.words[:-1], tokenizer) != other
+    assert loaded.digest == other.digest != vocabulary.digest
+    assert loaded.tokenizer == tokenizer
+
+
+def test_an_extended_vocabulary_keeps_the_tokenizer():
+    vocabulary = Vocabulary.from_captions(CAPTIONS, tokenizer=CharacterTokenizer())
+    assert vocabulary.extended(CAPTIONS, min_count=1).tokenizer == CharacterTokenizer()
+
+
+def test_an_unknown_tokenizer_is_an_error_that_names_the_file(tmp_path):
+    content = {"format": 1, "words": SPECIALS, "tokenizer": {"kind": "morphemes"}}
+    (tmp_path / "vocab.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=r"vocab\.json: .*morphemes.* is no tokenizer"):
+        Vocabulary.load(tmp_path / "vocab.json")
+
+
+def test_the_bundled_vocabulary_loads_and_has_the_digest_of_its_model():
+    config = json.loads((BUNDLED / "config.json").read_text("utf-8"))
+    vocabulary = Vocabulary.load(BUNDLED / "vocab.json")
+    assert vocabulary.tokenizer is CAPTION_TOKENIZER
+    assert vocabulary.digest in json.dumps(config)
