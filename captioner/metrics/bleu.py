@@ -29,8 +29,8 @@ MAX_ORDER = 4
 """The longest n-grams that BLEU and CIDEr compare."""
 
 
-def count_ngrams(words: Sequence[str]) -> Counter[str]:
-    """Return how often the caption contains each n-gram, n = 1 to `MAX_ORDER`.
+def count_ngrams(words: Sequence[str]) -> list[Counter[str]]:
+    """Return how often the caption contains each n-gram: one counter for each n, 1 to `MAX_ORDER`.
 
     The words of an n-gram are joined by spaces. Strings are faster than tuples, because the garbage
     collector does not traverse them: counting a million n-grams takes half the time.
@@ -39,7 +39,7 @@ def count_ngrams(words: Sequence[str]) -> Counter[str]:
     bigrams = map(" ".join, zip(words, second, strict=False))
     trigrams = map(" ".join, zip(words, second, third, strict=False))
     fourgrams = map(" ".join, zip(words, second, third, fourth, strict=False))
-    return Counter([*words, *bigrams, *trigrams, *fourgrams])
+    return [Counter(words), Counter(bigrams), Counter(trigrams), Counter(fourgrams)]
 
 
 class Bleu:
@@ -67,9 +67,9 @@ class Bleu:
         ):
             closest = min(lengths, key=lambda length: (abs(length - len(words)), length))
             matches = [0] * MAX_ORDER
-            for ngram, count in count_ngrams(words).items():
-                order = ngram.count(" ")  # n - 1
-                matches[order] += min(count, max_counts.get(ngram, 0))  # clipped, section 2.1
+            for order, counts in enumerate(count_ngrams(words)):  # order is n - 1
+                for ngram, count in counts.items():
+                    matches[order] += min(count, max_counts.get(ngram, 0))  # clipped, section 2.1
             totals = [max(0, len(words) - order) for order in range(MAX_ORDER)]
             rows.append((len(words), closest, *matches, *totals))
         return rows
@@ -99,7 +99,8 @@ def _max_counts(captions: Sequence[Sequence[str]]) -> dict[str, int]:
     """Return the largest count of each n-gram in any one reference (Max_Ref_Count, section 2.1)."""
     max_counts: dict[str, int] = {}
     for words in captions:
-        for ngram, count in count_ngrams(words).items():
-            if count > max_counts.get(ngram, 0):
-                max_counts[ngram] = count
+        for counts in count_ngrams(words):
+            for ngram, count in counts.items():
+                if count > max_counts.get(ngram, 0):
+                    max_counts[ngram] = count
     return max_counts

@@ -27,8 +27,10 @@ METRIC_LABELS = {
     **{f"Bleu_{n}": f"BLEU-{n}" for n in range(1, 5)},
     **{"METEOR": "METEOR", "ROUGE_L": "ROUGE-L", "CIDEr": "CIDEr-D", "CIDEr_plain": "CIDEr"},
     **{"METEOR_java": "METEOR, Java", "SPICE": "SPICE"},
+    **{"BLEU": "sacreBLEU", "BLEU_lc": "sacreBLEU lc", "chrF": "chrF", "exact": "exact match"},
 }
-"""The labels of the metrics in tables and pages. In code and JSON they have COCO's names."""
+"""The labels of the metrics in tables and pages. In code and JSON they have COCO's names, or
+those of `captioner.metrics.translation`."""
 
 
 RESAMPLES = 1_000
@@ -88,10 +90,7 @@ class Scores:
 
     def table(self) -> str:
         """Return a text table: metrics and intervals times 100, diversity, and the signature."""
-        rows = [f"{'metric':<12}{'score':>8}   95 % interval"]
-        for name, score in self.metrics.items():
-            low, high = (100 * bound for bound in self.intervals[name])
-            rows.append(f"{METRIC_LABELS[name]:<12}{100 * score:>8.2f}   {low:.2f} to {high:.2f}")
+        rows = metric_rows(self.metrics, self.intervals)
         rows += ["", f"{'':<26}{'captions':>10}{'references':>12}"]
         references = self.reference_diversity.formatted
         for name, value in self.diversity.formatted.items():
@@ -201,6 +200,17 @@ def resample_sums(statistics: NDArray[np.float64]) -> NDArray[np.float64]:
     draws = (rng.integers(images, size=images) for _ in range(RESAMPLES))  # (images,) each
     # A product with the counts of the draws is faster than a sum over the drawn rows.
     return np.stack([np.bincount(draw, minlength=images) @ statistics for draw in draws], axis=1)
+
+
+def metric_rows(
+    metrics: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]
+) -> list[str]:
+    """Return the lines of a table of metrics and their intervals, times 100."""
+    rows = [f"{'metric':<12}{'score':>8}   95 % interval"]
+    for name, score in metrics.items():
+        low, high = (100 * bound for bound in intervals[name])
+        rows.append(f"{METRIC_LABELS[name]:<12}{100 * score:>8.2f}   {low:.2f} to {high:.2f}")
+    return rows
 
 
 def percentile_interval(samples: NDArray[np.float64]) -> tuple[float, float]:

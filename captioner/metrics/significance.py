@@ -1,4 +1,4 @@
-"""Paired bootstrap comparison of two sets of captions (Koehn 2004).
+"""Paired bootstrap comparison of two sets of captions, or of other texts (Koehn 2004).
 
 Both sets are scored on the same resamples of the images. A resample with many easy images raises
 both scores, so the interval of their difference is usually narrower than with separate resamples.
@@ -6,9 +6,9 @@ both scores, so the interval of their difference is usually narrower than with s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,23 @@ class MetricDifference(NamedTuple):
     b_wins: float  # share of resamples in which b scores higher; a tie counts as one half
 
 
+class ScoredPair(Protocol):
+    """The two texts of one image, or of one source text, and their scores."""
+
+    @property
+    def score_a(self) -> float: ...  # noqa: D102
+    @property
+    def score_b(self) -> float: ...  # noqa: D102
+
+    def lines(self) -> list[str]:
+        """Return the texts with their scores times 100, as lines of text."""
+
+    def _asdict(self) -> dict[str, Any]: ...
+
+
+Pair = TypeVar("Pair", bound=ScoredPair)
+
+
 class CaptionPair(NamedTuple):
     """The two captions of one image, and their CIDEr-D."""
 
@@ -62,28 +79,31 @@ class CaptionPair(NamedTuple):
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """The result of comparing two sets of captions of the same images."""
+    """The result of comparing two sets of captions of the same images, or of other texts."""
 
-    images: int
+    images: int  # or texts
     differences: Mapping[str, MetricDifference]  # by the name of the metric
-    better_a: list[CaptionPair]  # where a leads in CIDEr-D, the largest lead first
-    better_b: list[CaptionPair]  # where b leads
+    better_a: Sequence[ScoredPair]  # where a leads in `ranked_by`, the largest lead first
+    better_b: Sequence[ScoredPair]  # where b leads
     signature: str
+    unit: str = "images"
+    decided_by: str = "CIDEr"  # the metric of the verdict
+    ranked_by: str = "CIDEr"  # the metric of each image
 
     @property
     def verdict(self) -> str:
-        """One line: which set has the higher CIDEr-D, and which metrics disagree."""
+        """One line: which set has the higher `decided_by`, and which metrics disagree."""
         if self.images < MIN_IMAGES:
-            return f"{self.images:,} images are too few to tell which is better"
-        cider_d = self.differences["CIDEr"]
-        sign = -1 if cider_d.high < 0 else 1  # makes the winner's lead positive
-        low, high = sorted([sign * cider_d.low, sign * cider_d.high])
+            return f"{self.images:,} {self.unit} are too few to tell which is better"
+        decisive = self.differences[self.decided_by]
+        sign = -1 if decisive.high < 0 else 1  # makes the winner's lead positive
+        low, high = sorted([sign * decisive.low, sign * decisive.high])
         lead = (
-            f"CIDEr-D {100 * sign * cider_d.difference:+.1f}, "
+            f"{METRIC_LABELS[self.decided_by]} {100 * sign * decisive.difference:+.1f}, "
             f"95 % interval {100 * low:.1f} to {100 * high:.1f}"
         )
         if low <= 0:
-            return f"no significant difference on these {self.images:,} images: {lead}"
+            return f"no significant difference on these {self.images:,} {self.unit}: {lead}"
         opposed = [
             METRIC_LABELS[name]
             for name, metric in self.differences.items()
@@ -111,14 +131,15 @@ class PairedComparison:
             interval = f"{low:+.2f} to {high:+.2f}"
             rows.append(f"{METRIC_LABELS[name]:<12}{scores}   {interval:<20}{metric.b_wins:>7.1%}")
         rows += [
-            f"b wins: share of {RESAMPLES:,} resamples of the images in which b scores higher "
+            f"b wins: share of {RESAMPLES:,} resamples of the {self.unit} in which b scores higher "
             "(paired bootstrap)",
             "",
             self.verdict,
         ]
         for name, pairs in (("b", self.better_b), ("a", self.better_a)):
             if pairs:
-                rows += ["", f"images on which {name} leads most (CIDEr-D):"]
+                label = METRIC_LABELS[self.ranked_by]
+                rows += ["", f"{self.unit} on which {name} leads most ({label}):"]
             for pair in pairs:
                 rows += pair.lines()
         return "\n".join([*rows, "", self.signature])
@@ -133,23 +154,46 @@ def compare(
     samples_a, samples_b = (
         compute_metrics(part, a.java) for part in (sums[:columns], sums[columns:])
     )
-    differences = {}
-    for name in a.metrics:
-        difference = _rounded(np.asarray(b.metrics[name] - a.metrics[name])).item()
-        samples = _rounded(samples_b[name] - samples_a[name])  # (RESAMPLES,)
-        b_wins = float(np.mean(samples > 0) + np.mean(samples == 0) / 2)
-        differences[name] = MetricDifference(
-            a.metrics[name], b.metrics[name], difference, *percentile_interval(samples), b_wins
-        )
+    differences = measure_differences(a.metrics, b.metrics, samples_a, samples_b)
     scores_a, scores_b = a.per_image["CIDEr"], b.per_image["CIDEr"]
     pairs = [
         CaptionPair(image, captions_a[image], captions_b[image], scores_a[image], scores_b[image])
         for image in a.images
     ]
-    pairs.sort(key=lambda pair: pair.score_b - pair.score_a)
-    better_a = [pair for pair in pairs[:MAX_EXAMPLES] if pair.score_a > pair.score_b]
-    better_b = [pair for pair in pairs[: -MAX_EXAMPLES - 1 : -1] if pair.score_b > pair.score_a]
-    return PairedComparison(len(a.images), differences, better_a, better_b, a.signature)
+    return PairedComparison(len(a.images), differences, *largest_leads(pairs), a.signature)
+
+
+def measure_differences(
+    a: Mapping[str, float],
+    b: Mapping[str, float],
+    samples_a: Mapping[str, NDArray[np.float64]],
+    samples_b: Mapping[str, NDArray[np.float64]],
+) -> dict[str, MetricDifference]:
+    """Return the difference of each metric, from its scores and those of each resample.
+
+    Args:
+        a: the metrics of one set.
+        b: those of the other.
+        samples_a: the metrics of a in each resample, (RESAMPLES,) each.
+        samples_b: those of b in the same resamples.
+    """
+    differences = {}
+    for name in a:
+        difference = _rounded(np.asarray(b[name] - a[name])).item()
+        samples = _rounded(samples_b[name] - samples_a[name])  # (RESAMPLES,)
+        b_wins = float(np.mean(samples > 0) + np.mean(samples == 0) / 2)
+        differences[name] = MetricDifference(
+            a[name], b[name], difference, *percentile_interval(samples), b_wins
+        )
+    return differences
+
+
+def largest_leads(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
+    """Return the pairs in which a leads most, then those in which b does; `MAX_EXAMPLES` each."""
+    ranked = sorted(pairs, key=lambda pair: pair.score_b - pair.score_a)
+    better_a = [pair for pair in ranked[:MAX_EXAMPLES] if pair.score_a > pair.score_b]
+    better_b = [pair for pair in ranked[: -MAX_EXAMPLES - 1 : -1] if pair.score_b > pair.score_a]
+    return better_a, better_b
 
 
 def _rounded(differences: NDArray[np.float64]) -> NDArray[np.float64]:
