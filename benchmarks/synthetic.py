@@ -15,7 +15,7 @@ from torchvision import models
 from captioner.config.schema import (
     DecoderConfig,
     DecodingConfig,
-    EncoderConfig,
+    ImageEncoderConfig,
     ModelConfig,
     TrunkName,
 )
@@ -53,7 +53,7 @@ class Setup:
     def config(self) -> ModelConfig:
         """Return the model's settings. Beam search ranks captions as the baseline does."""
         return ModelConfig(
-            encoder=EncoderConfig(
+            encoder=ImageEncoderConfig(
                 trunk=self.trunk, weights="none", image_size=self.image_size, batch_norm="eval"
             ),
             decoder=DecoderConfig(
@@ -63,6 +63,10 @@ class Setup:
                 beam=self.beam, max_length=self.max_length, length_norm="average"
             ),
         )
+
+    def limits(self, source: Tensor) -> Tensor:
+        """Return the most words of a caption of each source of a batch."""
+        return torch.full((len(source),), self.max_length, device=source.device)
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 from benchmarks.synthetic import Setup, build_baseline, end_after_ten_words
-from captioner.config.schema import PhaseConfig, TrainingConfig
+from captioner.config.training import PhaseConfig, TrainingConfig
 from captioner.data.batching import (
     CaptionDataset,
     EpochBatchSampler,
@@ -100,12 +100,12 @@ def self_critical(setup: Setup) -> Workload:
     # A tiny learning rate keeps the lengths of the captions.
     phase = PhaseConfig(objective="self_critical", learning_rate=1e-6)
     with_cider = build_objective(
-        phase, TrainingConfig(), model, vocabulary, split, max_length=setup.max_length
+        phase, TrainingConfig(), model, vocabulary, split, limits=setup.limits
     )
     with_constant = SelfCritical(
         model,
         lambda images, captions: torch.arange(len(captions)) / len(captions),
-        max_length=setup.max_length,
+        limits=setup.limits,
     )
 
     loader = _loader(

@@ -6,11 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from captioner.captions import Caption
+    from captioner.captions import Caption, Translation
     from captioner.config.run import Config
     from captioner.errors import CaptionerError, ImageError, UsageError
     from captioner.inference.captioner import Captioner
     from captioner.inference.evaluate import evaluate
+    from captioner.inference.translator import Translator
     from captioner.models.folder import load_config
     from captioner.training.train import train
 
@@ -22,6 +23,8 @@ __all__ = [
     "CaptionerError",
     "Config",
     "ImageError",
+    "Translation",
+    "Translator",
     "UsageError",
     "__version__",
     "evaluate",
@@ -35,6 +38,8 @@ _MODULES = {
     "CaptionerError": "errors",
     "Config": "config.run",
     "ImageError": "errors",
+    "Translation": "captions",
+    "Translator": "inference.translator",
     "UsageError": "errors",
     "evaluate": "inference.evaluate",
     "load_config": "models.folder",

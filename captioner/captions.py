@@ -1,4 +1,4 @@
-"""Captions: their words, log-probabilities, confidence and heat maps. Imports no torch."""
+"""Captions and translations: their words, log-probabilities and heat maps. Imports no torch."""
 
 from __future__ import annotations
 
@@ -45,3 +45,16 @@ class Caption:
     abstained: bool = False  # the confidence is below `min_confidence`: do not show the caption
     others: tuple[Caption, ...] = ()  # further captions: the best first, or in the order drawn
     explanation: Explanation | None = None  # how the words' heat maps were computed
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A text that a model has generated from a source text."""
+
+    text: str
+    words: tuple[Word, ...]  # tokens of any kind: words, characters or subwords
+    log_prob: float  # natural logarithm of the text's probability, <eos> included
+    source: tuple[str, ...] = ()  # the tokens of the source text
+    # The attention weight of each source token at each word's step; the weights of a word sum to 1.
+    alignment: tuple[tuple[float, ...], ...] | None = None
+    others: tuple[Translation, ...] = ()  # further texts: the best first, or in the order drawn

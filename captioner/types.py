@@ -1,16 +1,17 @@
 """The data that flows through the model, and the interface that decoding needs. Read this first.
 
-    Batch.source (B, 3, h, w) --encoder--> Memory --decoder.init_state--> State
+    Batch.source (B, 3, h, w) or (B, P) --encoder--> Memory --decoder.init_state--> State
     token_ids (N,), State --decoder.step--> features (N, D), State --decoder.output--> logits (N, V)
 
 Training runs the second line for all steps of a batch at once. Decoding repeats it step by step.
 
 Shape letters in comments, unless a file declares its own:
 
-    B  images of a batch          N  captions or beams: rows that the decoder processes
+    B  images or texts of a batch N  captions or beams: rows that the decoder processes
     T  tokens of the longest caption, <bos> and <eos> included
     M  real target tokens of a batch: M = batch.target_mask.sum()
-    C  encoder channels           P  positions of the encoder's grid: h x w of the last feature map
+    C  encoder channels           P  positions of the encoder's grid: the cells of the last feature
+                                     map of an image, or the tokens of a source text
     L  decoder layers             H  hidden size        E  embedding size     V  vocabulary size
     S  size of the context vector that is concatenated to an RNN input or to a hidden state
     A  size of the space in which attention compares queries and keys
@@ -74,9 +75,14 @@ def select_state(state: State, index: Tensor) -> State:
 
 
 class Batch(NamedTuple):
-    """Images with their captions. An image appears once, however many captions it has."""
+    """Sources with their captions. A source appears once, however many captions it has.
 
-    source: Tensor  # (B, 3, height, width) uint8 images, or (B, P, C) cached encoder features
+    Sources are images or texts. The translation of a text is called its caption too.
+    """
+
+    # (B, 3, height, width) uint8 images, or (B, P, C) their cached encoder features, or
+    # (B, P) int64 token ids of texts, without <bos> and <eos>, and with <pad> at the end
+    source: Tensor
     tokens: Tensor  # (N, T) int64  <bos> a dog runs <eos> <pad> <pad>
     mask: Tensor  #   (N, T) bool   True except at <pad>
     source_index: Tensor  #  (N,) int64    row of `source` that each caption describes
@@ -112,6 +118,8 @@ class Memory(NamedTuple):
     summary: Tensor  # (B, C)
     grid: Tensor  # (B, P, C)
     mask: Tensor  # (B, P) bool   False at padding, which gets no attention
+    # the last state of each layer of a text encoder: one or two parts (B, L, C), as in `State`
+    final_state: tuple[Tensor, ...] | None = None
 
 
 class DecoderOutput(NamedTuple):
@@ -130,7 +138,7 @@ class StepModel(Protocol):
         ...
 
     def init_state(self, source: Tensor) -> State:
-        """Return the initial decoder state of images (B, 3, height, width)."""
+        """Return the initial decoder state of images (B, 3, height, width) or texts (B, P)."""
         ...
 
     def step(self, token_ids: Tensor, state: State) -> tuple[Tensor, State]:
@@ -138,7 +146,7 @@ class StepModel(Protocol):
         ...
 
     def log_probs(self, batch: Batch, state: State) -> Tensor:
-        """Return the log-probability (M,) of every target token; `state` is that of B images."""
+        """Return the log-probability (M,) of every target token; `state` is that of B sources."""
         ...
 
 

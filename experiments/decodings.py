@@ -91,7 +91,7 @@ def encode(
     import torch
 
     from captioner.data.transforms import prefetch_images
-    from captioner.decoding.search import image_key
+    from captioner.decoding.search import source_key
 
     encoded: list[EncodedBatch] = []
     readable: list[Example] = []
@@ -111,7 +111,7 @@ def encode(
         if images:
             with torch.inference_mode():
                 state = captioner.step_model.init_state(torch.stack(images).to(captioner.device))
-            encoded.append((state, [image_key(image) for image in images]))
+            encoded.append((state, [source_key(image) for image in images]))
     return encoded, readable
 
 

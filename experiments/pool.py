@@ -98,16 +98,16 @@ def fill_features(config: Config, *, device: DeviceName = "cpu") -> None:
 
     from captioner.data.splits import load_splits
     from captioner.distributed import Ranks
-    from captioner.training.loaders import LoaderFactory
+    from captioner.training.loaders import ImageLoaders
     from captioner.training.train import start_model
 
     ranks = Ranks(0, 1, pick_device(device))
     with log_to(config.output.parent / "features.log"):
         splits = load_splits(config.data, ranks)
         torch.manual_seed(config.training.seed)  # of a trunk with random weights
-        model, vocabulary = start_model(config, splits.train_examples, None)
+        model, vocabulary, _ = start_model(config, splits.train_examples, None)
         model.encoder.to(ranks.device)
-        loaders = LoaderFactory(config, model.encoder, vocabulary, splits, ranks=ranks)
+        loaders = ImageLoaders(config, model.encoder, vocabulary, splits, ranks=ranks)
         for phase in config.training.phases:
             loaders.train_loader(phase, loaders.sampler(phase))
             loaders.dev_loader(phase)

@@ -47,11 +47,16 @@ def average(
     if output.exists():
         raise UsageError(f"{output} exists already: choose another --output")
     folders = [resolve(model) for model in models]
-    (config, vocabulary, state), *others = (read_model(folder) for folder in folders)
-    for folder, (other, words, _) in zip(folders[1:], others, strict=True):
-        difference = difference_of(config, other)
-        if words != vocabulary:
-            difference = f"their vocabularies differ ({len(words)} and {len(vocabulary)} words)"
+    first, *others = (read_model(folder) for folder in folders)
+    config = first.config
+    for folder, other in zip(folders[1:], others, strict=True):
+        difference = difference_of(config, other.config)
+        for own, words in (
+            (first.vocabulary, other.vocabulary),
+            (first.source_vocabulary, other.source_vocabulary),
+        ):
+            if words != own:
+                difference = f"their vocabularies differ ({len(words)} and {len(own)} words)"
         if difference:
             raise UsageError(
                 f"{folder} and {folders[0]} cannot be averaged: {difference}; "
@@ -63,8 +68,9 @@ def average(
         write_model(
             new,
             config=config.model_copy(update={"decoding": decoding, "confidence": None}),
-            vocabulary=vocabulary,
-            state=mean_of([state, *(state for _, _, state in others)]),
+            vocabulary=first.vocabulary,
+            source_vocabulary=first.source_vocabulary,
+            state=mean_of([each.state for each in (first, *others)]),
         )
     typer.echo(output)
 

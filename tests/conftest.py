@@ -11,13 +11,19 @@ import torch
 import yaml
 from data_sets import DataSet
 
-from captioner import Captioner
+from captioner import Captioner, Translator
 from captioner.cli.app import main
 from captioner.config.run import Config
-from captioner.config.schema import DecoderConfig, EncoderConfig, ModelConfig
+from captioner.config.schema import (
+    DecoderConfig,
+    ImageEncoderConfig,
+    ModelConfig,
+    TextEncoderConfig,
+)
 from captioner.data.datasets import load_references
 from captioner.data.shapes import draw_shapes
 from captioner.models.build import build_model
+from captioner.text.multilingual import WordTokenizer
 from captioner.text.tokenizer import EOS, Vocabulary, tokenize
 
 torch.set_num_threads(1)  # fast for tiny tensors, and results do not depend on the machine
@@ -84,7 +90,7 @@ def untrained(shapes, tmp_path_factory):
     def make(image_size=32, **decoder):
         torch.manual_seed(3)
         config = ModelConfig(
-            encoder=EncoderConfig(trunk="resnet18", weights="none", image_size=image_size),
+            encoder=ImageEncoderConfig(trunk="resnet18", weights="none", image_size=image_size),
             decoder=DecoderConfig(embed_size=16, hidden_size=16, **decoder),
         )
         model = build_model(config, vocab_size=len(vocabulary))
@@ -106,6 +112,37 @@ def tiny_model(untrained):
 def attentive_model(untrained):
     """A model with attention to a grid of 2 x 2."""
     return untrained(image_size=64, context="attention", attention_size=16)
+
+
+@pytest.fixture(scope="session")
+def untrained_translator(tmp_path_factory):
+    """Make the folder of a model of text with random weights."""
+    tokenizer = WordTokenizer()
+    source, target = (
+        Vocabulary.from_captions([tokenizer.tokenize(text)], min_count=1, tokenizer=tokenizer)
+        for text in ("a the dog cat bird man runs sleeps sings .", "ein der Hund Vogel läuft .")
+    )
+
+    def make(**decoder):
+        torch.manual_seed(3)
+        config = ModelConfig(
+            encoder=TextEncoderConfig(embed_size=8, hidden_size=8),
+            decoder=DecoderConfig(embed_size=8, hidden_size=8, attention_size=8, **decoder),
+        )
+        model = build_model(config, vocab_size=len(target), source_vocab_size=len(source))
+        model.decoder.output.bias.data[EOS] = -1  # else most texts would be empty
+        folder = tmp_path_factory.mktemp("run") / "best"
+        translator = Translator([model], target, config, source_vocabulary=source, device="cpu")
+        translator.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_translator(untrained_translator):
+    """A model of text with attention."""
+    return untrained_translator(context="attention")
 
 
 @pytest.fixture

@@ -13,19 +13,21 @@ ROOT = Path(__file__).parents[1]
 
 SCRIPT = """
 import captioner
-from captioner import Caption, Captioner
+from captioner import Caption, Captioner, Translation, Translator
 
 text: str = Captioner.from_pretrained().caption("a.jpg").text
 captions: list[Caption] = Captioner.from_pretrained("runs/best").caption(["a.jpg", "b.jpg"])
 best = captioner.train(captioner.load_config("x.yaml"))
+translation: Translation = Translator.from_pretrained("runs/best").translate("A dog runs.")
 cider: float = captioner.evaluate("captions.json", results="results.json").metrics["CIDEr"]
 """
 
 
 def test_dir_shows_exactly_the_public_names_and_each_can_be_imported():
     names = [
-        *("Caption", "Captioner", "CaptionerError", "Config", "ImageError", "UsageError"),
-        *("__version__", "evaluate", "load_config", "train"),
+        *("Caption", "Captioner", "CaptionerError", "Config", "ImageError"),
+        *("Translation", "Translator", "UsageError", "__version__"),
+        *("evaluate", "load_config", "train"),
     ]
     assert dir(captioner) == sorted(captioner.__all__) == names
     for name in names:

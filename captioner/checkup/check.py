@@ -3,61 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
 
 from captioner.checkup.leakage import ImageInfo, read_image_infos, record_shared_images
+from captioner.checkup.pairs import (
+    compute_pair_statistics,
+    learn_tokenizers,
+    record_shared_sources,
+)
+from captioner.checkup.statistics import (
+    Coverage,
+    Split,
+    SplitStatistics,
+    compute_statistics,
+    shorten,
+    vocabulary_coverage,
+)
+from captioner.config.run import TokenizerConfig
 from captioner.console import track
 from captioner.data.datasets import Example
 from captioner.data.plain_text import TextExample
 from captioner.data.problems import Problems
 from captioner.data.splits import divide_text, reference_words
 from captioner.errors import ImageError
-from captioner.text.tokenizer import tokenize
-
-MIN_COUNTS = (1, 2, 3, 5, 10, 20)
-LOST_CHARACTERS = re.compile("[\ufffd\ud800-\udc7f\udd00-\udfff]")  # or halves of one
-MAX_EXCERPT = 60  # characters of a caption that are quoted
-
-
-class Split(NamedTuple):
-    """A split of a data set, and the problems found while loading it."""
-
-    name: str
-    examples: Sequence[Example]
-    missing: Collection[Path]  # images that do not exist; already in `problems`
-    problems: Problems  # of its annotation file; splits of one file share them
-    text: Sequence[TextExample] = ()  # captions without images
-    group: str = ""  # "train" or "dev" of a config; splits of one group are not compared
-
-
-@dataclass(frozen=True)
-class SplitStatistics:
-    """Counts over one split. Image files that cannot be read do not count."""
-
-    images: int  # with a caption
-    captions_per_image: Counter[int]  # number of captions → images
-    words_per_caption: Counter[int]  # number of words → captions
-    words: Counter[str]
-    sizes: Counter[tuple[int, int]]  # (width, height) in pixels, as stored → image files
-    modes: Counter[str]  # Pillow's mode → image files
-
-    @property
-    def captions(self) -> int:
-        """Return the number of captions."""
-        return self.words_per_caption.total()
-
-
-class Coverage(NamedTuple):
-    """The vocabulary of the first group for one minimum count, and what it covers."""
-
-    min_count: int  # words of the first group that occur less often are <unk>
-    words: int  # size of the vocabulary
-    shares: dict[str, float]  # split → share of the words in its captions that are known
 
 
 @dataclass(frozen=True)
@@ -67,7 +38,8 @@ class CheckResult:
     problems: list[Problems]  # one for each annotation file, and one for each pair of splits
     splits: dict[str, SplitStatistics]
     learnt: list[str]  # the splits that supply the vocabulary
-    vocabulary: list[Coverage]
+    vocabulary: list[Coverage]  # of captions, or of targets
+    source_vocabulary: list[Coverage]  # empty without pairs
 
     @property
     def num_problems(self) -> int:
@@ -75,13 +47,19 @@ class CheckResult:
         return sum(len(problem.cases) for problems in self.problems for problem in problems)
 
 
-def check_splits(splits: Sequence[Split], *, max_length: int) -> CheckResult:
-    """Read every image completely, compute statistics, and compare each pair of splits.
+def check_splits(
+    splits: Sequence[Split], *, max_length: int, tokenizer: TokenizerConfig
+) -> CheckResult:
+    """Read every image completely, compute statistics, and compare the splits with each other.
 
     Args:
-        splits: the splits, with different names. Those of the first one's group, or else it alone,
-            supply the vocabulary.
+        splits: the splits, with different names; either all have pairs, or none has. Those of the
+            first one's group, or else it alone, supply the vocabulary.
         max_length: largest number of words in a caption that training does not truncate.
+        tokenizer: how pairs are divided into words, learnt from them where it is learnt.
+
+    Raises:
+        UsageError: the library of the tokenizer is not installed.
     """
     infos = _read_images(splits)
     between_splits = []
@@ -90,17 +68,30 @@ def check_splits(splits: Sequence[Split], *, max_length: int) -> CheckResult:
             between_splits.append(Problems(f"{first.name} and {second.name}"))
             record_shared_images(between_splits[-1], first.examples, second.examples, infos)
             record_leaked_text(between_splits[-1], first.text, second.examples)
-    statistics = {
-        split.name: compute_statistics(split, infos, max_length=max_length) for split in splits
-    }
+            record_shared_sources(between_splits[-1], first.pairs or (), second.pairs or ())
     group = splits[0].group
-    learnt = [split.name for split in splits if group and split.group == group] or [splits[0].name]
+    first_group = [each for each in splits if group and each.group == group] or [splits[0]]
+    learnt = [split.name for split in first_group]
+    if splits[0].pairs is None:
+        statistics = {
+            split.name: compute_statistics(split, infos, max_length=max_length) for split in splits
+        }
+    else:
+        pairs = [pair for split in first_group for pair in split.pairs or ()]
+        tokenizers = learn_tokenizers(pairs, tokenizer)
+        statistics = {
+            split.name: compute_pair_statistics(split, tokenizers, max_length=max_length)
+            for split in splits
+        }
+    words = {name: split.words for name, split in statistics.items()}
+    source_words = {name: split.source_words for name, split in statistics.items()}
     of_files = {id(split.problems): split.problems for split in splits}  # each once
     return CheckResult(
         [*of_files.values(), *between_splits],
         statistics,
         learnt,
-        vocabulary_coverage(statistics, learnt),
+        vocabulary_coverage(words, learnt),
+        vocabulary_coverage(source_words, learnt) if splits[0].pairs is not None else [],
     )
 
 
@@ -130,83 +121,3 @@ def _read_images(splits: Sequence[Split]) -> dict[Path, ImageInfo]:
         else:
             infos[path] = result
     return infos
-
-
-def compute_statistics(
-    split: Split, infos: Mapping[Path, ImageInfo], *, max_length: int
-) -> SplitStatistics:
-    """Count captions, words and readable images, and record problems of captions."""
-    words: Counter[str] = Counter()
-    lengths: Counter[int] = Counter()
-    examples = split.examples
-    captioned = [(repr(each.image_id), each.captions) for each in examples]
-    captioned += [(each.place, each.captions) for each in split.text]
-    for place, captions in track(
-        captioned, total=len(captioned), doing="counting words", unit="images"
-    ):
-        for caption in captions:
-            tokens = tokenize(caption)
-            words.update(tokens)
-            lengths[len(tokens)] += 1
-            _check_caption(split.problems, place, caption, len(tokens), max_length=max_length)
-    headers = [infos[example.path].header for example in examples if example.path in infos]
-    return SplitStatistics(
-        images=len(examples),
-        captions_per_image=Counter(len(example.captions) for example in examples),
-        words_per_caption=lengths,
-        words=words,
-        sizes=Counter((header.width, header.height) for header in headers),
-        modes=Counter(header.mode for header in headers),
-    )
-
-
-def _check_caption(
-    problems: Problems, place: str, caption: str, num_words: int, *, max_length: int
-) -> None:
-    """Record a caption of more than `max_length` words, without a word, or with wrong encoding."""
-    case = f"{place}: {shorten(caption)!r}"
-    if num_words > max_length:
-        kind = f"captions of more than {max_length} words, cut in training"
-        problems.add_warning(kind, [f"{case} ({num_words} words)"])
-    if not num_words:
-        problems.add_warning("captions without a word, kept", [case])
-    if not caption.isascii() and has_wrong_encoding(caption):
-        problems.add_warning("captions with a wrong encoding, kept", [case])
-
-
-def shorten(caption: str) -> str:
-    """Return the first characters of a caption, to be quoted."""
-    return caption if len(caption) <= MAX_EXCERPT else caption[:MAX_EXCERPT] + "..."
-
-
-def has_wrong_encoding(caption: str) -> bool:
-    """Return whether characters were lost, or UTF-8 was decoded as Latin-1 or Windows-1252.
-
-    An example of the latter is "cafÃ©" for "café".
-    """
-    if LOST_CHARACTERS.search(caption):
-        return True
-    for encoding in ("latin-1", "cp1252"):
-        try:
-            caption.encode(encoding).decode("utf-8")
-        except UnicodeError:
-            continue
-        return True
-    return False
-
-
-def vocabulary_coverage(
-    splits: Mapping[str, SplitStatistics], learnt: Collection[str]
-) -> list[Coverage]:
-    """Compute size and coverage of the vocabulary of the splits `learnt` for each minimum count."""
-    counts = sum((splits[name].words for name in learnt), Counter())
-    rows = []
-    for min_count in MIN_COUNTS:
-        known = {word for word, count in counts.items() if count >= min_count}
-        shares = {name: _known_share(split.words, known) for name, split in splits.items()}
-        rows.append(Coverage(min_count, len(known), shares))
-    return rows
-
-
-def _known_share(words: Counter[str], known: set[str]) -> float:
-    return sum(count for word, count in words.items() if word in known) / max(1, words.total())

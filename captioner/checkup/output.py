@@ -13,7 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from captioner.checkup.check import CheckResult, SplitStatistics
+from captioner.checkup.check import CheckResult
+from captioner.checkup.statistics import Coverage, SplitStatistics
 from captioner.console import one_line
 from captioner.data.problems import MAX_EXAMPLES
 from captioner.report.page import read_stylesheet
@@ -41,11 +42,32 @@ def to_json(result: CheckResult) -> dict[str, Any]:
             for problem in problems
         ],
         "splits": {name: _statistics_to_json(split) for name, split in result.splits.items()},
-        "vocabulary": [row._asdict() for row in result.vocabulary],
+        **{
+            name.replace(" ", "_"): [row._asdict() for row in rows]
+            for name, rows in _vocabularies(result).items()
+        },
+    }
+
+
+def _vocabularies(result: CheckResult) -> dict[str, list[Coverage]]:
+    """Return the tables of coverage: one of captions, or one of each side of pairs."""
+    if not result.source_vocabulary:
+        return {"vocabulary": result.vocabulary}
+    return {
+        "source vocabulary": result.source_vocabulary,
+        "target vocabulary": result.vocabulary,
     }
 
 
 def _statistics_to_json(split: SplitStatistics) -> dict[str, Any]:
+    if split.pairs is not None:
+        return {
+            "pairs": split.pairs,
+            "targets": split.captions,
+            "targets_per_source": dict(sorted(split.captions_per_image.items())),
+            "words_per_source": dict(sorted(split.words_per_source.items())),
+            "words_per_target": dict(sorted(split.words_per_caption.items())),
+        }
     return {
         "images": split.images,
         "captions": split.captions,
@@ -63,6 +85,13 @@ def to_text(result: CheckResult) -> str:
 
 def describe_split(split: SplitStatistics) -> dict[str, str]:
     """Return the statistics of a split, each as a label and a text of one line."""
+    if split.pairs is not None:
+        return {
+            "pairs": f"{split.pairs:,}",
+            "targets per source": _range(split.captions_per_image),
+            "words per source": _range(split.words_per_source),
+            "words per target": _range(split.words_per_caption),
+        }
     text = {
         "captions": f"{split.captions:,}",
         "words per caption": _range(split.words_per_caption),
@@ -91,11 +120,12 @@ def _statistics_lines(result: CheckResult) -> Iterator[str]:
         yield from (f"  {label:<20}{text}" for label, text in describe_split(split).items())
     names = [one_line(name) for name in result.splits]
     learnt = " and ".join(map(one_line, result.learnt))
-    yield f"vocabulary of {learnt}, and the share of each split's words that it covers"
-    yield f"  {'minimum count':<24}{'words':>8}  " + "  ".join(f"{name:>12}" for name in names)
-    for row in result.vocabulary:
-        shares = "  ".join(f"{100 * row.shares[name]:>10.1f} %" for name in result.splits)
-        yield f"  {row.min_count:<24}{row.words:>8,}  {shares}"
+    for label, rows in _vocabularies(result).items():
+        yield f"{label} of {learnt}, and the share of each split's words that it covers"
+        yield f"  {'minimum count':<24}{'words':>8}  " + "  ".join(f"{name:>12}" for name in names)
+        for row in rows:
+            shares = "  ".join(f"{100 * row.shares[name]:>10.1f} %" for name in result.splits)
+            yield f"  {row.min_count:<24}{row.words:>8,}  {shares}"
 
 
 def _problem_lines(result: CheckResult) -> Iterator[str]:
@@ -174,6 +204,12 @@ def _splits(result: CheckResult) -> Iterator[str]:
 
 
 def _histograms(split: SplitStatistics) -> dict[str, Counter[int]]:
+    if split.pairs is not None:
+        return {
+            "targets per source": split.captions_per_image,
+            "words per source": split.words_per_source,
+            "words per target": split.words_per_caption,
+        }
     return {
         "captions per image": split.captions_per_image,
         "words per caption": split.words_per_caption,
@@ -184,13 +220,14 @@ def _histograms(split: SplitStatistics) -> dict[str, Counter[int]]:
 
 def _vocabulary(result: CheckResult) -> Iterator[str]:
     names = list(result.splits)
-    yield f"<h2>Vocabulary of {_escape(' and '.join(result.learnt))}</h2>"
-    yield "<table><tr><th>minimum count</th><th>words</th>"
-    yield "".join(f"<th>coverage of {_escape(name)}</th>" for name in names) + "</tr>"
-    for row in result.vocabulary:
-        shares = "".join(f"<td>{100 * row.shares[name]:.1f} %</td>" for name in names)
-        yield f"<tr><td>{row.min_count}</td><td>{row.words:,}</td>{shares}</tr>"
-    yield "</table>"
+    for label, rows in _vocabularies(result).items():
+        yield f"<h2>{label.capitalize()} of {_escape(' and '.join(result.learnt))}</h2>"
+        yield "<table><tr><th>minimum count</th><th>words</th>"
+        yield "".join(f"<th>coverage of {_escape(name)}</th>" for name in names) + "</tr>"
+        for row in rows:
+            shares = "".join(f"<td>{100 * row.shares[name]:.1f} %</td>" for name in names)
+            yield f"<tr><td>{row.min_count}</td><td>{row.words:,}</td>{shares}</tr>"
+        yield "</table>"
 
 
 def histogram(counts: Mapping[int, int], unit: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,7 +42,7 @@ OutputOption = Annotated[
 ]
 
 
-@with_options
+@partial(with_options, reads="image")
 def caption(
     paths: Annotated[
         list[str],
@@ -87,7 +88,7 @@ def caption(
     if report:
         from captioner.report.build import report_captions
 
-        cropped = captioner.config.encoder.transform == "crop"
+        cropped = captioner.crops
         report_captions(report, captioned, model or [], settings, cropped=cropped)
     _finish(len(files), num_abstained=num_abstained, num_failed=len(remaining) - num_read)
 

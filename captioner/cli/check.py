@@ -8,12 +8,15 @@ from typing import Annotated
 
 import typer
 
-from captioner.checkup.check import Split, check_splits
+from captioner.checkup.check import check_splits
 from captioner.checkup.output import to_json, to_text, write_page
+from captioner.checkup.statistics import Split
 from captioner.cli.options import ImagesOption, SettingsArgument
 from captioner.config.run import Config, DataConfig, SourceConfig
 from captioner.data.datasets import load_with_problems, train_dev_split
 from captioner.data.formats import split_names
+from captioner.data.generated import generate
+from captioner.data.parallel import is_parallel, load_pairs, pair_problems
 from captioner.data.plain_text import is_plain_text, load_text
 from captioner.data.problems import Problems
 from captioner.data.shapes import draw_shapes
@@ -29,13 +32,20 @@ def check(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="CONFIG|ANNOTATIONS",
-            help="A config (.yaml): check and compare train and dev; or annotations of any format.",
+            metavar="CONFIG|ANNOTATIONS|TEXT",
+            help="A config (.yaml): check and compare train and dev; or annotations of any format; "
+            "or texts, one a line, with --target; or both sides in one .tsv or .jsonl file.",
             show_default=False,
         ),
     ],
     settings: SettingsArgument = None,
     images: ImagesOption = None,
+    target: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The translation of each line of TEXT.", show_default=False
+        ),
+    ] = None,
     html: Annotated[
         Path | None,
         typer.Option(
@@ -46,7 +56,7 @@ def check(
 ) -> None:
     """Check a data set.
 
-    Prints errors in annotations and images, images that splits share, and statistics. Every image
+    Prints errors in annotations, texts and images, what splits share, and statistics. Every image
     is read completely. Exits with 0 if nothing is wrong, with 3 if something is.
     """
     if html:
@@ -57,15 +67,19 @@ def check(
                 "the config names the folder of the images: "
                 "set data.train.images=FOLDER instead of --images"
             )
+        if target:
+            raise UsageError(
+                f"the config names both sides: set data.train.target={target} instead of --target"
+            )
         config = load_config(source, settings or [])
-        splits, max_length = _read_config(config), config.data.max_length
+        splits, data = _read_config(config), config.data
     else:
         if settings:
             raise UsageError(
                 f"{source} is not a config and has no settings: leave out {' '.join(settings)}"
             )
-        splits, max_length = _read_annotations(source, images), DataConfig().max_length
-    result = check_splits(splits, max_length=max_length)
+        splits, data = _read_file(source, images, target), DataConfig()
+    result = check_splits(splits, max_length=data.max_length, tokenizer=data.tokenizer)
     typer.echo(json.dumps(to_json(result)) if as_json else to_text(result))
     if html:
         write_page(html, result, title=str(source))
@@ -74,9 +88,11 @@ def check(
 
 
 def _read_config(config: Config) -> list[Split]:
-    """Read train and dev as training does: shapes are drawn, and dev is held out from train."""
+    """Read train and dev as training does: data is made, and dev is held out from train."""
     if shapes := config.data.shapes:
         draw_shapes(shapes.folder, train=shapes.train, dev=shapes.dev)
+    if made := config.data.generated:
+        generate(made.task, made.folder, train=made.train, dev=made.dev)
     sources = find_sources(config.data)
     groups = {"train": sources.train, "dev": sources.dev}
     splits = []
@@ -90,21 +106,31 @@ def _read_config(config: Config) -> list[Split]:
 
 
 def _hold_out(splits: list[Split], share: float) -> list[Split]:
-    """Divide each split with images into train and dev."""
+    """Divide each split with images, or with pairs, into train and dev."""
     train, dev = [], []
     for split in splits:
         if split.text:
             train.append(split)
             continue
-        kept, held_out = train_dev_split(split.examples, share)
-        train.append(split._replace(examples=kept))
         name = split.name.replace("train", "dev", 1)
-        dev.append(split._replace(name=name, examples=held_out, group="dev"))
+        held_out = split._replace(name=name, group="dev")
+        if split.pairs is not None:
+            pairs, held_out_pairs = train_dev_split(split.pairs, share)
+            train.append(split._replace(pairs=pairs))
+            dev.append(held_out._replace(pairs=held_out_pairs))
+        else:
+            examples, held_out_examples = train_dev_split(split.examples, share)
+            train.append(split._replace(examples=examples))
+            dev.append(held_out._replace(examples=held_out_examples))
     return [*train, *dev]
 
 
-def _read_annotations(path: Path, images: Path | None) -> list[Split]:
-    """Read a file as one split, or as the splits that it names."""
+def _read_file(path: Path, images: Path | None, target: Path | None) -> list[Split]:
+    """Read a file, or two with parallel text, as one split, or as the splits that it names."""
+    if target or is_parallel(path):
+        if images:
+            raise UsageError(f"{path} is text and has no images: leave out --images")
+        return _read({path.name: SourceConfig(source=path, target=target)}, {})
     if is_plain_text(path):
         return _read({path.name: SourceConfig(text=path)}, {})
     return _read(
@@ -120,6 +146,11 @@ def _read(sources: dict[str, SourceConfig], files: dict[Path, Problems]) -> list
     """Read the splits. Those of the same file share its problems, which are kept in `files`."""
     splits = []
     for name, source in sources.items():
+        if source.source:
+            problems = pair_problems(source.source, source.target)
+            pairs = load_pairs(source.source, source.target, problems)
+            splits.append(Split(name, (), (), problems, pairs=pairs))
+            continue
         shared = files.setdefault(source.path, Problems(source.path))
         if source.text:
             splits.append(Split(name, (), (), shared, load_text(source.path, shared)))

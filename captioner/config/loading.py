@@ -148,6 +148,8 @@ def _describe(section: type[Section], details: Any, values: object) -> str:
             found = difflib.get_close_matches(plain, known, n=1, cutoff=0.5)
             nearest = [_written_key(_location(name), values) for name in found]
             return f"unknown key '{key}'" + (f": did you mean '{nearest[0]}'?" if nearest else "")
+        case "union_tag_invalid":
+            return f"{key}.kind is {context['tag']!r}: choose one of {context['expected_tags']}"
         case "literal_error":
             choices = context["expected"].replace(" or ", ", ")
             return f"{key} is {value!r}: choose one of {choices}"
@@ -166,9 +168,11 @@ def _location(key: str) -> list[str | int]:
 def _written_key(location: Sequence[str | int], values: object) -> str:
     """Return the key of a location in a config, without the index where one section is no list."""
     parts = []
-    for part in location:
+    for position, part in enumerate(location):
         if isinstance(part, int) and isinstance(values, dict):
             continue
+        if part in ("image", "text") and location[:position] == ("encoder",):
+            continue  # pydantic names the kind of the encoder after it
         parts.append(str(part))
         try:
             values = values[part]  # type: ignore[index]

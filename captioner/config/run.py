@@ -9,15 +9,28 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from captioner.config.schema import MEAN, Count, ModelConfig, Section, Share, TrainingConfig
+from captioner.config.schema import (
+    MEAN,
+    Count,
+    ImageEncoderConfig,
+    ModelConfig,
+    Section,
+    Share,
+    TokenizerName,
+)
+from captioner.config.training import TrainingConfig
 
 CaptionCount = Count | Literal["all"]
 DEFAULT_SHARE = 0.5  # of the only text source
-_OF_IMAGES = ("images", "split", "restval", "repeat", "captions_per_image")
+_OF_IMAGES = ("images", "split", "restval")
+_OF_PAIRS = ("repeat", "captions_per_image")
 
 
 class SourceConfig(Section):
-    """One data set: images with captions (`annotations`), or captions without images (`text`)."""
+    """One data set: images with captions, captions without images, or texts with their targets.
+
+    Exactly one of `annotations`, `text` and `source` is set.
+    """
 
     annotations: Annotated[
         Path | None, Field(description="COCO, Karpathy, Flickr8k, JSONL or CSV file.")
@@ -25,6 +38,13 @@ class SourceConfig(Section):
     text: Annotated[
         Path | None,
         Field(description="Captions without images: one a line (.txt), or as in `annotations`."),
+    ] = None
+    source: Annotated[
+        Path | None,
+        Field(description="Texts to translate, one a line; or both sides in one TSV or JSONL."),
+    ] = None
+    target: Annotated[
+        Path | None, Field(description="The translation of each line of `source`.")
     ] = None
     name: Annotated[
         str | None, Field(min_length=1, description="In logs; none: derived from the path.")
@@ -34,7 +54,7 @@ class SourceConfig(Section):
         str | None, Field(description="Karpathy: train, val, test; else a file of image names.")
     ] = None
     restval: Annotated[bool, Field(description="Karpathy: add `restval` to `train`.")] = False
-    repeat: Annotated[Count, Field(description="How often an epoch visits each image.")] = 1
+    repeat: Annotated[Count, Field(description="How often an epoch visits each example.")] = 1
     captions_per_image: Annotated[
         CaptionCount | None, Field(description="Per visit; none: data.captions_per_image.")
     ] = None
@@ -49,26 +69,63 @@ class SourceConfig(Section):
 
     @property
     def path(self) -> Path:
-        """The file of its captions."""
-        path = self.annotations or self.text
+        """The file of its captions, or of its source texts."""
+        path = self.annotations or self.text or self.source
         assert path is not None  # checked when the config is read
         return path
 
     @model_validator(mode="after")
     def _check_kind(self) -> SourceConfig:
-        if (self.annotations is None) == (self.text is None):
-            given = "both are" if self.text else "neither is"
-            raise ValueError(f"{given} given: name one of annotations (with images) and text")
+        kinds = [name for name in ("annotations", "text", "source") if getattr(self, name)]
+        if len(kinds) != 1:
+            given = f"{' and '.join(kinds)} are given" if kinds else "no file is given"
+            raise ValueError(
+                f"{given}: name one of annotations (with images), text (captions alone) and "
+                "source (texts to translate)"
+            )
         if self.name == MEAN:
             raise ValueError(f"name is {MEAN}, which stands for all sources: choose another")
-        if self.text is None:
-            if self.share is not None:
-                raise ValueError("share is for text: set repeat, or leave it out")
-            return self
-        fields = type(self).model_fields
-        if extra := [name for name in _OF_IMAGES if getattr(self, name) != fields[name].default]:
-            raise ValueError(f"text has no images: leave out {', '.join(extra)}")
+        if self.share is not None and not self.text:
+            raise ValueError("share is for text: set repeat, or leave it out")
+        if self.target and not self.source:
+            raise ValueError("target belongs to source, the texts to translate: name source too")
+        if not self.annotations:
+            self._refuse("has no images" if self.source else "is captions alone", *_OF_IMAGES)
+        if self.text:
+            self._refuse("is captions alone", *_OF_PAIRS)
         return self
+
+    def _refuse(self, reason: str, *names: str) -> None:
+        """Raise an error if a setting that does not apply is set."""
+        fields = type(self).model_fields
+        if extra := [name for name in names if getattr(self, name) != fields[name].default]:
+            kind = "source" if self.source else "text"
+            raise ValueError(f"{kind} {reason}: leave out {', '.join(extra)}")
+
+
+class GeneratedConfig(Section):
+    """A small data set of text that the project generates itself."""
+
+    task: Annotated[
+        Literal["addition", "dialogue", "summary"],
+        Field(description="Sums such as 57+5 -> 62, questions with answers, or reports."),
+    ]
+    folder: Annotated[Path, Field(description="Where the files are, or will be, stored.")]
+    train: Annotated[Count, Field(description="Examples to train on.")] = 45_000
+    dev: Annotated[Count, Field(description="Examples to validate on.")] = 1_000
+
+
+class TokenizerConfig(Section):
+    """How text is divided into tokens. The vocabulary of a model stores it."""
+
+    kind: Annotated[
+        TokenizerName | None,
+        Field(description="None: caption (words as COCO counts them) for images, word for text."),
+    ] = None
+    fold_case: Annotated[
+        bool, Field(description="word: read lower case, and restore the usual case in the output.")
+    ] = False
+    subwords: Annotated[Count, Field(description="subword: size of its vocabulary.")] = 8000
 
 
 class ShapesConfig(Section):
@@ -80,7 +137,7 @@ class ShapesConfig(Section):
 
 
 class DataConfig(Section):
-    """Images with reference captions, and captions without images."""
+    """Images with reference captions and captions without images; or texts with their targets."""
 
     train: Annotated[
         tuple[SourceConfig, ...], Field(description="What to learn from: a source, or a list.")
@@ -93,11 +150,18 @@ class DataConfig(Section):
         float, Field(gt=0, lt=1, description="Share of each train source held out as dev.")
     ] = 0.1
     shapes: Annotated[ShapesConfig | None, Field(description="Instead of train and dev.")] = None
+    generated: Annotated[
+        GeneratedConfig | None, Field(description="Text, instead of train and dev.")
+    ] = None
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    share_vocabulary: Annotated[
+        bool, Field(description="Text: one vocabulary for source and target.")
+    ] = False
     hint: Annotated[
         str, Field(exclude=True, description="How to get the data, shown if it is missing.")
     ] = ""  # not a setting of the run: it is not stored with it
     min_count: Annotated[Count, Field(description="Rarer words become <unk>.")] = 5
-    max_length: Annotated[Count, Field(description="Cut longer captions to this many words.")] = 30
+    max_length: Annotated[Count, Field(description="Cut longer texts to this many tokens.")] = 30
     captions_per_image: Annotated[
         CaptionCount, Field(description="Per epoch; drawn at random if there are more.")
     ] = 5
@@ -127,6 +191,11 @@ class DataConfig(Section):
             raise ValueError("dev has text, which has no images to caption: name annotations")
         if any(source.repeat > 1 for source in self.dev):
             raise ValueError("dev has repeat, but validates each image once: leave it out")
+        every = (*self.train, *self.dev)
+        if any(each.source for each in every) and not all(each.source for each in every):
+            raise ValueError(
+                "some sources are texts to translate and others are not: name one kind"
+            )
         text = [source for source in self.train if source.text]
         if text and len(text) == len(self.train):
             raise ValueError("train has text only: add a source with images (annotations)")
@@ -135,6 +204,11 @@ class DataConfig(Section):
         if sum(self.share_of(source) for source in text) >= 1:
             raise ValueError("the shares of text in train sum to 1 or more: lower them")
         return self
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the examples are texts with their targets, and not images."""
+        return self.generated is not None or any(each.source for each in self.train)
 
     @staticmethod
     def share_of(text: SourceConfig) -> float:
@@ -150,11 +224,25 @@ class Config(ModelConfig):
     init: Annotated[str | None, Field(description="Model folder to start from.")] = None
     output: Annotated[Path, Field(description="Folder of the run.")] = Path("runs/captioner")
 
+    @model_validator(mode="after")
+    def _check_kind(self) -> Config:
+        if self.data.is_text and self.encoder.kind == "image":
+            raise ValueError("data has texts, but the encoder reads images: set encoder.kind=text")
+        has_images = not self.data.is_text and (self.data.train or self.data.shapes)
+        if self.encoder.kind == "text" and has_images:
+            raise ValueError(
+                "the encoder reads text, but data has images: name data.train.source and "
+                "data.train.target, or set encoder.kind=image"
+            )
+        return self
+
     @property
     def model(self) -> ModelConfig:
         """Return the settings to store with the model; they do not depend on initial weights."""
-        batch_norm = "train" if self.encoder.train_batch_norm else "eval"
-        encoder = self.encoder.model_copy(update={"weights": "none", "batch_norm": batch_norm})
+        encoder = self.encoder
+        if isinstance(encoder, ImageEncoderConfig):
+            batch_norm = "train" if encoder.train_batch_norm else "eval"
+            encoder = encoder.model_copy(update={"weights": "none", "batch_norm": batch_norm})
         # A new model has no confidence until it is calibrated.
         decoding = self.decoding.model_copy(update={"min_confidence": 0.0})
         return ModelConfig(encoder=encoder, decoder=self.decoder, decoding=decoding)

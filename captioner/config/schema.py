@@ -7,10 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from captioner.devices import DeviceName, PrecisionName
 
@@ -31,6 +39,7 @@ TrunkName = Literal[
 TransformName = Literal["squash", "crop"]
 AugmentationName = Literal["random_crop", "mild_crop"]
 CellName = Literal["lstm", "gru", "rnn"]
+TokenizerName = Literal["caption", "word", "character", "subword"]
 ContextName = Literal["none", "first_token", "every_step", "attention", "merge"]
 ObjectiveName = Literal["teacher_forcing", "scheduled_sampling", "free_running", "self_critical"]
 ScheduleName = Literal["linear", "exponential", "inverse_sigmoid"]
@@ -69,9 +78,10 @@ class Section(BaseModel):
         return self.model_dump(mode="json")
 
 
-class EncoderConfig(Section):
+class ImageEncoderConfig(Section):
     """The CNN, and how an image is resized for it."""
 
+    kind: Annotated[Literal["image"], Field(description="What the model reads: images.")] = "image"
     trunk: Annotated[TrunkName, Field(description="The CNN.")] = "resnet50"
     weights: Annotated[
         str,
@@ -91,19 +101,51 @@ class EncoderConfig(Section):
         return self.batch_norm == "train" or (self.batch_norm == "auto" and self.weights == "none")
 
 
+class TextEncoderConfig(Section):
+    """The RNN that reads a source text."""
+
+    kind: Annotated[Literal["text"], Field(description="What the model reads: text.")] = "text"
+    cell: Annotated[CellName, Field(description="The recurrent cell.")] = "gru"
+    layers: Annotated[Count, Field(description="Recurrent layers.")] = 1
+    bidirectional: Annotated[bool, Field(description="Read the text in both directions.")] = True
+    reverse: Annotated[bool, Field(description="Read the text from its end to its start.")] = False
+    embed_size: Annotated[Count, Field(description="Size of the word embedding.")] = 256
+    hidden_size: Annotated[Count, Field(description="Hidden size of each direction.")] = 256
+    dropout: Annotated[Share, Field(description="Dropout rate in the encoder.")] = 0.3
+
+
+def _encoder_kind(values: object) -> str:
+    """Return the kind of an encoder; one without `kind` is that of images, as it always was."""
+    kind = values.get("kind", "image") if isinstance(values, Mapping) else None
+    return str(kind or getattr(values, "kind", "image"))
+
+
+EncoderConfig = Annotated[
+    Annotated[ImageEncoderConfig, Tag("image")] | Annotated[TextEncoderConfig, Tag("text")],
+    Discriminator(_encoder_kind),
+]
+"""What the model reads: images with a CNN, or text with an RNN."""
+
+
 class DecoderConfig(Section):
     """The RNN that generates the caption."""
 
     cell: Annotated[CellName, Field(description="The recurrent cell.")] = "lstm"
     context: Annotated[
-        ContextName, Field(description="How the image reaches the decoder: see models/context.py.")
+        ContextName, Field(description="How the source reaches the decoder: see models/context.py.")
     ] = "none"
+    bridge: Annotated[
+        Literal["affine", "copy"],
+        Field(description="Initial state: a projection, or a copy of a text encoder's last state."),
+    ] = "affine"
     attention_size: Annotated[Count, Field(description="Hidden size of the attention.")] = 256
     layers: Annotated[Count, Field(description="Recurrent layers, joined by residuals.")] = 1
     embed_size: Annotated[Count, Field(description="Size of the word embedding.")] = 512
     hidden_size: Annotated[Count, Field(description="Size of the hidden state.")] = 512
     dropout: Annotated[Share, Field(description="Dropout rate in the decoder.")] = 0.5
-    image_dropout: Annotated[Share, Field(description="Dropout rate of the image features.")] = 0.0
+    image_dropout: Annotated[
+        Share, Field(description="Dropout rate of what the encoder returns.")
+    ] = 0.0
     tie_embedding: Annotated[bool, Field(description="Share weights with the output.")] = False
 
 
@@ -115,6 +157,10 @@ class DecodingConfig(Section):
     ] = "beam"
     captions: Annotated[Count, Field(description="Maximum captions per image.")] = 1
     max_length: Annotated[Count, Field(description="Maximum words of a caption.")] = 20
+    length_ratio: Annotated[
+        NonNegative,
+        Field(description="Text: added to max_length for each token of the source."),
+    ] = 1.5
     min_length: Annotated[CountOrZero, Field(description="Minimum words of a caption.")] = 0
     min_confidence: Annotated[Fraction, Field(description="Omit less confident captions.")] = 0.0
     # Beam search. It is widened where `captions`, `groups` or `require` need more beams.
@@ -150,6 +196,10 @@ class DecodingConfig(Section):
     no_double_words: Annotated[bool, Field(description="Use no word twice in a row.")] = False
     no_repeat_words: Annotated[
         bool, Field(description="Use no word twice, except words such as a, of and in (English).")
+    ] = False
+
+    replace_unknown: Annotated[
+        bool, Field(description="Text: replace an unknown word by the source word it attends to.")
     ] = False
 
     @field_validator("require", "forbid", mode="before")
@@ -195,121 +245,10 @@ class ConfidenceConfig(Section):
         return math.exp(log_prob / self.temperature)
 
 
-class ScheduledSamplingConfig(Section):
-    """How often the decoder input is a generated word, not the true one; Bengio et al. 2015."""
-
-    schedule: Annotated[ScheduleName, Field(description="How the share grows.")] = "linear"
-    share: Annotated[Fraction, Field(description="Share at the end of the phase.")] = 0.25
-
-
-class SelfCriticalConfig(Section):
-    """The generated captions, their reward and its baseline; Rennie et al. 2017."""
-
-    candidates: Annotated[
-        Literal["beam", "sample"], Field(description="Find captions by beam search, or sample.")
-    ] = "beam"
-    samples: Annotated[Count, Field(description="Captions of each image.")] = 5
-    baseline: Annotated[
-        Literal["mean", "greedy"], Field(description="Mean reward of the others, or greedy.")
-    ] = "mean"
-    reward: Annotated[
-        dict[RewardName, NonNegative], Field(description="Metrics with their weights.")
-    ] = {"CIDEr": 1.0}  # pydantic copies it
-
-    @model_validator(mode="after")
-    def _check_computable(self) -> SelfCriticalConfig:
-        if self.baseline == "mean" and self.samples < 2:
-            raise ValueError("baseline mean needs at least two samples: set samples to 2 or more")
-        if not any(self.reward.values()):
-            raise ValueError("no metric has a weight: set reward to {CIDEr: 1}, for example")
-        return self
-
-
-class PhaseConfig(Section):
-    """A part of the training with one objective, one set of trained layers and one schedule."""
-
-    objective: Annotated[
-        ObjectiveName, Field(description="The loss: see training/objectives.py.")
-    ] = "teacher_forcing"
-    scheduled_sampling: ScheduledSamplingConfig = ScheduledSamplingConfig()
-    self_critical: SelfCriticalConfig = SelfCriticalConfig()
-    epochs: Annotated[Count, Field(description="Epochs of this phase.")] = 10
-    learning_rate: Annotated[
-        Positive, Field(description="Peak learning rate: warm-up, then a cosine to zero.")
-    ] = 1e-3
-    warmup: Annotated[Share, Field(description="Share of steps for warm-up.")] = 0.1
-    finetune_from: Annotated[
-        str | None, Field(description="First trunk stage that is trained; stem: all; none: frozen.")
-    ] = None
-    trunk_learning_rate: Annotated[
-        Positive, Field(description="Peak learning rate of the trunk.")
-    ] = 1e-4
-    augmentation: Annotated[AugmentationName | None, Field(description="Random crops.")] = None
-
-
-class TrainingConfig(Section):
-    """How the model is trained."""
-
-    phases: Annotated[tuple[PhaseConfig, ...], Field(description="The phases, in order.")] = (
-        PhaseConfig(),
-    )
-    batch_size: Annotated[Count, Field(description="Images per step, over all ranks.")] = 64
-    accumulate: Annotated[
-        Count | Literal["auto"], Field(description="Micro-batches per step; auto: as few as fit.")
-    ] = 1
-    max_steps: Annotated[Count | None, Field(description="Stop after this many steps.")] = None
-    validate_every: Annotated[Count | None, Field(description="In steps; none: each epoch.")] = None
-    checkpoint_every: Annotated[
-        Count | None, Field(description="In steps; none: as validation.")
-    ] = None
-    keep_checkpoints: Annotated[Count, Field(description="Newest checkpoints to keep.")] = 2
-    early_stopping: Annotated[
-        Count | None, Field(description="Validations without a better CIDEr-D before stopping.")
-    ] = None
-    select_by: Annotated[
-        str, Field(description="The dev source whose CIDEr-D chooses the best model; mean: of all.")
-    ] = MEAN
-    validation_beam: Annotated[Count, Field(description="Beams in validation.")] = 1
-    label_smoothing: Annotated[Share, Field(description="Label smoothing of the loss.")] = 0.0
-    word_dropout: Annotated[Share, Field(description="Share of input words made <unk>.")] = 0.0
-    attention_penalty: Annotated[
-        NonNegative, Field(description="Weight of the doubly stochastic attention loss.")
-    ] = 1.0
-    ema: Annotated[
-        Share, Field(description="Decay of the moving average of the weights; 0: off.")
-    ] = 0.0
-    glove: Annotated[Path | None, Field(description="GloVe vectors to start from.")] = None
-    weight_decay: Annotated[NonNegative, Field(description="Weight decay of AdamW.")] = 1e-4
-    gradient_clip: Annotated[Positive, Field(description="Largest gradient norm.")] = 5.0
-    cache_features: Annotated[
-        bool, Field(description="Keep features of a frozen trunk, unless augmented.")
-    ] = True
-    cached_crops: Annotated[
-        CountOrZero, Field(description="Also keep features of this many mild crops per image.")
-    ] = 0
-    precision: Annotated[PrecisionName, Field(description="auto: bf16 if it is faster.")] = "auto"
-    workers: Annotated[
-        CountOrZero | None, Field(description="Processes that read images; none: one per core.")
-    ] = None
-    worker_timeout: Annotated[
-        NonNegative, Field(description="Seconds to wait for a worker's batch; 0: no limit.")
-    ] = 45.0
-    seed: Annotated[int, Field(description="Seed of all random numbers.")] = 0
-
-    @field_validator("batch_size", mode="before")
-    @classmethod
-    def _refuse_auto(cls, value: object) -> object:
-        if value == "auto":
-            raise ValueError(
-                "give the number of images per step; accumulate=auto finds how many fit into memory"
-            )
-        return value
-
-
 class ModelConfig(Section):
     """The settings that a model folder stores."""
 
-    encoder: EncoderConfig = EncoderConfig()
+    encoder: EncoderConfig = ImageEncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
     decoding: DecodingConfig = DecodingConfig()
     confidence: ConfidenceConfig | None = None

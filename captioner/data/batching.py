@@ -15,6 +15,7 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from captioner.config.run import CaptionCount
@@ -26,9 +27,11 @@ from captioner.text.tokenizer import PAD
 from captioner.types import Batch
 
 _IDLE = -1
+POOL = 50  # batches among which rows are sorted by length
 
 LoadSource = Callable[[int, random.Random], Tensor]
-"""(index of an example, random number generator) → its image, or its cached features."""
+"""(index of an example, random number generator) → its image, its cached features, or the token ids
+of its text."""
 
 SampleKey = tuple[int, int]
 """(epoch, row of the epoch). Workers live longer than an epoch, so each key carries its epoch."""
@@ -55,8 +58,19 @@ def _index_is_row(epoch: int, row: int) -> int:
 
 
 @dataclass(frozen=True)
+class TextSource:
+    """The token ids of source texts."""
+
+    token_ids: Sequence[list[int]]
+
+    def __call__(self, index: int, rng: random.Random) -> Tensor:
+        """Return the token ids (P,) of a text, as int64."""
+        return torch.tensor(self.token_ids[index])
+
+
+@dataclass(frozen=True)
 class CaptionDataset(Dataset[Sample | ImageError]):
-    """Images with their captions: all of them, or `captions_per_image` drawn anew in each epoch.
+    """Sources with their captions: all of them, or `captions_per_image` drawn anew in each epoch.
 
     Each sample has its own random number generator, seeded with (seed, epoch, row). The samples
     are therefore the same for any number of workers and in a resumed run.
@@ -88,7 +102,7 @@ class CaptionDataset(Dataset[Sample | ImageError]):
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack the sources, and pad all their captions to the same length.
+    """Stack the sources, which are padded if they are texts, and pad all captions to one length.
 
     Captions are sorted by length, longest first, regardless of their image: neighbours then have
     nearly the same length, and the decoder processes little padding.
@@ -98,8 +112,14 @@ def collate(samples: Sequence[Sample]) -> Batch:
     captions, source_index = zip(*pairs, strict=True)
     tokens, mask = pad(captions)  # (N, T), (N, T)
     sources, _, example_index = zip(*samples, strict=True)
+    is_text = sources[0].dim() == 1
+    source = pad_sequence([*sources], batch_first=True, padding_value=PAD) if is_text else None
     return Batch(
-        torch.stack(sources), tokens, mask, torch.tensor(source_index), torch.tensor(example_index)
+        torch.stack(sources) if source is None else source,
+        tokens,
+        mask,
+        torch.tensor(source_index),
+        torch.tensor(example_index),
     )
 
 
@@ -125,10 +145,13 @@ def split_evenly(count: int, parts: int) -> list[slice]:
 class EpochBatchSampler(Sampler[list[SampleKey]]):
     """Batch sampler that yields each row of an epoch once, in an order set by seed and epoch.
 
-    The batches of an epoch differ in size by at most one image: there is no small last batch.
+    The batches of an epoch differ in size by at most one example: there is no small last batch.
     Each batch is divided among `num_ranks` ranks, and each rank's share into `micro_batches`.
-    Which images are in a batch depends on neither, so every rank takes the same number of steps.
-    Set `epoch` and `first_batch` (the batch to start from) before you iterate.
+    Which examples are in a batch depends on neither, so every rank takes the same number of steps.
+    With `lengths`, the length of each row, a batch holds rows of similar length, which need little
+    padding: rows are shuffled, sorted by length within every `POOL` batches, and divided into
+    batches, which are shuffled. Set `epoch` and `first_batch` (the one to start from) before you
+    iterate.
     """
 
     num_rows: int
@@ -137,6 +160,7 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
     rank: int = 0
     num_ranks: int = 1
     micro_batches: int = 1
+    lengths: Sequence[int] | None = None
     epoch: int = field(default=0, init=False)
     first_batch: int = field(default=0, init=False)
 
@@ -150,8 +174,15 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         order = list(range(self.num_rows))
-        random.Random(f"{self.seed} {self.epoch}").shuffle(order)
-        for batch in split_evenly(len(order), self.num_batches)[self.first_batch :]:
+        rng = random.Random(f"{self.seed} {self.epoch}")
+        rng.shuffle(order)
+        batches = split_evenly(len(order), self.num_batches)
+        if self.lengths is not None:
+            pool = POOL * self.batch_size
+            pools = (order[start : start + pool] for start in range(0, len(order), pool))
+            order = [row for rows in pools for row in sorted(rows, key=self.lengths.__getitem__)]
+            rng.shuffle(batches)
+        for batch in batches[self.first_batch :]:
             indices = order[batch]
             shares = split_evenly(len(indices), self.num_ranks * self.micro_batches)
             for share in shares[self.rank * self.micro_batches :][: self.micro_batches]:

@@ -9,11 +9,13 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from captioner.data.formats import Annotations, Entry, read_annotations
 from captioner.data.problems import Problems, repeated
 from captioner.errors import UsageError
+
+AnyExample = TypeVar("AnyExample")
 
 
 class Example(NamedTuple):
@@ -95,8 +97,8 @@ def load_references(annotations: Path, split: str | None = None) -> dict[int | s
 
 
 def train_dev_split(
-    examples: Sequence[Example], dev_share: float
-) -> tuple[list[Example], list[Example]]:
+    examples: Sequence[AnyExample], dev_share: float
+) -> tuple[list[AnyExample], list[AnyExample]]:
     """Split examples at random into train and dev, with at least one in dev. The seed is fixed."""
     shuffled = list(examples)
     random.Random(0).shuffle(shuffled)

@@ -111,14 +111,24 @@ def read_text(path: Path, problems: Problems | None = None) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
-    if data.startswith(UTF_16_MARKS):
-        raise UsageError(
-            f"{path}: is UTF-16, not UTF-8 (byte 0 is 0x{data[0]:02x}): save it as UTF-8"
-        )
-    text = data.decode("utf-8-sig", "surrogateescape")
+    text = decode(data, path, problems)
     if not text.strip():
         raise UsageError(f"{path}: is empty")
-    recorded = Problems(path) if problems is None else problems
+    return text
+
+
+def decode(data: bytes, name: object, problems: Problems | None = None) -> str:
+    """Decode the bytes of a file `name` as `read_text` does; they may be empty.
+
+    Raises:
+        UsageError: the text is UTF-16, or, without `problems`, not UTF-8.
+    """
+    if data.startswith(UTF_16_MARKS):
+        raise UsageError(
+            f"{name}: is UTF-16, not UTF-8 (byte 0 is 0x{data[0]:02x}): save it as UTF-8"
+        )
+    text = data.decode("utf-8-sig", "surrogateescape")
+    recorded = Problems(name) if problems is None else problems
     recorded.add_error("lines not in UTF-8, to be saved as UTF-8", _invalid_bytes(text))
     if problems is None:
         recorded.raise_errors()

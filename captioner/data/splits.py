@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from captioner.config.run import CaptionCount, DataConfig, SourceConfig, source_names
 from captioner.console import console
 from captioner.data.datasets import Example, load_examples, train_dev_split
+from captioner.data.parallel import Pair, load_pairs, pair_problems
 from captioner.data.plain_text import TextExample, load_text
 from captioner.data.problems import Problems
 from captioner.data.shapes import draw_shapes
@@ -24,12 +25,16 @@ if TYPE_CHECKING:  # it imports torch, which `captioner check` does not need
     from captioner.distributed import Ranks
 
 
-class ImageSet(NamedTuple):
-    """The images of a source, with their captions."""
+SourceExample = Example | Pair
+"""What a model learns to caption or to translate: both have `captions`."""
+
+
+class ExampleSet(NamedTuple):
+    """The images of a source with their captions, or its texts with their targets."""
 
     name: str
-    examples: Sequence[Example]
-    repeat: int = 1  # how often an epoch visits each image
+    examples: Sequence[SourceExample]
+    repeat: int = 1  # how often an epoch visits each example
     captions_per_image: CaptionCount = "all"  # of each visit, drawn at random if there are more
 
 
@@ -42,17 +47,17 @@ class TextSet(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """What a run learns from and validates on. Image ids are unique within an `ImageSet` only."""
+    """What a run learns from and validates on. Image ids are unique within an `ExampleSet` only."""
 
-    train: Sequence[ImageSet]
-    dev: Sequence[ImageSet]
+    train: Sequence[ExampleSet]
+    dev: Sequence[ExampleSet]
     text: Sequence[TextSet] = ()
 
     @property
-    def train_examples(self) -> list[Example | TextExample]:
-        """All examples to learn from: those with images, then text."""
-        images = (example for source in self.train for example in source.examples)
-        return [*images, *(example for text in self.text for example in text.examples)]
+    def train_examples(self) -> list[SourceExample | TextExample]:
+        """All examples to learn from: images or texts with their captions, then captions alone."""
+        paired = (example for source in self.train for example in source.examples)
+        return [*paired, *(example for text in self.text for example in text.examples)]
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Mixture:
     So all captions of a text are used equally often, and a resumed run uses the same ones.
     """
 
-    sources: Sequence[ImageSet]
+    sources: Sequence[ExampleSet]
     text: Sequence[TextSet]
     seed: int
 
@@ -74,14 +79,14 @@ class Mixture:
         return replace(self, text=())
 
     @cached_property
-    def images(self) -> list[Example]:
-        """The images of all sources."""
+    def paired(self) -> list[SourceExample]:
+        """The images, or the texts with targets, of all sources."""
         return [example for source in self.sources for example in source.examples]
 
     @cached_property
-    def examples(self) -> list[Example | TextExample]:
-        """The images of all sources, then the captions of all texts, by their indices."""
-        return [*self.images, *(example for text in self.text for example in text.examples)]
+    def examples(self) -> list[SourceExample | TextExample]:
+        """The examples of all sources, then the captions of all texts, by their indices."""
+        return [*self.paired, *(example for text in self.text for example in text.examples)]
 
     @cached_property
     def captions_per_image(self) -> list[CaptionCount]:
@@ -132,7 +137,7 @@ class Mixture:
     def _orders(self) -> list[list[int]]:
         """The indices of the examples of each text, shuffled once."""
         orders = []
-        first = len(self.images)
+        first = len(self.paired)
         for position, text in enumerate(self.text):
             order = list(range(first, first + len(text.examples)))
             random.Random(f"{self.seed} text {position}").shuffle(order)
@@ -175,20 +180,28 @@ def find_sources(data: DataConfig) -> Sources:
             for split in ("train", "dev")
         )
         return Sources({"train": train}, {"dev": dev})
+    if data.generated:
+        from captioner.data.generated import generated_files
+
+        files = generated_files(data.generated.task, data.generated.folder)
+        train, dev = (SourceConfig(source=file) for file in files)
+        return Sources({"train": train}, {"dev": dev})
     if not data.train:
         raise UsageError(
-            "data.train is missing: name its annotations, "
-            "as in data.train.annotations=captions.jsonl"
+            "data.train is missing: name its annotations, as in "
+            "data.train.annotations=captions.jsonl, or texts with their translations, as in "
+            "data.train.source=train.en data.train.target=train.de"
         )
     for split, sources in (("train", data.train), ("dev", data.dev)):
         for number, source in enumerate(sources):
-            if data.hint and not os.path.exists(source.path):  # Path.exists may raise
-                index = f"{number}." if len(sources) > 1 else ""
-                kind = "text" if source.text else "annotations"
-                raise UsageError(
-                    f"data.{split}.{index}{kind}: {source.path} does not exist: check the path, "
-                    f"or get the data. {data.hint}"
-                )
+            for kind in ("annotations", "text", "source", "target"):
+                path = getattr(source, kind)
+                if data.hint and path and not os.path.exists(path):  # Path.exists may raise
+                    index = f"{number}." if len(sources) > 1 else ""
+                    raise UsageError(
+                        f"data.{split}.{index}{kind}: {path} does not exist: check the path, "
+                        f"or get the data. {data.hint}"
+                    )
     return Sources(
         *(
             dict(zip(source_names(sources), sources, strict=True))
@@ -198,9 +211,10 @@ def find_sources(data: DataConfig) -> Sources:
 
 
 def load_splits(data: DataConfig, ranks: Ranks) -> Splits:
-    """Return the examples of train and dev; `data.shapes` are drawn, and dev may be held out.
+    """Return the examples of train and dev; small data sets are made, and dev may be held out.
 
-    Captions of text that are references of dev are left out; their number is printed.
+    Captions of text that are references of dev are left out; their number is printed. So is that
+    of the texts of dev that are in train too, which are kept.
 
     Raises:
         UsageError: a file is missing or has errors.
@@ -208,11 +222,17 @@ def load_splits(data: DataConfig, ranks: Ranks) -> Splits:
     if data.shapes:
         with ranks.first_rank_first():
             draw_shapes(data.shapes.folder, train=data.shapes.train, dev=data.shapes.dev)
+    if made := data.generated:
+        from captioner.data.generated import generate
+
+        with ranks.first_rank_first():
+            generate(made.task, made.folder, train=made.train, dev=made.dev)
     sources = find_sources(data)
     train = [_load(name, each, data) for name, each in sources.train.items() if not each.text]
     dev = [_load(name, each, data) for name, each in sources.dev.items()]
     if not dev:
         train, dev = hold_out(train, data.holdout)
+    _print_shared_sources(train, dev)
     references = reference_words(example for source in dev for example in source.examples)
     text = [
         _load_text(name, each, data.share_of(each), references)
@@ -222,32 +242,57 @@ def load_splits(data: DataConfig, ranks: Ranks) -> Splits:
     return Splits(train, dev, text)
 
 
-def _load(name: str, source: SourceConfig, data: DataConfig) -> ImageSet:
-    examples = load_examples(source.path, source.images, source.split, restval=source.restval)
+def _load(name: str, source: SourceConfig, data: DataConfig) -> ExampleSet:
+    examples: Sequence[SourceExample]
+    if source.source:
+        problems = pair_problems(source.source, source.target)
+        examples = load_pairs(source.source, source.target, problems)
+        problems.raise_errors()
+    else:
+        examples = load_examples(source.path, source.images, source.split, restval=source.restval)
     captions_per_image = source.captions_per_image or data.captions_per_image
-    return ImageSet(name, examples, source.repeat, captions_per_image)
+    return ExampleSet(name, examples, source.repeat, captions_per_image)
 
 
-def hold_out(sources: Iterable[ImageSet], share: float) -> tuple[list[ImageSet], list[ImageSet]]:
-    """Split each source at random into train and dev, with at least one image in each.
+def shared_sources(train: Iterable[SourceExample], dev: Iterable[SourceExample]) -> list[Pair]:
+    """Return the pairs of dev whose source text is that of a pair of train."""
+    known = {example.source for example in train if isinstance(example, Pair)}
+    return [example for example in dev if isinstance(example, Pair) and example.source in known]
+
+
+def _print_shared_sources(train: Sequence[ExampleSet], dev: Sequence[ExampleSet]) -> None:
+    examples = [example for source in train for example in source.examples]
+    for source in dev:
+        if shared := shared_sources(examples, source.examples):
+            console.print(
+                f"{len(shared)} of {len(source.examples)} dev texts of {source.name} "
+                "are in train too: kept"
+            )
+
+
+def hold_out(
+    sources: Iterable[ExampleSet], share: float
+) -> tuple[list[ExampleSet], list[ExampleSet]]:
+    """Split each source at random into train and dev, with at least one example in each.
 
     Raises:
-        UsageError: a source has one image.
+        UsageError: a source has one example.
     """
     train, dev = [], []
     for source in sources:
         kept, held_out = train_dev_split(source.examples, share)
         if not kept:
+            noun = "text" if isinstance(held_out[0], Pair) else "image"
             raise UsageError(
-                f"data.train has one image in {source.name}: too few to hold out a part as dev; "
-                "set data.dev, or add images"
+                f"data.train has one {noun} in {source.name}: too few to hold out a part as dev; "
+                f"set data.dev, or add {noun}s"
             )
         train.append(source._replace(examples=kept))
         dev.append(source._replace(examples=held_out, repeat=1))
     return train, dev
 
 
-def reference_words(examples: Iterable[Example]) -> set[tuple[str, ...]]:
+def reference_words(examples: Iterable[SourceExample]) -> set[tuple[str, ...]]:
     """Return the words of each caption of the examples."""
     return {tuple(tokenize(caption)) for example in examples for caption in example.captions}
 

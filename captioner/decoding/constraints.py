@@ -16,45 +16,61 @@ from torch import Tensor
 
 from captioner.types import State, Step
 
-Rule = Callable[[Tensor, Tensor], None]
-"""(tokens so far (N, t), log-probabilities (N, V) of the next token) -> None.
+Rule = Callable[[Tensor, Tensor, Tensor], None]
+"""(tokens so far (N, t), log-probabilities (N, V) of the next token, tokens that still fit (N,)).
 
 A rule sets the log-probabilities of the tokens that it forbids to -inf, in place."""
 
 
 def apply_rules(
-    step: Step, state: State, rules: Sequence[Rule], *, eos: int, prefix: Sequence[int] = ()
+    step: Step,
+    state: State,
+    rules: Sequence[Rule],
+    *,
+    eos: int,
+    limits: Tensor,
+    prefix: Sequence[int] = (),
 ) -> tuple[Step, State]:
     """Return a step that applies `rules`, and the state from which to start a search with it.
 
     Every caption starts with `prefix`, to which no rule applies. A caption for which the rules
-    leave no token ends with <eos>. The tokens so far become the last part of the state, so that a
-    search reorders them with the others.
+    leave no token ends with <eos>. The tokens so far, and how many still fit, become the last parts
+    of the state, so that a search reorders them with the others.
+
+    Args:
+        step: of the model.
+        state: before the first token, one row for each source.
+        rules: in the order in which they are applied.
+        eos: id of <eos>.
+        limits: (sources,) the most tokens of a caption of each source; <eos> comes next.
+        prefix: the first tokens of every caption; it may not exceed the limits.
     """
 
     def constrained_step(token_ids: Tensor, state: State) -> tuple[Tensor, State]:
-        *model_state, previous = state
+        *model_state, previous, limit = state
         log_probs, new_state = step(token_ids, tuple(model_state))  # (N, V)
         history = torch.cat([cast(Tensor, previous), token_ids.unsqueeze(1)], dim=1)  # (N, t)
         position = history.shape[1] - 1  # of the next token, <bos> not counted
         if position < len(prefix):
             log_probs = _only(log_probs, prefix[position])
         else:
+            room = cast(Tensor, limit) - position  # (N,) tokens that still fit
             eos_log_prob = log_probs[:, eos].clone()  # (N,)
             for rule in rules:
-                rule(history, log_probs)
+                rule(history, log_probs, room)
+            log_probs.masked_fill_((room <= 0).unsqueeze(1), -torch.inf)
             no_token_left = log_probs.amax(dim=1) == -torch.inf  # (N,)
             log_probs[:, eos] = torch.where(no_token_left, eos_log_prob, log_probs[:, eos])
-        return log_probs, (*new_state, history)
+        return log_probs, (*new_state, history, limit)
 
     no_history = torch.empty((state[0].shape[0], 0), dtype=torch.int64, device=state[0].device)
-    return constrained_step, (*state, no_history)
+    return constrained_step, (*state, no_history, limits)
 
 
 def forbid(token_ids: Sequence[int]) -> Rule:
     """Return a rule that forbids these tokens."""
 
-    def rule(history: Tensor, log_probs: Tensor) -> None:
+    def rule(history: Tensor, log_probs: Tensor, room: Tensor) -> None:
         log_probs[:, list(token_ids)] = -torch.inf
 
     return rule
@@ -63,14 +79,14 @@ def forbid(token_ids: Sequence[int]) -> Rule:
 def min_length(length: int, *, eos: int) -> Rule:
     """Return a rule that forbids <eos> before `length` tokens."""
 
-    def rule(history: Tensor, log_probs: Tensor) -> None:
+    def rule(history: Tensor, log_probs: Tensor, room: Tensor) -> None:
         if history.shape[1] - 1 < length:
             log_probs[:, eos] = -torch.inf
 
     return rule
 
 
-def no_double_words(history: Tensor, log_probs: Tensor) -> None:
+def no_double_words(history: Tensor, log_probs: Tensor, room: Tensor) -> None:
     """Forbid the last token as the next one. This is a `Rule`."""
     log_probs.scatter_(1, history[:, -1:], -torch.inf)
 
@@ -78,7 +94,7 @@ def no_double_words(history: Tensor, log_probs: Tensor) -> None:
 def no_repeat_ngram(n: int) -> Rule:
     """Return a rule that forbids a second occurrence of any `n` tokens in a row."""
 
-    def rule(history: Tensor, log_probs: Tensor) -> None:
+    def rule(history: Tensor, log_probs: Tensor, room: Tensor) -> None:
         tokens = history[:, 1:]  # (N, t-1) without <bos>
         if tokens.shape[1] < n:
             return
@@ -95,7 +111,7 @@ def no_repeat_ngram(n: int) -> Rule:
 def no_repeat_words(exempt: Sequence[int]) -> Rule:
     """Return a rule that forbids a second occurrence of any token that is not in `exempt`."""
 
-    def rule(history: Tensor, log_probs: Tensor) -> None:
+    def rule(history: Tensor, log_probs: Tensor, room: Tensor) -> None:
         may_repeat = torch.isin(history, history.new_tensor(list(exempt)))  # (N, t)
         own = log_probs.gather(1, history)  # (N, t) of the tokens so far
         log_probs.scatter_(1, history, own.masked_fill(~may_repeat, -torch.inf))
@@ -103,20 +119,19 @@ def no_repeat_words(exempt: Sequence[int]) -> Rule:
     return rule
 
 
-def require(token_ids: Sequence[int], *, eos: int, max_length: int) -> Rule:
-    """Return a rule under which a caption of at most `max_length` tokens holds all these tokens.
+def require(token_ids: Sequence[int], *, eos: int) -> Rule:
+    """Return a rule under which a caption holds all these tokens, if they fit.
 
     It forbids <eos> while a token is missing. When the remaining positions are only enough for the
     missing tokens, it forbids all others, so they come at the end of the caption. `beam_search`
     with `required` finds better positions for them.
     """
 
-    def rule(history: Tensor, log_probs: Tensor) -> None:
+    def rule(history: Tensor, log_probs: Tensor, room: Tensor) -> None:
         required = history.new_tensor(list(token_ids))  # (W,)
         missing = missing_tokens(history, required)  # (N, W)
         num_missing = missing.sum(dim=1)  # (N,)
         log_probs[:, eos] = log_probs[:, eos].masked_fill(num_missing > 0, -torch.inf)
-        room = max_length - (history.shape[1] - 1)  # tokens that still fit
         urgent = ((num_missing > 0) & (num_missing >= room)).unsqueeze(1)  # (N, 1)
         only_missing = log_probs[:, required].masked_fill(~missing, -torch.inf)  # (N, W)
         log_probs.masked_fill_(urgent, -torch.inf)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from typing import assert_never
+from typing import Protocol, assert_never
 
 import torch
 from torch import Tensor
@@ -21,13 +21,26 @@ from captioner.decoding.constraints import (
     require,
 )
 from captioner.errors import UsageError, parameter
-from captioner.text.tokenizer import BOS, EOS, SUPPRESSED, Vocabulary, tokenize
+from captioner.text.tokenizer import BOS, EOS, PAD, SUPPRESSED, UNK, Vocabulary
 from captioner.types import Hypothesis, State, Step, select_state
 
-Search = Callable[[State, Sequence[int]], list[list[Hypothesis]]]
-"""(state of B images, B image keys if captions are sampled) -> captions of each image.
 
-The captions of an image are ranked, the best first; sampled ones are in the order of sampling."""
+class Search(Protocol):
+    """What `build_search` returns."""
+
+    def __call__(
+        self, state: State, source_keys: Sequence[int], limits: Tensor | None = None
+    ) -> list[list[Hypothesis]]:
+        """Return the captions of each source: ranked, the best first, or in the order of sampling.
+
+        Args:
+            state: of B sources, before the first token.
+            source_keys: if captions are sampled, a number for each source: see `source_key`.
+            limits: (B,) the most tokens of a caption of each source: see `length_limits`; None:
+                `max_length` for all.
+        """
+        ...
+
 
 _FUNCTION_WORDS = (
     "a an the and or but of in on at to by for from with without into onto over under up down off "
@@ -39,31 +52,54 @@ _FUNCTION_WORDS = (
 
 
 def build_search(step: Step, config: DecodingConfig, vocabulary: Vocabulary) -> Search:
-    """Return the search that `config` describes. It never generates <unk>, <pad> or <bos>.
+    """Return the search that `config` describes. It never generates <pad> or <bos>.
+
+    It generates <unk> only with `config.replace_unknown`: then a source word will replace it.
 
     Raises:
         UsageError: a word of `prefix` or `require` is not in the vocabulary or is also forbidden,
             or `max_length` has no room for them.
     """
-    prefix = _token_ids(tokenize(config.prefix), vocabulary, "prefix")
-    required = _token_ids(_single_words(config.require, "require"), vocabulary, "require")
+    prefix_words = vocabulary.tokenizer.tokenize(config.prefix)
+    prefix = _token_ids(prefix_words, vocabulary, "prefix")
+    required_words = _single_words(config.require, vocabulary, "require")
+    required = _token_ids(required_words, vocabulary, "require")
     required = [token for token in required if token not in prefix]
-    to_forbid = _single_words(config.forbid, "forbid")
+    to_forbid = _single_words(config.forbid, vocabulary, "forbid")
     forbidden = [vocabulary.id_of(word) for word in to_forbid if word in vocabulary]
     _check_needed([*prefix, *required], forbidden, config, vocabulary)
     rules = _rules(config, forbidden, required, vocabulary)
 
-    def search(state: State, image_keys: Sequence[int]) -> list[list[Hypothesis]]:
-        constrained_step, state = apply_rules(step, state, rules, eos=EOS, prefix=prefix)
+    def search(
+        state: State, source_keys: Sequence[int], limits: Tensor | None = None
+    ) -> list[list[Hypothesis]]:
+        if limits is None:
+            limits = torch.full((state[0].shape[0],), config.max_length, device=state[0].device)
+        constrained_step, state = apply_rules(
+            step, state, rules, eos=EOS, limits=limits, prefix=prefix
+        )
+        max_length = int(limits.max())
         match config.method:
             case "sample":
-                return _sample(constrained_step, state, image_keys, config)
+                return _sample(constrained_step, state, source_keys, config, max_length)
             case "beam":
-                return _beam_search(constrained_step, state, required, config)
+                return _beam_search(constrained_step, state, required, config, max_length)
             case other:
                 assert_never(other)
 
     return search
+
+
+def length_limits(source: Tensor, config: DecodingConfig) -> Tensor:
+    """Return the most tokens (B,) of the captions of each source of a batch.
+
+    It is `max_length` for an image, and for a text (B, P) `length_ratio` more for each token of it.
+    """
+    limits = torch.full((len(source),), config.max_length, device=source.device)  # (B,)
+    if source.dim() == 2:  # token ids, not images or their features
+        lengths = (source != PAD).sum(dim=1)  # (B,)
+        limits += (config.length_ratio * lengths).long()
+    return limits
 
 
 def _check_needed(
@@ -88,11 +124,12 @@ def _rules(
     required: Sequence[int],
     vocabulary: Vocabulary,
 ) -> list[Rule]:
-    rules = [forbid([*SUPPRESSED, *forbidden])]
+    suppressed = [token for token in SUPPRESSED if token != UNK or not config.replace_unknown]
+    rules = [forbid([*suppressed, *forbidden])]
     if config.min_length:
         rules.append(min_length(config.min_length, eos=EOS))
     if required:
-        rules.append(require(required, eos=EOS, max_length=config.max_length))
+        rules.append(require(required, eos=EOS))
     if config.no_repeat_ngram:
         rules.append(no_repeat_ngram(config.no_repeat_ngram))
     if config.no_double_words:
@@ -104,7 +141,7 @@ def _rules(
 
 
 def _beam_search(
-    step: Step, state: State, required: Sequence[int], config: DecodingConfig
+    step: Step, state: State, required: Sequence[int], config: DecodingConfig, max_length: int
 ) -> list[list[Hypothesis]]:
     slots = -(-max(config.beam, config.captions) // config.groups)  # of a group, rounded up
     slots = max(slots, len(required) + 1)  # a slot for each bank of dynamic beam allocation
@@ -112,7 +149,7 @@ def _beam_search(
     if num_beams == 1:
         from captioner.decoding.sampling import greedy
 
-        captions = greedy(step, state, bos=BOS, eos=EOS, max_length=config.max_length)
+        captions = greedy(step, state, bos=BOS, eos=EOS, max_length=max_length)
         return [[caption] for caption in captions]
     from captioner.decoding.beam import beam_search
 
@@ -121,7 +158,7 @@ def _beam_search(
         state,
         bos=BOS,
         eos=EOS,
-        max_length=config.max_length,
+        max_length=max_length,
         num_beams=num_beams,
         num_captions=config.captions,
         length_norm=_length_norm(config),
@@ -146,18 +183,19 @@ def _length_norm(config: DecodingConfig) -> Callable[[int], float]:
 
 
 def _sample(
-    step: Step, state: State, image_keys: Sequence[int], config: DecodingConfig
+    step: Step, state: State, source_keys: Sequence[int], config: DecodingConfig, max_length: int
 ) -> list[list[Hypothesis]]:
     from captioner.decoding.sampling import sample
 
     device, count = state[0].device, config.captions
-    rows = torch.arange(len(image_keys), device=device).repeat_interleave(count)
+    rows = torch.arange(len(source_keys), device=device).repeat_interleave(count)
+    uniforms = [_uniforms(config, key, max_length) for key in source_keys]
     captions = sample(
         step,
         select_state(state, rows),
         bos=BOS,
         eos=EOS,
-        uniforms=torch.cat([_uniforms(config, key) for key in image_keys]).to(device),
+        uniforms=torch.cat(uniforms).to(device),  # (B * captions, max_length)
         temperature=config.temperature,
         top_k=config.top_k,
         top_p=config.top_p,
@@ -165,32 +203,35 @@ def _sample(
     return [captions[start : start + count] for start in range(0, len(captions), count)]
 
 
-def image_key(image: Tensor) -> int:
-    """Return a number computed from the pixels of an image, from which its samples are seeded."""
-    return zlib.crc32(image.cpu().numpy().tobytes())
+def source_key(source: Tensor) -> int:
+    """Return a number computed from an image or from the tokens of a text; it seeds its samples."""
+    values = source[source != PAD] if source.dim() == 1 else source  # padding depends on the batch
+    return zlib.crc32(values.cpu().numpy().tobytes())
 
 
-def _uniforms(config: DecodingConfig, image_key: int) -> Tensor:
+def _uniforms(config: DecodingConfig, source_key: int, max_length: int) -> Tensor:
     """Return (captions, max_length) random numbers in [0, 1).
 
-    They depend on the seed and the image only, not on the other images of the batch.
+    They depend on the seed and the source only. Those of one position are drawn after those of the
+    position before, so a larger `max_length`, which other sources of the batch cause, changes none.
     """
-    generator = torch.Generator().manual_seed(zlib.crc32(f"{config.seed} {image_key}".encode()))
-    return torch.rand(config.captions, config.max_length, generator=generator)
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{config.seed} {source_key}".encode()))
+    return torch.rand(max_length, config.captions, generator=generator).t()
 
 
-def _single_words(texts: Sequence[str], setting: str) -> list[str]:
+def _single_words(texts: Sequence[str], vocabulary: Vocabulary, setting: str) -> list[str]:
     """Return the tokenized word of each text, without duplicates.
 
     Raises:
         UsageError: a text is not exactly one word.
     """
-    for text in texts:
-        if len(tokenize(text)) != 1:
+    words = [vocabulary.tokenizer.tokenize(text) for text in texts]
+    for text, tokens in zip(texts, words, strict=True):
+        if len(tokens) != 1:
             raise UsageError(
                 f"{parameter(setting)}: '{text}' is not one word: list each word separately"
             )
-    return list(dict.fromkeys(word for text in texts for word in tokenize(text)))
+    return list(dict.fromkeys(word for [word] in words))
 
 
 def _token_ids(words: Sequence[str], vocabulary: Vocabulary, setting: str) -> list[int]:

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean
-from typing import Self, TypedDict, TypeVar, Unpack, overload
+from typing import TypedDict, TypeVar, Unpack, cast, overload
 
 import torch
 from torch import Tensor
 
-from captioner.captions import Caption, Word
-from captioner.config.schema import INFERENCE, DecodingConfig, ModelConfig
+from captioner.captions import Caption
+from captioner.config.schema import INFERENCE, DecodingConfig, ImageEncoderConfig, ModelConfig
 from captioner.data.images import ReadableImage
 from captioner.data.transforms import ImageLike, build_transform, prefetch_images
-from captioner.decoding.search import Search, build_search, image_key
-from captioner.devices import DeviceName, PrecisionName, autocast, pick_device
-from captioner.errors import ImageError, UsageError, parameter
-from captioner.models.build import LoadedModel, check_compatible, load_model
-from captioner.models.encoder import fold_batch_norms
-from captioner.models.encoder_decoder import EncoderDecoder, Ensemble
-from captioner.models.folder import resolve, write_model
-from captioner.storage import atomic_folder
-from captioner.text.tokenizer import Vocabulary, detokenize, tokenize
-from captioner.types import Batch, Hypothesis, StepModel
+from captioner.decoding.search import Search, build_search
+from captioner.devices import autocast
+from captioner.errors import ImageError, UsageError
+from captioner.inference.pipeline import Decoding, Pipeline, PipelineOptions
+from captioner.models.encoder import ImageEncoder, fold_batch_norms
+from captioner.models.encoder_decoder import EncoderDecoder
+from captioner.text.tokenizer import Vocabulary
+from captioner.types import Batch, Hypothesis
 
 Result = TypeVar("Result")
-Decoding = DecodingConfig | Mapping[str, object]
-"""All decoding settings, or those that differ from the model folder's, as in {"beam": 5}."""
 
 
 class _Options(TypedDict, total=False):
@@ -39,7 +34,7 @@ class _Options(TypedDict, total=False):
     batch_size: int
 
 
-class Captioner:
+class Captioner(Pipeline):
     """A trained model, or an ensemble of several, that captions images.
 
     >>> Captioner.from_pretrained().caption("photo.jpg").text  # doctest: +SKIP
@@ -49,67 +44,26 @@ class Captioner:
     with batch normalisation folded into the convolutions. `config` is that of the first model.
     """
 
+    reads = "image"
+    hint = "Translator or captioner translate"
+
     def __init__(
         self,
         models: Sequence[EncoderDecoder],
         vocabulary: Vocabulary,
         config: ModelConfig,
-        *,
-        device: DeviceName = INFERENCE.device,
-        precision: PrecisionName = INFERENCE.precision,
+        **options: Unpack[PipelineOptions],
     ) -> None:
         """Move models that share `vocabulary` and preprocessing to `device`, in evaluation mode."""
-        self.device = pick_device(device)
-        self.precision = precision
-        self.models = [model.to(self.device).eval() for model in models]
-        folded = [
-            EncoderDecoder(fold_batch_norms(model.encoder), model.decoder) for model in self.models
-        ]
-        self.step_model: StepModel = folded[0] if len(folded) == 1 else Ensemble(folded)
-        self.vocabulary = vocabulary
-        self.config = config
-        self.transform = build_transform(config.encoder.transform, config.encoder.image_size)
+        super().__init__(models, vocabulary, config, **options)
+        # the base class has checked the kind of the encoder
+        encoder = cast(ImageEncoderConfig, config.encoder)
+        self.transform = build_transform(encoder.transform, encoder.image_size)
+        self.crops = encoder.transform == "crop"  # the model sees the center of an image only
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        *folders: str | Path,
-        device: DeviceName = INFERENCE.device,
-        precision: PrecisionName = INFERENCE.precision,
-    ) -> Self:
-        """Load a model folder, or an ensemble of several; without a folder, the bundled model.
-
-        An ensemble averages the probabilities of its models at every token. Its decoding defaults
-        are those of the first folder, but it has no calibrated confidence.
-
-        Raises:
-            CaptionerError: a folder is not a model folder, or a file of it is missing or corrupt.
-            UsageError: the vocabularies or the preprocessing differ, or `device` is not available.
-        """
-        loaded: list[LoadedModel] = []
-        for path in [resolve(folder) for folder in folders or (None,)]:
-            loaded.append(load_model(path))
-            check_compatible(loaded[0], loaded[-1])
-        config = loaded[0].config
-        if len(loaded) > 1:
-            # The confidence of one model is not calibrated for the ensemble.
-            decoding = config.decoding.model_copy(update={"min_confidence": 0.0})
-            config = config.model_copy(update={"confidence": None, "decoding": decoding})
-        models = [each.model for each in loaded]
-        return cls(models, loaded[0].vocabulary, config, device=device, precision=precision)
-
-    def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
-        """Write a model folder for `from_pretrained`; `half` stores the weights in half precision.
-
-        Raises:
-            UsageError: it is an ensemble.
-            CaptionerError: the folder cannot be written; an existing one is kept.
-        """
-        if len(self.models) > 1:
-            raise UsageError("an ensemble is not one model folder: keep the folders of its models")
-        state = self.models[0].state_dict()
-        with atomic_folder(Path(folder)) as new:
-            write_model(new, config=self.config, vocabulary=self.vocabulary, state=state, half=half)
+    def _prepare(self, model: EncoderDecoder) -> EncoderDecoder:
+        encoder = cast(ImageEncoder, model.encoder)
+        return EncoderDecoder(fold_batch_norms(encoder), model.decoder)
 
     @overload  # a str is an iterable of str: the first overload wins
     def caption(  # type: ignore[overload-overlap]
@@ -199,24 +153,6 @@ class Captioner:
             batch_size,
         )
 
-    def decoding_config(self, changes: Decoding | None = None) -> DecodingConfig:
-        """Return the model folder's decoding settings with `changes`; a whole config replaces them.
-
-        Raises:
-            UsageError: lists everything that is not valid.
-        """
-        if isinstance(changes, DecodingConfig):
-            settings = changes
-        else:
-            values = {**self.config.decoding.to_json(), **(changes or {})}
-            settings = DecodingConfig.parse(values, source="decoding")
-        if settings.min_confidence and self.config.confidence is None:
-            raise UsageError(
-                f"{parameter('min_confidence')} needs a calibrated model, not an ensemble: "
-                "run captioner calibrate on its folder"
-            )
-        return settings
-
     def _in_batches(
         self,
         images: Iterable[ImageLike],
@@ -237,30 +173,28 @@ class Captioner:
                 yield image if isinstance(image, ImageError) else next(results)
             first += len(batch)
 
-    @torch.inference_mode()
     def _caption_batch(
         self, images: Tensor, search: Search, settings: DecodingConfig, *, explain: bool
     ) -> list[Caption]:
         images = images.to(self.device)
-        image_keys = [image_key(image) for image in images] if settings.method == "sample" else []
-        with autocast(self.device, self.precision):
-            state = self.step_model.init_state(images)
-            hypotheses = search(state, image_keys)
-            captions = []
-            for ranked in hypotheses:
-                best, *others = (self._to_caption(one, settings.min_confidence) for one in ranked)
-                captions.append(replace(best, others=tuple(others)))
-            if explain:
-                from captioner.inference.explain import explain_captions
+        state, hypotheses = self._generate(images, search, settings)
+        captions = []
+        for ranked in hypotheses:
+            best, *others = (self._to_caption(one, settings.min_confidence) for one in ranked)
+            captions.append(replace(best, others=tuple(others)))
+        if explain:
+            from captioner.inference.explain import explain_captions
 
-                token_ids = [ranked[0].token_ids for ranked in hypotheses]
-                captions = explain_captions(self.step_model, images, state, captions, token_ids)
+            token_ids = [ranked[0].token_ids for ranked in hypotheses]
+            with torch.inference_mode(), autocast(self.device, self.precision):
+                return explain_captions(self.step_model, images, state, captions, token_ids)
         return captions
 
     @torch.inference_mode()
     def _score_batch(self, images: Tensor, texts: Sequence[Sequence[str]]) -> list[list[Caption]]:
         from captioner.data.batching import pad
 
+        tokenize = self.vocabulary.tokenizer.tokenize
         per_image = [[self.vocabulary.encode(tokenize(text)) for text in each] for each in texts]
         flat = [token_ids for each in per_image for token_ids in each]
         if not flat:
@@ -280,17 +214,12 @@ class Captioner:
 
     def _to_caption(self, hypothesis: Hypothesis, min_confidence: float = 0.0) -> Caption:
         """Return the text of a hypothesis, with confidences if the model is calibrated."""
-        texts = [self.vocabulary.words[token] for token in hypothesis.token_ids]
-        calibration = self.config.confidence
-        words = tuple(
-            Word(text, log_prob, calibration.of_word(log_prob) if calibration else None)
-            for text, log_prob in zip(texts, hypothesis.log_probs, strict=False)  # without <eos>
-        )
+        words, calibration = self._words(hypothesis), self.config.confidence
         confidences = [word.confidence for word in words if word.confidence is not None]
         confidence = fmean(confidences) if confidences else None
         threshold = calibration.threshold if calibration else None
         return Caption(
-            detokenize(texts),
+            self.vocabulary.tokenizer.detokenize(word.text for word in words),
             words,
             hypothesis.log_prob,
             confidence,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ _GROUP_SIZE = {"cpu": 80}
 _VOCABULARY_PARAMETERS = {"embedding.weight", "output.weight", "output.bias"}  # (V, ...)
 
 # they hold the weights of one layer and run whole sequences
-_LAYERS: dict[CellName, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
+LAYERS: dict[CellName, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
     "lstm": nn.LSTM,
     "gru": nn.GRU,
     "rnn": nn.RNN,
@@ -53,7 +53,7 @@ class ResidualRNN(nn.Module):
         self.state_parts, self._cell = STATE_PARTS[cell], _CELLS[cell]
         input_sizes = [input_size] + [hidden_size] * (layers - 1)
         self.layers = nn.ModuleList(
-            _LAYERS[cell](size, hidden_size, batch_first=True) for size in input_sizes
+            LAYERS[cell](size, hidden_size, batch_first=True) for size in input_sizes
         )
         self.dropout = nn.Dropout(dropout)
 
@@ -93,7 +93,9 @@ class RecurrentDecoder(nn.Module):
     """Compute the features from which each next token is predicted.
 
     The memory's summary (B, C) is projected onto the initial state (Xu et al. 2015, section 3.1.2),
-    unless `context` passes it in another way; see `captioner.models.context`. With a context that
+    unless `context` passes it in another way; see `captioner.models.context`. With the bridge
+    "copy", the decoder starts from the last state of a text encoder, layer by layer (Sutskever et
+    al. 2014, "Sequence to sequence learning with neural networks"). With a context that
     does not depend on the hidden state, training makes one RNN call for whole captions; decoding
     goes step by step. Both compute the same features.
 
@@ -106,6 +108,8 @@ class RecurrentDecoder(nn.Module):
         layers: L.
         dropout: on embeddings, between layers and on the features of the output layer.
         image_dropout: on the memory. Data sets have few images, to which models soon overfit.
+        bridge: how the memory sets the initial state: "affine" projects its summary, "copy" takes
+            its final state, whose sizes must be those of this RNN.
         tie_embedding: share one matrix (V, E) between the embedding and the output layer (Press
             and Wolf 2017, "Using the output embedding to improve language models"). If E differs
             from the number of features H + S, a linear layer projects the features to E.
@@ -123,16 +127,17 @@ class RecurrentDecoder(nn.Module):
         layers: int = 1,
         dropout: float = 0.0,
         image_dropout: float = 0.0,
+        bridge: Literal["affine", "copy"] = "affine",
         tie_embedding: bool = False,
         context: Context | None = None,
     ) -> None:
         super().__init__()
-        self.layers, self.hidden_size = layers, hidden_size
+        self.layers, self.hidden_size, self.bridge = layers, hidden_size, bridge
         self.context = context or InitialStateOnly()
         self.embedding = nn.Embedding(vocab_size, embed_size)
         self.initial = (
             nn.Linear(memory_size, STATE_PARTS[cell] * layers * hidden_size)
-            if self.context.sets_initial_state
+            if self.context.sets_initial_state and bridge == "affine"
             else None
         )
         self.rnn = ResidualRNN(
@@ -160,20 +165,22 @@ class RecurrentDecoder(nn.Module):
 
     def init_state(self, memory: Memory) -> State:
         """Return the state before <bos>: the RNN's parts (B, L, H), and those of the context."""
-        memory = Memory(
-            self.image_dropout(memory.summary), self.image_dropout(memory.grid), memory.mask
+        memory = memory._replace(
+            summary=self.image_dropout(memory.summary), grid=self.image_dropout(memory.grid)
         )
-        rnn_state = self._initial_rnn_state(memory.summary)
+        rnn_state = self._initial_rnn_state(memory)
         first_input = self.context.first_input(memory)  # (B, E)
         if first_input is not None:
             _, rnn_state = self.rnn(self.dropout(first_input).unsqueeze(1), rnn_state)
         return (*rnn_state, *self.context.init(memory))
 
-    def _initial_rnn_state(self, summary: Tensor) -> tuple[Tensor, ...]:
-        sizes = (len(summary), self.rnn.state_parts, self.layers, self.hidden_size)
+    def _initial_rnn_state(self, memory: Memory) -> tuple[Tensor, ...]:
+        sizes = (len(memory.summary), self.rnn.state_parts, self.layers, self.hidden_size)
+        if not self.context.sets_initial_state:
+            return memory.summary.new_zeros(sizes).unbind(dim=1)  # state_parts times (B, L, H)
         if self.initial is None:
-            return summary.new_zeros(sizes).unbind(dim=1)  # state_parts times (B, L, H)
-        projected: Tensor = self.initial(summary)  # (B, state_parts * L * H)
+            return cast(tuple[Tensor, ...], memory.final_state)  # `build_model` checked its sizes
+        projected: Tensor = self.initial(memory.summary)  # (B, state_parts * L * H)
         return projected.view(sizes).unbind(dim=1)
 
     def forward(self, inputs: Tensor, mask: Tensor, state: State) -> DecoderOutput:
@@ -226,7 +233,8 @@ class RecurrentDecoder(nn.Module):
         done = 0
         # the last columns of the mask may hold padding only: no caption is active there
         for step, active in enumerate(filter(None, mask.sum(dim=0).tolist())):
-            state = tuple(part[:active] for part in state)
+            if active < state[0].shape[0]:  # a slice costs a copy of its part in the backward pass
+                state = tuple(part[:active] for part in state)
             output, state = self._step(inputs[:active, step], state)
             outputs.append(output)
             slot[:active, step] = torch.arange(done, done + active, device=slot.device)

@@ -1,4 +1,7 @@
-"""Model folders: config.json, model.safetensors and vocab.json. Loading one executes no code."""
+"""Model folders: config.json, model.safetensors and vocab.json. Loading one executes no code.
+
+A model that reads text with another vocabulary than its own has source_vocab.json too.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,8 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from captioner.config.run import Config
 from captioner.config.schema import ModelConfig
 from captioner.errors import CaptionerError
 from captioner.storage import CHECKSUMS, atomic_folder, verify_checksums
@@ -18,6 +20,8 @@ from captioner.text.tokenizer import Vocabulary
 
 if TYPE_CHECKING:  # without torch, errors about a wrong folder appear at once
     from torch import Tensor
+
+    from captioner.config.run import Config
 
 BUNDLED = Path(__file__).parents[1] / "pretrained"
 FORMAT_VERSION = 2
@@ -31,6 +35,7 @@ FORMAT_VERSION = 2
   normalisation, which is gone, so its value is dropped.
 """
 _CONFIG, _WEIGHTS, _VOCABULARY = "config.json", "model.safetensors", "vocab.json"
+_SOURCE_VOCABULARY = "source_vocab.json"
 _RNN_WEIGHT_OF_VERSION_1 = re.compile(r"decoder\.rnn\.((?:weight|bias)_\w+_l0)")
 
 
@@ -78,15 +83,29 @@ def write_model(
     *,
     config: ModelConfig,
     vocabulary: Vocabulary,
+    source_vocabulary: Vocabulary | None = None,
     state: Mapping[str, Tensor],
     half: bool = False,
 ) -> None:
-    """Write a model's files into an existing folder; with `half`, floats as float16."""
+    """Write a model's files into an existing folder.
+
+    Args:
+        folder: it exists.
+        config: of the model.
+        vocabulary: of the text that the model generates.
+        source_vocabulary: of the text that it reads; None or an equal one: as `vocabulary`.
+        state: the state dict.
+        half: store floats as float16.
+    """
     import safetensors.torch
 
-    values = {"format_version": FORMAT_VERSION, "vocabulary": vocabulary.digest, **config.to_json()}
-    (folder / _CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    digests = {"vocabulary": vocabulary.digest}
     vocabulary.save(folder / _VOCABULARY)
+    if source_vocabulary is not None and source_vocabulary != vocabulary:
+        digests["source_vocabulary"] = source_vocabulary.digest
+        source_vocabulary.save(folder / _SOURCE_VOCABULARY)
+    values = {"format_version": FORMAT_VERSION, **digests, **config.to_json()}
+    (folder / _CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     tensors = {name: _prepare(tensor, half=half) for name, tensor in state.items()}
     try:
         safetensors.torch.save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
@@ -110,8 +129,8 @@ def write_config(folder: Path, config: ModelConfig) -> None:
     """
     folder = folder.resolve()  # replaces the target of a symbolic link, not the link
     # this checks the old checksums: new ones would hide that a file had changed
-    _, vocabulary, state = read_model(folder)
-    rewritten = {_CONFIG, _VOCABULARY, _WEIGHTS}
+    _, vocabulary, source_vocabulary, state = read_model(folder)
+    rewritten = {_CONFIG, _VOCABULARY, _SOURCE_VOCABULARY, _WEIGHTS}
     with atomic_folder(folder) as new:
         shutil.copytree(
             folder,
@@ -119,7 +138,13 @@ def write_config(folder: Path, config: ModelConfig) -> None:
             dirs_exist_ok=True,
             ignore=lambda parent, _: rewritten if Path(parent) == folder else set(),
         )
-        write_model(new, config=config, vocabulary=vocabulary, state=state)
+        write_model(
+            new,
+            config=config,
+            vocabulary=vocabulary,
+            source_vocabulary=source_vocabulary,
+            state=state,
+        )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -129,12 +154,13 @@ def read_config(folder: Path) -> dict[str, Any]:
         CaptionerError: it is damaged, or of a version that this captioner cannot read.
     """
     values = _read_config(folder)
-    values.pop("vocabulary", None)
+    for digest in ("vocabulary", "source_vocabulary"):
+        values.pop(digest, None)
     return values
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    """Return what `read_config` returns, with the digest of the vocabulary."""
+    """Return what `read_config` returns, with the digests of the vocabularies."""
     try:
         values: dict[str, Any] = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         version = values.pop("format_version")
@@ -160,6 +186,7 @@ def load_config(
         UsageError: the settings have mistakes; all are listed.
     """
     from captioner.config.loading import apply_overrides, merge, read_yaml
+    from captioner.config.run import Config
 
     file_values = read_yaml(Path(path))
     values = apply_overrides(file_values, overrides)
@@ -174,11 +201,25 @@ def load_config(
 
 def _architecture(saved: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a model folder that its weights fit, and no others."""
-    decoder = {key: value for key, value in saved["decoder"].items() if "dropout" not in key}
-    return {"encoder": {"trunk": saved["encoder"]["trunk"]}, "decoder": decoder}
+    encoder, decoder = (
+        {key: value for key, value in saved[part].items() if "dropout" not in key}
+        for part in ("encoder", "decoder")
+    )
+    if encoder.get("kind", "image") == "image":  # the size of its images may change
+        encoder = {"trunk": encoder["trunk"]}
+    return {"encoder": encoder, "decoder": decoder}
 
 
-def read_model(folder: Path) -> tuple[ModelConfig, Vocabulary, dict[str, Tensor]]:
+class ModelFiles(NamedTuple):
+    """The content of a model folder."""
+
+    config: ModelConfig
+    vocabulary: Vocabulary
+    source_vocabulary: Vocabulary  # of a text encoder; else the same as `vocabulary`
+    state: dict[str, Tensor]
+
+
+def read_model(folder: Path) -> ModelFiles:
     """Read a model's files, after checking that none has changed since it was saved.
 
     Raises:
@@ -189,6 +230,12 @@ def read_model(folder: Path) -> tuple[ModelConfig, Vocabulary, dict[str, Tensor]
     verify_checksums(folder)
     values = _read_config(folder)
     vocabulary = _read_vocabulary(folder / _VOCABULARY, values.pop("vocabulary", None))
+    source_digest = values.pop("source_vocabulary", None)
+    source_vocabulary = (
+        _read_vocabulary(folder / _SOURCE_VOCABULARY, source_digest)
+        if source_digest
+        else vocabulary
+    )
     try:
         tensors = safetensors.torch.load_file(folder / _WEIGHTS)
     except (OSError, safetensors.SafetensorError) as error:
@@ -197,7 +244,8 @@ def read_model(folder: Path) -> tuple[ModelConfig, Vocabulary, dict[str, Tensor]
         _RNN_WEIGHT_OF_VERSION_1.sub(r"decoder.rnn.layers.0.\1", name): tensor
         for name, tensor in tensors.items()
     }
-    return ModelConfig.parse(values, source=str(folder / _CONFIG)), vocabulary, state
+    config = ModelConfig.parse(values, source=str(folder / _CONFIG))
+    return ModelFiles(config, vocabulary, source_vocabulary, state)
 
 
 def _read_vocabulary(path: Path, digest: object) -> Vocabulary:

@@ -19,7 +19,7 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 # Keys of training.pt that differ from the names of the fields in `Progress`.
 _KEYS = {
-    "best_cider": "best",
+    "best_score": "best",
     "validations_since_best": "worse",
     "validated_step": "validated",
     "micro_batches": "parts",
@@ -34,7 +34,7 @@ class Progress:
     epoch: int = 0  # of the phase
     batch: int = 0  # of the epoch
     step: int = 0  # of the run
-    best_cider: float = -1.0  # the best CIDEr-D of a validation
+    best_score: float = -1.0  # the best score of a validation
     validations_since_best: int = 0
     validated_step: int = 0  # the step of the last validation
     micro_batches: int = 1  # of each batch, where training.accumulate is auto
@@ -45,10 +45,10 @@ class Progress:
         self.phase, self.micro_batches = self.phase + 1, 1
         self.epoch = self.batch = self.validations_since_best = 0
 
-    def add_validation(self, cider: float) -> bool:
-        """Record a validation of the current step, and return whether its CIDEr-D is the best."""
-        is_best = cider > self.best_cider
-        self.best_cider = max(cider, self.best_cider)
+    def add_validation(self, score: float) -> bool:
+        """Record a validation of the current step, and return whether its score is the best."""
+        is_best = score > self.best_score
+        self.best_score = max(score, self.best_score)
         self.validations_since_best = 0 if is_best else self.validations_since_best + 1
         self.validated_step = self.step
         return is_best

@@ -15,10 +15,12 @@ from typing import Self
 
 import torch
 
-from captioner.config.schema import TrainingConfig
+from captioner.config.training import TrainingConfig
 from captioner.console import console
 from captioner.data.datasets import Example
+from captioner.data.parallel import Pair
 from captioner.data.plain_text import TextExample
+from captioner.data.splits import SourceExample
 from captioner.distributed import Ranks, is_lost_connection
 from captioner.errors import CaptionerError, ImageError, first_few
 from captioner.storage import atomic_file, free_space
@@ -75,9 +77,9 @@ def explain_failures(output: Path, settings: TrainingConfig) -> Iterator[None]:
 
 @contextmanager
 def list_images_if_not_finite(
-    output: Path, examples: Sequence[Example | TextExample], ranks: Ranks
+    output: Path, examples: Sequence[SourceExample | TextExample], ranks: Ranks
 ) -> Iterator[None]:
-    """List the images of a batch whose loss or gradient is not finite in not-finite.json.
+    """List the examples of a batch whose loss or gradient is not finite in not-finite.json.
 
     The NotFiniteError becomes a CaptionerError of the first rank; the other ranks exit.
     """
@@ -91,27 +93,40 @@ def list_images_if_not_finite(
         batch = [example for shard in shards for example in shard]
         file = output / "not-finite.json"
         _write_not_finite(file, error, batch)
-        first = first_few(
-            [each.image_id if isinstance(each, Example) else repr(each.caption) for each in batch]
-        )
+        first = first_few([_name(example) for example in batch])
+        noun = "texts" if isinstance(batch[0], Pair) else "images"
         raise CaptionerError(
-            f"{error}; its images are {first} (all {len(batch)} in {file}): lower learning_rate "
+            f"{error}; its {noun} are {first} (all {len(batch)} in {file}): lower learning_rate "
             f"or gradient_clip, or set training.precision=fp32, and {resume_hint(output)}"
         ) from error
 
 
+def _name(example: SourceExample | TextExample) -> object:
+    match example:
+        case Example():
+            return example.image_id
+        case Pair():
+            return example.place
+        case _:
+            return repr(example.caption)
+
+
 def _write_not_finite(
-    file: Path, error: NotFiniteError, batch: Sequence[Example | TextExample]
+    file: Path, error: NotFiniteError, batch: Sequence[SourceExample | TextExample]
 ) -> None:
     images = [example for example in batch if isinstance(example, Example)]
+    pairs = [example for example in batch if isinstance(example, Pair)]
     text = [example.caption for example in batch if isinstance(example, TextExample)]
-    content: dict[str, object] = {
+    lists = {
+        "images": [{"image_id": each.image_id, "file": str(each.path)} for each in images],
+        "pairs": [pair._asdict() for pair in pairs],
+        "text": text,
+    }
+    content = {
         "loss": str(error.loss),
         "gradient_norm": str(error.gradient_norm),
-        "images": [{"image_id": each.image_id, "file": str(each.path)} for each in images],
+        **{name: values for name, values in lists.items() if values},
     }
-    if text:
-        content["text"] = text
     with atomic_file(file) as stream:
         json.dump(content, stream, indent=1)
 

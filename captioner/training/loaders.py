@@ -6,14 +6,16 @@ With a frozen trunk, every epoch after the first skips the CNN.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from captioner.config.run import Config
-from captioner.config.schema import AugmentationName, PhaseConfig, TrainingConfig
+from captioner.config.schema import AugmentationName, ImageEncoderConfig
+from captioner.config.training import PhaseConfig, TrainingConfig
 from captioner.console import console, track
 from captioner.data.batching import (
     BatchSampler,
@@ -25,12 +27,12 @@ from captioner.data.batching import (
     sequential_batches,
 )
 from captioner.data.datasets import Example
-from captioner.data.splits import ImageSet, Mixture, Splits
+from captioner.data.splits import ExampleSet, Mixture, SourceExample, Splits
 from captioner.data.transforms import Transform, build_transform
 from captioner.devices import autocast
 from captioner.distributed import Ranks
 from captioner.models.encoder import ImageEncoder, fold_batch_norms
-from captioner.text.tokenizer import BOS, EOS, Vocabulary, tokenize
+from captioner.text.tokenizer import BOS, EOS, Vocabulary
 from captioner.training.features import (
     FeatureSource,
     FeatureViews,
@@ -46,7 +48,7 @@ _CROP: AugmentationName = "mild_crop"  # of `training.cached_crops`
 
 
 @dataclass(frozen=True)
-class _Split:
+class Split:
     """The examples of a split, and the token ids of their captions."""
 
     name: str  # in the names of its caches
@@ -60,6 +62,11 @@ class _Split:
         return [split] if len(sources) == 1 else [f"{split} ({each.name})" for each in sources]
 
 
+def _images(examples: Iterable[SourceExample]) -> list[Example]:
+    """Return the examples, all of which are images."""
+    return [cast(Example, example) for example in examples]
+
+
 def caches_features(phase: PhaseConfig, settings: TrainingConfig) -> bool:
     """Return whether a phase trains on cached features: they are the same in each epoch."""
     same_each_epoch = phase.finetune_from is None and phase.augmentation is None
@@ -67,19 +74,12 @@ def caches_features(phase: PhaseConfig, settings: TrainingConfig) -> bool:
 
 
 class LoaderFactory:
-    """Makes the data loaders of the phases of a run."""
+    """Makes the data loaders of the phases of a run. This base class needs `_phase_loader`."""
 
     def __init__(
-        self,
-        config: Config,
-        encoder: ImageEncoder,
-        vocabulary: Vocabulary,
-        splits: Splits,
-        *,
-        ranks: Ranks,
+        self, config: Config, vocabulary: Vocabulary, splits: Splits, *, ranks: Ranks
     ) -> None:
-        self.config, self.encoder, self.ranks = config, encoder, ranks
-        self.transform = build_transform(config.encoder.transform, config.encoder.image_size)
+        self.config, self.ranks = config, ranks
         seed = config.training.seed
         self.train = self._encode("train", Mixture(splits.train, splits.text, seed), vocabulary)
         shards = [each._replace(examples=ranks.shard(each.examples)) for each in splits.dev]
@@ -87,18 +87,21 @@ class LoaderFactory:
             f"dev-{ranks.rank}-of-{ranks.world_size}", Mixture(shards, (), seed), vocabulary
         )
 
-    def _encode(self, name: str, mixture: Mixture, vocabulary: Vocabulary) -> _Split:
-        max_length = self.config.data.max_length
+    def _encode(self, name: str, mixture: Mixture, vocabulary: Vocabulary) -> Split:
+        max_length, tokenize = self.config.data.max_length, vocabulary.tokenizer.tokenize
         token_ids = [
             [vocabulary.encode(tokenize(caption), max_length) for caption in example.captions]
             for example in mixture.examples
         ]
-        return _Split(name, mixture, token_ids)
+        return Split(name, mixture, token_ids)
 
     def mixture(self, phase: PhaseConfig) -> Mixture:
-        """Return what an epoch of a phase holds: text only where features are cached."""
-        has_features = caches_features(phase, self.config.training)
-        return self.train.mixture if has_features else self.train.mixture.without_text()
+        """Return what an epoch of a phase holds."""
+        return self.train.mixture
+
+    def row_lengths(self) -> list[int] | None:
+        """Return the length of each row of an epoch, if batches hold rows of similar length."""
+        return None
 
     def sampler(self, phase: PhaseConfig) -> EpochBatchSampler:
         """Return the sampler of this rank for a phase."""
@@ -109,36 +112,60 @@ class LoaderFactory:
             training.seed,
             rank=self.ranks.rank,
             num_ranks=self.ranks.world_size,
+            lengths=self.row_lengths(),
         )
 
     def train_loader(self, phase: PhaseConfig, sampler: EpochBatchSampler) -> Loader:
-        """Return the loader of the train split, with the augmentation of the phase."""
-        name = phase.augmentation or self.config.encoder.transform
-        transform = build_transform(name, self.config.encoder.image_size)
+        """Return the loader of the train split."""
         split = replace(self.train, mixture=self.mixture(phase))
-        return self._phase_loader(phase, split, transform, sampler)
+        return self._phase_loader(phase, split, sampler)
 
     def dev_loader(self, phase: PhaseConfig) -> Loader:
         """Return the loader of this rank's share of dev: in order, without augmentation."""
         batches = sequential_batches(self.dev.mixture.num_rows, self.config.training.batch_size)
-        return self._phase_loader(phase, self.dev, self.transform, batches)
+        return self._phase_loader(phase, self.dev, batches)
 
-    def _phase_loader(
-        self, phase: PhaseConfig, split: _Split, transform: Transform, batches: BatchSampler
-    ) -> Loader:
-        mixture, training = split.mixture, self.config.training
-        is_cached = caches_features(phase, training)
-        load = self._features(split) if is_cached else ImageSource(mixture.images, transform)
-        data = CaptionDataset(
-            load,
-            split.token_ids,
-            mixture.captions_per_image,
-            training.seed,
-            mixture.example_index,
+    def _phase_loader(self, phase: PhaseConfig, split: Split, batches: BatchSampler) -> Loader:
+        raise NotImplementedError
+
+    def _dataset(self, load: LoadSource, split: Split) -> CaptionDataset:
+        mixture, seed = split.mixture, self.config.training.seed
+        return CaptionDataset(
+            load, split.token_ids, mixture.captions_per_image, seed, mixture.example_index
         )
-        return self._loader(
-            data, mixture.images, batches, workers=0 if is_cached else training.workers
-        )
+
+
+class ImageLoaders(LoaderFactory):
+    """The loaders of images: of cached features if the trunk is frozen, or else of pixels."""
+
+    def __init__(
+        self,
+        config: Config,
+        encoder: ImageEncoder,
+        vocabulary: Vocabulary,
+        splits: Splits,
+        *,
+        ranks: Ranks,
+    ) -> None:
+        super().__init__(config, vocabulary, splits, ranks=ranks)
+        self.encoder, self.settings = encoder, cast(ImageEncoderConfig, config.encoder)
+        self.transform = build_transform(self.settings.transform, self.settings.image_size)
+
+    def mixture(self, phase: PhaseConfig) -> Mixture:
+        """Return what an epoch of a phase holds: text only where features are cached."""
+        has_features = caches_features(phase, self.config.training)
+        return self.train.mixture if has_features else self.train.mixture.without_text()
+
+    def _phase_loader(self, phase: PhaseConfig, split: Split, batches: BatchSampler) -> Loader:
+        """Return a loader; images of the train split have the augmentation of the phase."""
+        is_cached = caches_features(phase, self.config.training)
+        is_train = split.name == self.train.name
+        name = phase.augmentation or self.settings.transform
+        transform = build_transform(name, self.settings.image_size) if is_train else self.transform
+        images = _images(split.mixture.paired)
+        load = self._features(split) if is_cached else ImageSource(images, transform)
+        workers = 0 if is_cached else self.config.training.workers
+        return self._loader(self._dataset(load, split), images, batches, workers=workers)
 
     def _loader(
         self,
@@ -157,7 +184,7 @@ class LoaderFactory:
             pin_memory=self.ranks.device.type == "cuda",
         )
 
-    def _features(self, split: _Split) -> LoadSource:
+    def _features(self, split: Split) -> LoadSource:
         """Return the cached features of a split, and made-up ones of its text."""
         sources = [
             self._source_features(split, source, label)
@@ -166,23 +193,23 @@ class LoaderFactory:
         load = sources[0] if len(sources) == 1 else JoinedFeatures(sources)
         if not split.mixture.text:
             return load
-        return SyntheticFeatures(load, split.token_ids, num_images=len(split.mixture.images))
+        return SyntheticFeatures(load, split.token_ids, num_images=len(split.mixture.paired))
 
     def _source_features(
-        self, split: _Split, source: ImageSet, label: str
+        self, split: Split, source: ExampleSet, label: str
     ) -> FeatureSource | FeatureViews:
         """Return the cached features of a source; of train images, in all their views."""
         whole = self._view(split, source, label, self.transform)
         crops = self.config.training.cached_crops
         if not crops or split.name != self.train.name:
             return whole
-        crop = build_transform(_CROP, self.config.encoder.image_size)
+        crop = build_transform(_CROP, self.settings.image_size)
         numbers = range(1, crops + 1)
         cropped = [self._view(split, source, label, crop, number=number) for number in numbers]
         return FeatureViews([whole, *cropped])
 
     def _view(
-        self, split: _Split, source: ImageSet, label: str, transform: Transform, *, number: int = 0
+        self, split: Split, source: ExampleSet, label: str, transform: Transform, *, number: int = 0
     ) -> FeatureSource:
         """Return the cached features of one view of a source, computed now if there are none.
 
@@ -191,15 +218,16 @@ class LoaderFactory:
         # Only attention reads the grid.
         kind = "grid" if self.config.decoder.context == "attention" else "summary"
         crop = f"crop{number}-" if number else ""
-        digest = features_key(self._encoder_hash(transform), source.examples)
+        images = _images(source.examples)
+        digest = features_key(self._encoder_hash(transform), images)
         with self.ranks.first_rank_first():
             return cached_features(
                 self.config.output.parent / "features",
                 f"{split.name}-{kind}-{crop}{digest}",
-                source.examples,
+                images,
                 lambda: self._compute_features(
                     f"{label}, crop {number}" if number else label,
-                    ImageSource(source.examples, transform),
+                    ImageSource(images, transform),
                     number,
                     keep_grid=kind == "grid",
                 ),

@@ -114,8 +114,8 @@ def _logits_gradient(log_probs: Tensor, target: Tensor, smoothing: float) -> Ten
     return gradient.scatter_add_(1, target, at_target)
 
 
-def doubly_stochastic_penalty(weights: Tensor, mask: Tensor) -> Tensor:
-    """Return the penalty on attention that neglects some positions of the image.
+def doubly_stochastic_penalty(weights: Tensor, mask: Tensor, source_mask: Tensor) -> Tensor:
+    """Return the penalty on attention that neglects some positions of the source.
 
     Sum over captions and positions p of (1 - sum_t weights_tp) ** 2: over a caption, each position
     should receive a total attention of 1. Xu et al. 2015, "Show, attend and tell", equation 14.
@@ -123,8 +123,9 @@ def doubly_stochastic_penalty(weights: Tensor, mask: Tensor) -> Tensor:
     Args:
         weights: (M, P) attention weights of the real tokens.
         mask: (N, T-1) True at the M real tokens, in whose order the rows of `weights` are.
+        source_mask: (N, P) False at padding of the source, which has no penalty.
     """
     caption = mask.nonzero()[:, 0]  # (M,) row of the caption that each token belongs to
     zeros = weights.new_zeros((len(mask), weights.shape[1]))
     totals = zeros.index_add(0, caption, weights)  # (N, P)
-    return (1 - totals).square().sum()
+    return (1 - totals).square().masked_fill(~source_mask, 0.0).sum()

@@ -101,8 +101,9 @@ class TeacherForcing(Objective):
 
     def forward(self, batch: Batch, progress: float = 0.0) -> ObjectiveOutput:
         """Compute the cross-entropy of the M target tokens, summed, plus the attention penalty."""
-        # An image is encoded once; each of its captions starts from a copy of its state.
-        state = self.model.init_state(batch.source)  # (B, ...)
+        # A source is encoded once; each of its captions starts from a copy of its state.
+        memory = self.model.encode(batch.source)
+        state = self.model.decoder.init_state(memory)  # (B, ...)
         state = select_state(state, batch.source_index)  # (N, ...)
         inputs = self.decoder_inputs(batch, state, progress)  # (N, T-1)
         if self.training and self.word_dropout:
@@ -116,7 +117,8 @@ class TeacherForcing(Objective):
         )
         if self.training and output.weights is not None:  # (M, P): the decoder has attention
             # Xu et al. 2015, equation 14: the loss is -log p(caption) + lambda * penalty.
-            penalty = doubly_stochastic_penalty(output.weights, batch.target_mask)
+            source_mask = memory.mask[batch.source_index]  # (N, P)
+            penalty = doubly_stochastic_penalty(output.weights, batch.target_mask, source_mask)
             loss = LossSum(loss.total + self.attention_penalty * penalty, loss.count)
         return ObjectiveOutput(loss)
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captioner.config.schema import PhaseConfig
+from captioner.config.training import PhaseConfig
 from captioner.errors import UsageError
+from captioner.models.encoder import ImageEncoder
 from captioner.models.encoder_decoder import EncoderDecoder
 
 
@@ -20,15 +21,14 @@ def make_optimizer(
 ) -> torch.optim.AdamW:
     """Return AdamW over the trainable weights of a phase.
 
-    The trunk has a learning rate of its own. Biases and batch norms have no weight decay. Each
-    group stores the peak of its learning rate as "peak". Loshchilov and Hutter 2019, "Decoupled
-    weight decay regularization".
+    The trunk of an image encoder has a learning rate of its own. Biases and batch norms have no
+    weight decay. Each group stores the peak of its learning rate as "peak". Loshchilov and Hutter
+    2019, "Decoupled weight decay regularization".
     """
     groups = []
-    for module, peak in (
-        (model.encoder, phase.trunk_learning_rate),
-        (model.decoder, phase.learning_rate),
-    ):
+    is_pretrained = isinstance(model.encoder, ImageEncoder)
+    encoder_peak = phase.trunk_learning_rate if is_pretrained else phase.learning_rate
+    for module, peak in ((model.encoder, encoder_peak), (model.decoder, phase.learning_rate)):
         trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
         matrices = [parameter for parameter in trainable if parameter.dim() > 1]
         vectors = [parameter for parameter in trainable if parameter.dim() <= 1]

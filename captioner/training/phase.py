@@ -9,7 +9,7 @@ from typing import NoReturn
 import torch
 from torch import nn
 
-from captioner.config.schema import PhaseConfig, TrainingConfig
+from captioner.config.training import PhaseConfig, TrainingConfig
 from captioner.console import console
 from captioner.data.batching import EpochBatchSampler, Loader
 from captioner.distributed import Ranks

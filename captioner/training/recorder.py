@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from captioner.config.schema import TrainingConfig
+from captioner.config.training import TrainingConfig
 from captioner.console import console, progress_bar
 from captioner.data.batching import Loader
 from captioner.data.datasets import Example
 from captioner.data.images import read_image
-from captioner.data.splits import ImageSet
+from captioner.data.parallel import Pair
+from captioner.data.splits import ExampleSet, SourceExample
 from captioner.distributed import Ranks
 from captioner.storage import atomic_folder, check_space, folder_size
 from captioner.training.checkpoint import (
@@ -94,7 +95,7 @@ class Recorder:
         settings: TrainingConfig,
         progress: Progress,
         *,
-        dev: Sequence[ImageSet],
+        dev: Sequence[ExampleSet],
         validator: Validator,
         average: EMA,
         write_model: Callable[[Path], None],
@@ -177,24 +178,29 @@ class Recorder:
             self.log.flush()
             self._print(result, speed=speed, is_best=is_best)
             draw_curves(self.output)
-            self._draw_samples(result.captions)
+            self._save_samples(result.captions)
             if is_best:
                 with atomic_folder(self.output / "best") as folder, self.average.applied():
                     self.write_model(folder)
         self._captions, self._start = 0, time.monotonic()
         return True
 
-    def _draw_samples(self, captions: Sequence[str]) -> None:
-        """Draw the first images of each source of dev, equally many of each."""
+    def _save_samples(self, captions: Sequence[str]) -> None:
+        """Show the first examples of each source of dev, equally many of each."""
         per_source, first = -(-SAMPLES // len(self.dev)), 0
-        examples: list[Example] = []
+        examples: list[SourceExample] = []
         shown: list[str] = []
         for source in self.dev:
             chosen = source.examples[:per_source]
             examples += chosen
             shown += captions[first : first + len(chosen)]
             first += len(source.examples)
-        draw_samples(self.output / "samples.png", examples, shown)
+        images = [example for example in examples if isinstance(example, Example)]
+        pairs = [example for example in examples if isinstance(example, Pair)]
+        if images:
+            draw_samples(self.output / "samples.png", images, shown)
+        else:
+            write_samples(self.output / "samples.txt", pairs, shown)
 
     def _print(self, result: Validation, *, speed: float, is_best: bool) -> None:
         loss = f"loss {self._epoch_loss.mean:.3f}  " if self._epoch_loss else ""
@@ -223,7 +229,7 @@ class Recorder:
 
 
 def draw_curves(folder: Path) -> None:
-    """Draw curves.png from metrics.jsonl: losses of train and dev, BLEU-4 and CIDEr-D by step.
+    """Draw curves.png from metrics.jsonl: losses of train and dev, and scores by step.
 
     Without matplotlib, nothing is drawn.
     """
@@ -236,7 +242,7 @@ def draw_curves(folder: Path) -> None:
     losses, scores = figure.subplots(1, 2)
     for axes, title, names in (
         (losses, "loss per word (natural logarithm)", ("loss", "dev_loss", "free_running_loss")),
-        (scores, "scores of the generated captions of dev (fractions)", ("Bleu_4", "CIDEr")),
+        (scores, "scores of what is generated for dev (fractions)", ("Bleu_4", "CIDEr", "exact")),
     ):
         for name in (*names, *_of_sources(lines, names)):
             points = [(line["step"], line[name]) for line in lines if name in line]
@@ -254,6 +260,15 @@ def _of_sources(lines: Sequence[Mapping[str, Any]], metrics: Collection[str]) ->
     """Return the names of the metrics of single sources, such as "CIDEr/NAME"."""
     names = dict.fromkeys(name for line in lines for name in line)
     return [name for name in names if "/" in name and name.partition("/")[0] in metrics]
+
+
+def write_samples(path: Path, pairs: Sequence[Pair], outputs: Sequence[str]) -> None:
+    """Write each text with the model's output for it and a reference."""
+    lines = [
+        f"source     {pair.source}\noutput     {output}\nreference  {pair.captions[0]}\n"
+        for pair, output in zip(pairs, outputs, strict=True)
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")
 
 
 def draw_samples(

@@ -10,16 +10,17 @@ from torch import Tensor
 
 from captioner.config.schema import RewardName
 from captioner.data.batching import pad
-from captioner.data.datasets import Example
 from captioner.data.plain_text import TextExample
+from captioner.data.splits import SourceExample
 from captioner.decoding.beam import beam_search
 from captioner.decoding.constraints import apply_rules, forbid
 from captioner.decoding.sampling import greedy, sample
 from captioner.metrics.reward import Reward
 from captioner.models.encoder_decoder import EncoderDecoder
-from captioner.text.tokenizer import BOS, EOS, SUPPRESSED, Vocabulary, tokenize
+from captioner.text.tokenizer import BOS, EOS, SUPPRESSED, Vocabulary
 from captioner.training.losses import LossSum, cross_entropy
 from captioner.training.objectives import Objective, ObjectiveOutput
+from captioner.training.validation import LengthLimits
 from captioner.types import Batch, State, Step, select_state
 
 RewardFunction = Callable[[Sequence[int], Sequence[Sequence[int]]], Tensor]
@@ -51,12 +52,12 @@ class SelfCritical(Objective):
         candidates: Literal["beam", "sample"] = "beam",
         samples: int = 5,
         baseline: Literal["mean", "greedy"] = "mean",
-        max_length: int = 20,
+        limits: LengthLimits,
     ) -> None:
         super().__init__(model)
         self.reward = reward
         self.candidates, self.samples = candidates, samples  # S captions of each image
-        self.baseline, self.max_length = baseline, max_length
+        self.baseline, self.limits = baseline, limits
 
     def count(self, batch: Batch) -> Tensor:
         """Return the number of captions that will be generated, B * S."""
@@ -71,42 +72,46 @@ class SelfCritical(Objective):
         decoder.eval()
         with torch.no_grad():
             state = decoder.init_state(memory)  # (B, ...)
-        captions = self._generate(state)  # B * S
+        limits = self.limits(batch.source)  # (B,)
+        captions = self._generate(state, limits)  # B * S
         images = example_index.repeat_interleave(self.samples)  # (B * S,)
         rewards = self._rewards(images, captions).view(-1, self.samples)  # (B, S)
-        advantages = rewards - self._baseline(rewards, example_index, state)  # (B, S)
+        advantages = rewards - self._baseline(rewards, example_index, state, limits)  # (B, S)
         # Compute their log-probabilities with dropout and gradients.
         decoder.train(was_training)
         loss = self._loss(captions, advantages.flatten(), decoder.init_state(memory))
         return ObjectiveOutput(loss, {"reward": float(rewards.mean())})
 
     @torch.no_grad()
-    def _generate(self, state: State) -> list[list[int]]:
+    def _generate(self, state: State, limits: Tensor) -> list[list[int]]:
         """Return the token ids of S captions for each image, grouped by image."""
+        longest = int(limits.max())
         if self.candidates == "beam":
-            step, state = _suppress(self.model.step, state)
+            step, state = _suppress(self.model.step, state, limits)
             beams = beam_search(
-                step, state, bos=BOS, eos=EOS, max_length=self.max_length, num_beams=self.samples
+                step, state, bos=BOS, eos=EOS, max_length=longest, num_beams=self.samples
             )
             return [caption.token_ids for of_image in beams for caption in of_image]
         num_images, device = state[0].shape[0], state[0].device
         rows = torch.arange(num_images, device=device).repeat_interleave(self.samples)  # (B * S,)
-        step, state = _suppress(self.model.step, select_state(state, rows))
+        step, state = _suppress(self.model.step, select_state(state, rows), limits[rows])
         # Drawn on the CPU: a seed gives the same random numbers whatever the device.
-        uniforms = torch.rand((len(rows), self.max_length)).to(device)
+        uniforms = torch.rand((len(rows), longest)).to(device)
         captions = sample(step, state, bos=BOS, eos=EOS, uniforms=uniforms)
         return [caption.token_ids for caption in captions]
 
     @torch.no_grad()
-    def _baseline(self, rewards: Tensor, example_index: Tensor, state: State) -> Tensor:
+    def _baseline(
+        self, rewards: Tensor, example_index: Tensor, state: State, limits: Tensor
+    ) -> Tensor:
         """Return the baseline b of rewards (B, S): (B, S), or (B, 1) for greedy search."""
         if self.baseline == "mean":
             # Luo 2020: b of caption k is the sum of r_j over j != k, divided by S - 1.
             others = rewards.sum(dim=1, keepdim=True) - rewards  # (B, S)
             return others / (self.samples - 1)
-        step, state = _suppress(self.model.step, state)
+        step, state = _suppress(self.model.step, state, limits)
         # Rennie et al. 2017: the baseline is the reward of the model's test-time inference.
-        best = greedy(step, state, bos=BOS, eos=EOS, max_length=self.max_length)
+        best = greedy(step, state, bos=BOS, eos=EOS, max_length=int(limits.max()))
         return self._rewards(example_index, [caption.token_ids for caption in best]).unsqueeze(1)
 
     def _rewards(self, images: Tensor, captions: Sequence[Sequence[int]]) -> Tensor:
@@ -129,13 +134,13 @@ class SelfCritical(Objective):
         return LossSum(loss.total, order.new_tensor(len(captions)))  # a mean over captions
 
 
-def _suppress(step: Step, state: State) -> tuple[Step, State]:
+def _suppress(step: Step, state: State, limits: Tensor) -> tuple[Step, State]:
     """Return a step that never generates special tokens such as <unk>, and its state."""
-    return apply_rules(step, state, [forbid(SUPPRESSED)], eos=EOS)
+    return apply_rules(step, state, [forbid(SUPPRESSED)], eos=EOS, limits=limits)
 
 
 def caption_reward(
-    train: Sequence[Example | TextExample],
+    train: Sequence[SourceExample | TextExample],
     vocabulary: Vocabulary,
     weights: Mapping[RewardName, float],
 ) -> RewardFunction:
@@ -143,7 +148,10 @@ def caption_reward(
 
     The references of the split are counted once, here.
     """
-    references = [[tokenize(caption) for caption in example.captions] for example in train]
+    references = [
+        [vocabulary.tokenizer.tokenize(caption) for caption in example.captions]
+        for example in train
+    ]
     score = Reward(references, weights)
 
     def reward(images: Sequence[int], captions: Sequence[Sequence[int]]) -> Tensor:

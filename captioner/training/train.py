@@ -1,4 +1,4 @@
-"""Train a captioner from a config: read the splits, build the model, and run the trainer."""
+"""Train a model from a config: read the splits, build the model, and run the trainer."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 
 from captioner.config.run import Config
-from captioner.config.schema import INFERENCE
+from captioner.config.schema import INFERENCE, ImageEncoderConfig
 from captioner.console import console, quiet_console, track
 from captioner.data.batching import default_num_workers
 from captioner.data.datasets import Example
 from captioner.data.images import map_ahead, read_image
+from captioner.data.parallel import Pair
 from captioner.data.plain_text import TextExample
-from captioner.data.splits import ImageSet, Splits, load_splits
+from captioner.data.splits import ExampleSet, SourceExample, Splits, load_splits
 from captioner.data.transforms import build_transform
 from captioner.devices import DeviceName, pick_device
 from captioner.distributed import Ranks, process_group
@@ -25,10 +27,14 @@ from captioner.models.build import build_model, load_model
 from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.models.folder import resolve
 from captioner.storage import atomic_file, recover_from_crash
-from captioner.text.tokenizer import SPECIALS, Vocabulary, tokenize
+from captioner.text.tokenizer import SPECIALS, CaptionTokenizer, Tokenizer, Vocabulary
 from captioner.training.checkpoint import checkpoints, find_checkpoint
 from captioner.training.failures import explain_failures
 from captioner.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from captioner.models.encoder import ImageEncoder
+    from captioner.models.text_encoder import TextEncoder
 
 
 def train(
@@ -54,8 +60,15 @@ def train(
         checkpoint = _find_start(config.output, resume, ranks)
         splits = _read_splits(config, ranks, resumed=checkpoint is not None)
         torch.manual_seed(config.training.seed)  # the same initial weights on every rank
-        model, vocabulary = start_model(config, splits.train_examples, checkpoint)
-        trainer = Trainer(config, model, vocabulary, splits, ranks=ranks)
+        start = start_model(config, splits.train_examples, checkpoint)
+        trainer = Trainer(
+            config,
+            start.model,
+            start.vocabulary,
+            splits,
+            source_vocabulary=start.source_vocabulary,
+            ranks=ranks,
+        )
         trainer.run(checkpoint)
     return config.output / "best"
 
@@ -89,14 +102,19 @@ def _read_splits(config: Config, ranks: Ranks, *, resumed: bool) -> Splits:
     """Return the examples of train and dev, without unreadable images if the config skips them."""
     splits = load_splits(config.data, ranks)
     config.output.mkdir(parents=True, exist_ok=True)
-    if config.data.on_bad_image == "error":
+    encoder = config.encoder
+    if config.data.on_bad_image == "error" or not isinstance(encoder, ImageEncoderConfig):
         return splits
     sources = {
         split: {split if len(images) == 1 else f"{split}/{each.name}": each for each in images}
         for split, images in (("train", splits.train), ("dev", splits.dev))
     }
-    by_name = {name: each.examples for named in sources.values() for name, each in named.items()}
-    skipped = _find_skipped(config, by_name, ranks, resumed=resumed)
+    by_name = {
+        name: cast(Sequence[Example], each.examples)
+        for named in sources.values()
+        for name, each in named.items()
+    }
+    skipped = _find_skipped(config, encoder, by_name, ranks, resumed=resumed)
     train, dev = (
         [_without(source, name, skipped[name], config) for name, source in named.items()]
         for named in sources.values()
@@ -105,8 +123,8 @@ def _read_splits(config: Config, ranks: Ranks, *, resumed: bool) -> Splits:
 
 
 def _without(
-    source: ImageSet, name: str, skipped: Sequence[Mapping[str, int | str]], config: Config
-) -> ImageSet:
+    source: ExampleSet, name: str, skipped: Sequence[Mapping[str, int | str]], config: Config
+) -> ExampleSet:
     """Return the source without its skipped images, and print their number."""
     ids = {record["image_id"] for record in skipped}
     if ids:
@@ -114,12 +132,18 @@ def _without(
             f"{len(ids)} of {len(source.examples)} images of {name} cannot be read and are "
             f"skipped: see {config.output / 'skipped.json'}"
         )
-    kept = [example for example in source.examples if example.image_id not in ids]
+    examples = cast(Sequence[Example], source.examples)
+    kept = [example for example in examples if example.image_id not in ids]
     return source._replace(examples=kept)
 
 
 def _find_skipped(
-    config: Config, splits: Mapping[str, Sequence[Example]], ranks: Ranks, *, resumed: bool
+    config: Config,
+    encoder: ImageEncoderConfig,
+    splits: Mapping[str, Sequence[Example]],
+    ranks: Ranks,
+    *,
+    resumed: bool,
 ) -> dict[str, list[dict[str, int | str]]]:
     """Return a record of each image of each split that cannot be read; write them to skipped.json.
 
@@ -129,7 +153,7 @@ def _find_skipped(
     file = config.output / "skipped.json"
     if resumed and file.exists():
         return json.loads(file.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
-    transform = build_transform(config.encoder.transform, config.encoder.image_size)
+    transform = build_transform(encoder.transform, encoder.image_size)
     skipped = {
         name: _find_unreadable(split, ranks, transform.min_side, max_share=config.data.bad_images)
         for name, split in splits.items()
@@ -168,10 +192,18 @@ def _failure_of(example: Example, *, min_side: int) -> dict[str, int | str] | No
     return None
 
 
+class StartModel(NamedTuple):
+    """The model that training starts from, and its vocabularies."""
+
+    model: EncoderDecoder
+    vocabulary: Vocabulary  # of the text that the model generates
+    source_vocabulary: Vocabulary  # of the text that it reads; for images the same
+
+
 def start_model(
-    config: Config, examples: Sequence[Example | TextExample], checkpoint: Path | None
-) -> tuple[EncoderDecoder, Vocabulary]:
-    """Build the model that training starts from, and its vocabulary.
+    config: Config, examples: Sequence[SourceExample | TextExample], checkpoint: Path | None
+) -> StartModel:
+    """Build the model that training starts from, and its vocabularies.
 
     Its weights come from the checkpoint, else from the model folder `config.init`, else they are
     random, except a pretrained trunk and GloVe embeddings if the config names them.
@@ -182,34 +214,76 @@ def start_model(
     """
     if checkpoint is not None:
         saved = load_model(checkpoint, config)
-        return saved.model, saved.vocabulary
-    captions = [tokenize(caption) for example in examples for caption in example.captions]
+        return StartModel(saved.model, saved.vocabulary, saved.source_vocabulary)
     if config.init is None:
-        return _new_model(config, captions)
-    return _continue_model(config, captions, resolve(config.init))
+        return _new_model(config, examples)
+    return _continue_model(config, examples, resolve(config.init))
 
 
-def _new_model(config: Config, captions: list[list[str]]) -> tuple[EncoderDecoder, Vocabulary]:
-    vocabulary = Vocabulary.from_captions(captions, min_count=config.data.min_count)
-    model = build_model(config, vocab_size=len(vocabulary))
-    model.encoder.load_trunk(config.encoder.weights)
+def _new_model(config: Config, examples: Sequence[SourceExample | TextExample]) -> StartModel:
+    vocabulary, source_vocabulary = _new_vocabularies(config, examples)
+    model = _build(config, vocabulary, source_vocabulary)
+    if isinstance(config.encoder, ImageEncoderConfig):
+        cast("ImageEncoder", model.encoder).load_trunk(config.encoder.weights)
     if config.training.glove:
         _load_embeddings(model, vocabulary, config.training.glove)
-    return model, vocabulary
+    return StartModel(model, vocabulary, source_vocabulary)
+
+
+def _new_vocabularies(
+    config: Config, examples: Sequence[SourceExample | TextExample]
+) -> tuple[Vocabulary, Vocabulary]:
+    """Return the vocabulary of the captions, and that of the texts that the model reads."""
+    data, is_text = config.data, config.encoder.kind == "text"
+    targets = [caption for example in examples for caption in example.captions]
+    sources = [example.source for example in examples if isinstance(example, Pair)]
+    shared = not is_text or data.share_vocabulary
+
+    def vocabulary_of(texts: Sequence[str]) -> Vocabulary:
+        kind = data.tokenizer.kind or ("word" if is_text else "caption")
+        tokenizer: Tokenizer = CaptionTokenizer()
+        if kind != "caption":
+            from captioner.text.multilingual import build_tokenizer
+
+            fold_case, subwords = data.tokenizer.fold_case, data.tokenizer.subwords
+            tokenizer = build_tokenizer(kind, texts=texts, fold_case=fold_case, subwords=subwords)
+        tokenized = [tokenizer.tokenize(text) for text in texts]
+        return Vocabulary.from_captions(tokenized, data.min_count, tokenizer=tokenizer)
+
+    vocabulary = vocabulary_of([*targets, *sources] if shared else targets)
+    return vocabulary, vocabulary if shared else vocabulary_of(sources)
+
+
+def _build(config: Config, vocabulary: Vocabulary, source: Vocabulary) -> EncoderDecoder:
+    return build_model(config, vocab_size=len(vocabulary), source_vocab_size=len(source))
 
 
 def _continue_model(
-    config: Config, captions: list[list[str]], folder: Path
-) -> tuple[EncoderDecoder, Vocabulary]:
-    """Copy the weights of a model folder, and extend its vocabulary by the words of `captions`."""
+    config: Config, examples: Sequence[SourceExample | TextExample], folder: Path
+) -> StartModel:
+    """Copy the weights of a model folder; new words of `examples` extend its vocabularies."""
     if config.training.glove:
         raise UsageError("training.glove and init both set the first embeddings: leave one out")
     trained = load_model(folder, config)
-    vocabulary = trained.vocabulary.extended(captions, min_count=config.data.min_count)
-    model = build_model(config, vocab_size=len(vocabulary))  # new words have random weights
-    model.encoder = trained.model.encoder  # does not depend on the vocabulary
+
+    def extended(vocabulary: Vocabulary, texts: Sequence[str]) -> Vocabulary:
+        tokenized = [vocabulary.tokenizer.tokenize(text) for text in texts]
+        return vocabulary.extended(tokenized, min_count=config.data.min_count)
+
+    targets = [caption for example in examples for caption in example.captions]
+    sources = [example.source for example in examples if isinstance(example, Pair)]
+    if trained.source_vocabulary == trained.vocabulary:  # a shared one stays shared
+        vocabulary = source = extended(trained.vocabulary, [*targets, *sources])
+    else:
+        vocabulary = extended(trained.vocabulary, targets)
+        source = extended(trained.source_vocabulary, sources)
+    model = _build(config, vocabulary, source)  # new words have random weights
     model.decoder.copy_weights(trained.model.decoder)
-    return model, vocabulary
+    if config.encoder.kind == "text":
+        cast("TextEncoder", model.encoder).copy_weights(cast("TextEncoder", trained.model.encoder))
+    else:
+        model.encoder = trained.model.encoder  # does not depend on the vocabulary
+    return StartModel(model, vocabulary, source)
 
 
 @torch.no_grad()

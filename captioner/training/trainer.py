@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never, cast
 
 import torch
 import yaml
 
 from captioner.config.run import Config
-from captioner.config.schema import PhaseConfig, TrainingConfig
+from captioner.config.schema import TextEncoderConfig
+from captioner.config.training import PhaseConfig, TrainingConfig
 from captioner.console import console
-from captioner.data.datasets import Example
 from captioner.data.plain_text import TextExample
-from captioner.data.splits import Splits
-from captioner.decoding.search import Search, build_search
+from captioner.data.splits import SourceExample, Splits
+from captioner.decoding.search import Search, build_search, length_limits
 from captioner.distributed import Ranks
 from captioner.errors import UsageError
 from captioner.models.encoder_decoder import EncoderDecoder
@@ -25,7 +26,7 @@ from captioner.storage import atomic_file
 from captioner.text.tokenizer import Vocabulary
 from captioner.training.checkpoint import Progress, load_checkpoint, set_rng_states
 from captioner.training.failures import SignalHandler, list_images_if_not_finite
-from captioner.training.loaders import LoaderFactory, caches_features
+from captioner.training.loaders import ImageLoaders, LoaderFactory, caches_features
 from captioner.training.objectives import (
     Objective,
     ScheduledSampling,
@@ -35,7 +36,10 @@ from captioner.training.objectives import (
 from captioner.training.optim import EMA, make_optimizer, restore_optimizer
 from captioner.training.phase import Phase
 from captioner.training.recorder import Recorder
-from captioner.training.validation import Validator
+from captioner.training.validation import LengthLimits, Validator
+
+if TYPE_CHECKING:
+    from captioner.models.encoder import ImageEncoder
 
 
 class Trainer:
@@ -44,7 +48,8 @@ class Trainer:
     Args:
         config: of the run.
         model: with its initial weights, or those of the checkpoint to resume from.
-        vocabulary: of the model.
+        vocabulary: of the text that the model generates.
+        source_vocabulary: of the text that it reads; None: as `vocabulary`.
         splits: what to learn from, and what to validate on.
         ranks: the processes that share the training.
 
@@ -60,13 +65,15 @@ class Trainer:
         vocabulary: Vocabulary,
         splits: Splits,
         *,
+        source_vocabulary: Vocabulary | None = None,
         ranks: Ranks,
     ) -> None:
         self.config, self.settings, self.ranks = config, config.training, ranks
         self.model, self.vocabulary = model.to(ranks.device), vocabulary
+        self.source_vocabulary = source_vocabulary or vocabulary
         self.dev = splits.dev
         self.average = EMA(self.model, decay=self.settings.ema)
-        self.loaders = LoaderFactory(config, model.encoder, vocabulary, splits, ranks=ranks)
+        self.loaders = self._make_loaders(splits)
         self.train = self.loaders.train.mixture
         for phase in self.settings.phases:  # an unknown stage is an error now, not hours later
             model.encoder.finetune(phase.finetune_from)
@@ -77,11 +84,21 @@ class Trainer:
             splits.dev,
             select_by=self.settings.select_by,
             search=_build_search(config, model, vocabulary),
+            limits=partial(length_limits, config=config.decoding),
             vocabulary=vocabulary,
             ranks=ranks,
             precision=self.settings.precision,
         )
         self.signals = SignalHandler(ranks)
+
+    def _make_loaders(self, splits: Splits) -> LoaderFactory:
+        if self.config.encoder.kind == "text":
+            from captioner.training.text_loaders import TextLoaders
+
+            vocabularies = self.source_vocabulary, self.vocabulary
+            return TextLoaders(self.config, *vocabularies, splits, ranks=self.ranks)
+        encoder = cast("ImageEncoder", self.model.encoder)
+        return ImageLoaders(self.config, encoder, self.vocabulary, splits, ranks=self.ranks)
 
     def _check_text(self) -> None:
         """Check that a phase can use the text, and print how many cannot."""
@@ -111,13 +128,14 @@ class Trainer:
         smallest = min(sampler.num_rows // sampler.num_batches for sampler in samplers)
         if smallest < micro_batches:
             raise UsageError(
-                f"a batch of {smallest} images is too small for {micro_batches} micro-batches "
-                "(ranks times training.accumulate): set a larger training.batch_size"
+                f"a batch of {smallest} {self._noun} is too small for {micro_batches} "
+                "micro-batches (ranks times training.accumulate): set a larger training.batch_size"
             )
-        images = min(len(source.examples) for source in self.dev)
-        if images < world_size:
+        smallest = min(len(source.examples) for source in self.dev)
+        if smallest < world_size:
             raise UsageError(
-                f"{images} images of dev are too few for {world_size} ranks: use fewer ranks"
+                f"{smallest} {self._noun} of dev are too few for {world_size} ranks: "
+                "use fewer ranks"
             )
 
     def run(self, checkpoint: Path | None = None) -> None:
@@ -154,6 +172,7 @@ class Trainer:
             folder,
             config=self.config.model,
             vocabulary=self.vocabulary,
+            source_vocabulary=self.source_vocabulary,
             state=self.model.state_dict(),
         )
 
@@ -189,18 +208,29 @@ class Trainer:
         with atomic_file(self.config.output / "config.yaml") as file:
             yaml.safe_dump(self.config.to_json(), file, sort_keys=False)
 
+    @property
+    def _noun(self) -> str:
+        """What the model reads, for messages."""
+        return f"{self.config.encoder.kind}s"
+
     def _print_summary(self) -> None:
-        captions = sum(len(example.captions) for example in self.train.images)
+        encoder = self.config.encoder
+        captions = sum(len(example.captions) for example in self.train.paired)
         dev = sum(len(source.examples) for source in self.dev)
         texts = sum(len(text.examples) for text in self.train.text)
         text = f"{texts} captions without images ({sum(self.train.text_rows)} an epoch), "
         weights = sum(weight.numel() for weight in self.model.parameters())
         world_size = self.ranks.world_size
         devices = f"{self.ranks.device}" + (f" x {world_size}" if world_size > 1 else "")
+        is_text = isinstance(encoder, TextEncoderConfig)
+        name = encoder.cell if isinstance(encoder, TextEncoderConfig) else encoder.trunk
+        sizes = f"{len(self.source_vocabulary)} and " if is_text else ""
         console.print(
-            f"{len(self.train.images)} images with {captions} captions for training, "
-            f"{text if texts else ''}{dev} images for dev, {len(self.vocabulary)} words; "
-            f"{self.config.encoder.trunk} and {self.config.decoder.cell}, "
+            f"{len(self.train.paired)} {self._noun} with {captions} "
+            f"{'targets' if is_text else 'captions'} for training, "
+            f"{text if texts else ''}{dev} {self._noun} for dev, "
+            f"{sizes}{len(self.vocabulary)} words; "
+            f"{name} and {self.config.decoder.cell}, "
             f"{weights / 1e6:.1f} M parameters, on {devices}; into {self.config.output}"
         )
 
@@ -225,7 +255,7 @@ class Trainer:
                 self.model,
                 self.vocabulary,
                 self.loaders.mixture(config).examples,
-                max_length=self.config.decoding.max_length,
+                limits=partial(length_limits, config=self.config.decoding),
             ),
             optimizer=optimizer,
             sampler=sampler,
@@ -250,13 +280,13 @@ def build_objective(
     settings: TrainingConfig,
     model: EncoderDecoder,
     vocabulary: Vocabulary,
-    train: Sequence[Example | TextExample],
+    train: Sequence[SourceExample | TextExample],
     *,
-    max_length: int,
+    limits: LengthLimits,
 ) -> Objective:
     """Return the objective that a phase names.
 
-    `max_length` is the largest number of words that the model generates for self-critical training.
+    `limits` are the most words that the model generates for self-critical training.
     """
     regularization = {
         "label_smoothing": settings.label_smoothing,
@@ -282,7 +312,7 @@ def build_objective(
                 candidates=options.candidates,
                 samples=options.samples,
                 baseline=options.baseline,
-                max_length=max_length,
+                limits=limits,
             )
         case other:
             assert_never(other)

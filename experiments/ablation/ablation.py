@@ -15,7 +15,8 @@ from typing import Annotated, get_args
 import typer
 
 from captioner.cli.options import SettingsArgument
-from captioner.config.schema import CellName, ContextName, ObjectiveName, PhaseConfig
+from captioner.config.schema import CellName, ContextName, ObjectiveName
+from captioner.config.training import PhaseConfig
 from captioner.console import console
 from captioner.errors import CaptionerError, UsageError
 from captioner.models.folder import load_config

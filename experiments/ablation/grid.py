@@ -9,7 +9,7 @@ from typing import NamedTuple
 import yaml
 
 from captioner.config.run import Config
-from captioner.config.schema import PhaseConfig
+from captioner.config.training import PhaseConfig
 from captioner.errors import UsageError
 
 # Share of the epochs. The others are teacher forcing: self-critical training needs a model whose

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
-from captioner.config.schema import PhaseConfig
+from captioner.config.training import PhaseConfig
 from captioner.storage import atomic_file
 from experiments.ablation.grid import FACTORS, Row, Run, self_critical_epochs
 from experiments.ablation.plot import draw

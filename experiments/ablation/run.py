@@ -15,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from captioner import Captioner
 from captioner.captions import ImageId
 from captioner.config.run import Config
-from captioner.data.splits import ImageSet, Splits, load_splits
+from captioner.data.splits import ExampleSet, Splits, load_splits
 from captioner.decoding.search import build_search
 from captioner.devices import autocast
 from captioner.distributed import Ranks
@@ -24,7 +24,7 @@ from captioner.metrics.scorer import Scorer
 from captioner.results.files import write_results
 from captioner.text.tokenizer import detokenize, tokenize
 from captioner.training.checkpoint import checkpoints
-from captioner.training.loaders import LoaderFactory
+from captioner.training.loaders import ImageLoaders
 from captioner.training.recorder import read_log
 from captioner.training.train import train
 from experiments.ablation.by_length import bleu_by_length
@@ -72,7 +72,7 @@ def train_and_score(job: Job) -> Result:
     return result
 
 
-def _only_dev(config: Config, ranks: Ranks) -> ImageSet:
+def _only_dev(config: Config, ranks: Ranks) -> ExampleSet:
     dev = load_splits(config.data, ranks).dev
     if len(dev) > 1:
         raise UsageError(f"the ablation scores one source of dev, not {len(dev)}: name one")
@@ -99,7 +99,7 @@ def training_seconds(times: Sequence[float]) -> float:
 
 @torch.inference_mode()
 def caption(
-    captioner: Captioner, config: Config, dev: ImageSet, ranks: Ranks
+    captioner: Captioner, config: Config, dev: ExampleSet, ranks: Ranks
 ) -> tuple[dict[ImageId, str], float]:
     """Caption dev from its cached features; return also the CPU seconds of all batches.
 
@@ -108,7 +108,7 @@ def caption(
     model = captioner.models[0]
     search = build_search(model.step, config.decoding, captioner.vocabulary)
     splits = Splits(train=(), dev=[dev])
-    loaders = LoaderFactory(config, model.encoder, captioner.vocabulary, splits, ranks=ranks)
+    loaders = ImageLoaders(config, model.encoder, captioner.vocabulary, splits, ranks=ranks)
     token_ids, times = [], [time.process_time()]
     for batch in loaders.dev_loader(config.training.phases[-1]):
         with autocast(ranks.device, config.training.precision):

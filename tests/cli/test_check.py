@@ -253,6 +253,54 @@ def test_options_that_belong_elsewhere_are_refused(check, data_set):
     assert "end its name in .html" in check(config, "--html", "page.pdf")[1]
 
 
+def test_two_files_of_text_are_checked_and_the_faults_named_by_file_and_line(check, tmp_path):
+    source, target = tmp_path / "a.en", tmp_path / "a.de"
+    source.write_text("a dog\n\nthe end\nmore\n")
+    target.write_bytes("ein Hund\nleer\ncafé\n".encode("latin-1"))
+    code, report = check(source, "--target", target)
+    assert code == 3
+    both = f"{source} and {target}"
+    assert [(it["source"], it["kind"], it["examples"]) for it in report["problems"]] == [
+        (both, "lines not in UTF-8, to be saved as UTF-8", [f"{target}, line 3, column 4 is 0xe9"]),
+        (
+            both,
+            "different numbers of lines, so that none can be trusted",
+            [f"{source} has 4 and {target} has 3"],
+        ),
+        (both, "targets without a source, left out", ["line 2"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.tsv", "a dog\tein Hund\ntwo\tzwei\n"),
+        (
+            "a.jsonl",
+            '{"source": "a dog", "target": "ein Hund"}\n{"source": "two", "target": "z"}\n',
+        ),
+    ],
+)
+def test_a_file_of_both_sides_is_checked_as_pairs(check, tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    code, report = check(tmp_path / name)
+    assert (code, report["problems"]) == (0, [])
+    assert report["splits"][name]["pairs"] == 2
+
+
+def test_a_target_belongs_to_texts_and_images_do_not(check, data_set, tmp_path):
+    (tmp_path / "a.tsv").write_text("a\tb\n")
+    code, message = check(tmp_path / "a.tsv", "--images", tmp_path)
+    assert code == 2
+    assert "a.tsv is text and has no images: leave out --images" in message
+    code, message = check(data_set.write(), "--target", "a.de")
+    assert code == 2
+    assert "set data.train.target=a.de instead of --target" in message
+    code, message = check(tmp_path / "a.tsv", "--target", tmp_path / "gone.de")
+    assert code == 2
+    assert "gone.de: no such file" in message
+
+
 def test_a_file_of_text_is_checked_line_by_line(check, tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("a dog runs\n\n" + "very " * 30 + "long\na cafÃ©\n...\na dog\n")

@@ -9,6 +9,8 @@ from captioner.config.run import Config, DataConfig, SourceConfig, source_names
 from captioner.errors import UsageError
 
 IMAGES, TEXT = {"annotations": "a.json"}, {"text": "t.txt"}
+PAIRS = {"source": "a.en", "target": "a.de"}
+GENERATED = {"task": "addition", "folder": "x"}
 
 
 def parse(**data):
@@ -27,11 +29,11 @@ def test_a_source_is_a_list_of_one():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"train": {}}, "data.train: neither is given: name one of annotations (with images) and"),
-        ({"train": [IMAGES | TEXT]}, "data.train.0: both are given: name one of annotations"),
+        ({"train": {}}, "data.train: no file is given: name one of annotations (with images), "),
+        ({"train": [IMAGES | TEXT]}, "data.train.0: annotations and text are given: name one"),
         (
             {"train": [IMAGES, TEXT | {"images": "x"}]},
-            "data.train.1: text has no images: leave out",
+            "data.train.1: text is captions alone: leave out images",
         ),
         ({"train": [IMAGES, TEXT | {"repeat": 2}]}, "leave out repeat"),
         ({"train": [IMAGES, TEXT | {"captions_per_image": 2}]}, "leave out captions_per_image"),
@@ -50,6 +52,21 @@ def test_a_source_is_a_list_of_one():
             {"train": [IMAGES | {"name": "a"}, IMAGES | {"name": "a"}]},
             "data.train: two sources have the name 'a'",
         ),
+        ({"train": {"target": "a.de"}}, "data.train: no file is given"),
+        ({"train": IMAGES | {"target": "a.de"}}, "target belongs to source"),
+        ({"train": IMAGES | PAIRS}, "annotations and source are given"),
+        ({"train": TEXT | PAIRS}, "text and source are given"),
+        ({"train": PAIRS | {"images": "x"}}, "source has no images: leave out images"),
+        ({"train": PAIRS | {"split": "x"}}, "source has no images: leave out split"),
+        ({"train": PAIRS | {"restval": True}}, "source has no images: leave out restval"),
+        ({"train": PAIRS | {"share": 0.5}}, "share is for text"),
+        ({"train": [PAIRS, IMAGES]}, "some sources are texts to translate and others are not"),
+        ({"train": [PAIRS, TEXT]}, "some sources are texts to translate and others are not"),
+        ({"train": PAIRS, "dev": IMAGES}, "some sources are texts to translate and others are"),
+        ({"train": PAIRS}, "data has texts, but the encoder reads images: set encoder.kind=text"),
+        ({"generated": GENERATED}, "data has texts, but the encoder reads images"),
+        ({"generated": GENERATED | {"task": "sums"}}, "data.generated.task is 'sums': choose"),
+        ({"train": IMAGES, "tokenizer": {"kind": "bpe"}}, "data.tokenizer.kind is 'bpe': choose"),
         ({"train": {"anotations": "x"}}, "'data.train.anotations': did you mean 'data.train.anno"),
         ({"train": [{"anotations": "x"}]}, "did you mean 'data.train.0.annotations'?"),
     ],

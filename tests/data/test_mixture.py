@@ -8,7 +8,7 @@ import pytest
 from captioner.data.batching import CaptionDataset
 from captioner.data.datasets import Example
 from captioner.data.plain_text import TextExample
-from captioner.data.splits import ImageSet, Mixture, TextSet
+from captioner.data.splits import ExampleSet, Mixture, TextSet
 
 
 def images(name, count, captions=5, **options):
@@ -17,7 +17,7 @@ def images(name, count, captions=5, **options):
         Example(number, Path(f"{name}{number}.jpg"), tuple(f"{name} {i}" for i in range(captions)))
         for number in range(count)
     ]
-    return ImageSet(name, examples, **options)
+    return ExampleSet(name, examples, **options)
 
 
 def text(name, count, share):

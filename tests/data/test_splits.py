@@ -7,9 +7,10 @@ import torch
 
 from captioner.config.run import DataConfig
 from captioner.data.datasets import Example
+from captioner.data.parallel import Pair
 from captioner.data.plain_text import load_text
 from captioner.data.problems import Problems
-from captioner.data.splits import ImageSet, hold_out, load_splits
+from captioner.data.splits import ExampleSet, find_sources, hold_out, load_splits
 from captioner.distributed import Ranks
 from captioner.errors import UsageError
 
@@ -133,7 +134,88 @@ def test_text_that_cannot_be_read_whole_is_refused(tmp_path):
         load_text(tmp_path / "a.pdf", Problems("x"))
 
 
+@pytest.fixture
+def load_pairs_of(tmp_path):
+    """Load splits of these pairs of lines, written to two files for each split."""
+
+    def make(**splits):
+        data = {key: splits.pop(key) for key in ("holdout", "captions_per_image") if key in splits}
+        for split, pairs in splits.items():
+            files = {"source": tmp_path / f"{split}.en", "target": tmp_path / f"{split}.de"}
+            for side, file in enumerate(files.values()):
+                file.write_text("".join(f"{pair[side]}\n" for pair in pairs))
+            data[split] = files
+        return load_splits(DataConfig.parse(data, source="x"), ALONE)
+
+    return make
+
+
+LINES = [(f"text {number}", f"Text {number}") for number in range(20)]
+
+
+def test_the_pairs_of_two_files_are_the_examples_of_a_split(load_pairs_of, capsys):
+    splits = load_pairs_of(train=LINES[:3], dev=LINES[3:5])
+    assert [(each.name, each.repeat) for each in splits.train] == [("train", 1)]
+    assert splits.train[0].examples[2] == Pair("line 3", "text 2", ("Text 2",))
+    assert [pair.source for pair in splits.dev[0].examples] == ["text 3", "text 4"]
+    assert splits.text == []
+    assert capsys.readouterr().err == ""
+
+
+def test_without_dev_a_share_of_the_pairs_is_held_out(load_pairs_of):
+    splits = load_pairs_of(train=LINES, holdout=0.25)
+    assert [len(each.examples) for each in (*splits.train, *splits.dev)] == [15, 5]
+    examples = [*splits.train[0].examples, *splits.dev[0].examples]
+    assert {pair.source for pair in examples} == {source for source, _ in LINES}
+
+
+def test_texts_of_dev_that_train_has_too_are_counted_and_kept(load_pairs_of, capsys):
+    splits = load_pairs_of(train=LINES[:3], dev=[("text 1", "another"), ("text 9", "Text 1")])
+    assert len(splits.dev[0].examples) == 2
+    assert "1 of 2 dev texts of dev are in train too: kept" in capsys.readouterr().err
+
+
+def test_pairs_with_errors_are_refused_with_both_files(load_pairs_of, tmp_path):
+    (tmp_path / "a.en").write_text("a\nb\n")
+    (tmp_path / "a.de").write_text("A\n")
+    data = {"train": {"source": tmp_path / "a.en", "target": tmp_path / "a.de"}}
+    with pytest.raises(UsageError, match=r"a\.en and .*a\.de: different numbers of lines"):
+        load_splits(DataConfig.parse(data, source="x"), ALONE)
+
+
+def test_generated_text_is_made_and_loaded(tmp_path):
+    made = {"task": "addition", "folder": tmp_path / "sums", "train": 30, "dev": 10}
+    splits = load_splits(DataConfig.parse({"generated": made}, source="x"), ALONE)
+    assert [(each.name, len(each.examples)) for each in (*splits.train, *splits.dev)] == [
+        ("train", 30),
+        ("dev", 10),
+    ]
+    first, second = map(int, splits.dev[0].examples[0].source.split("+"))
+    assert splits.dev[0].examples[0].captions == (str(first + second),)
+
+
+@pytest.mark.parametrize("missing", ["source", "target"])
+def test_a_missing_side_is_named_with_the_hint_of_the_config(tmp_path, missing):
+    files = {"source": tmp_path / "a.en", "target": tmp_path / "a.de"}
+    for side, file in files.items():
+        if side != missing:
+            file.write_text("a\n")
+    data = DataConfig.parse({"train": files, "hint": "Get it."}, source="x")
+    with pytest.raises(UsageError, match=rf"data\.train\.{missing}: .* does not exist.* Get it\."):
+        find_sources(data)
+
+
+def test_a_config_without_train_says_how_to_name_images_and_texts():
+    with pytest.raises(UsageError, match=r"annotations=.* or .* data\.train\.source=train\.en"):
+        find_sources(DataConfig())
+
+
+def test_a_source_of_one_pair_cannot_be_held_out():
+    with pytest.raises(UsageError, match=r"one text in sums: .* set data\.dev, or add texts"):
+        hold_out([ExampleSet("sums", [Pair("line 1", "1+1", ("2",))])], 0.1)
+
+
 def test_a_source_of_one_image_cannot_be_held_out(tmp_path):
-    one = ImageSet("cats", [Example("1.jpg", tmp_path / "1.jpg", ("a cat",))])
+    one = ExampleSet("cats", [Example("1.jpg", tmp_path / "1.jpg", ("a cat",))])
     with pytest.raises(UsageError, match=r"one image in cats: .* set data\.dev"):
         hold_out([one], 0.1)

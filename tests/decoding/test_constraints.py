@@ -24,6 +24,12 @@ WORDS = range(EOS + 1, VOCABULARY)
 SEARCHES = ["greedy", "sample", "beam", "diverse"]
 
 
+def constrain(step, state, rules, prefix=(), length=LENGTH):
+    """Apply the rules, with the same limit for each row of the state."""
+    limits = torch.full((len(state[0]),), length)
+    return apply_rules(step, state, rules, eos=EOS, limits=limits, prefix=prefix)
+
+
 def captions(search, step, state, required=()):
     """Return all captions that a search finds, image by image."""
     ends = {"bos": BOS, "eos": EOS}
@@ -39,9 +45,8 @@ def captions(search, step, state, required=()):
 
 
 def texts(search, seed, rules, prefix=(), required=()):
-    step, state = apply_rules(
-        random_step(seed, VOCABULARY, spread=2.0), start(4), rules, eos=EOS, prefix=prefix
-    )
+    step = random_step(seed, VOCABULARY, spread=2.0)
+    step, state = constrain(step, start(4), rules, prefix=prefix)
     return [
         caption.token_ids for found in captions(search, step, state, required) for caption in found
     ]
@@ -79,8 +84,8 @@ class TestRules:
 
     def test_log_probabilities_are_the_languages_own(self, search, seed):
         step = random_step(seed, VOCABULARY, spread=2.0)
-        rules = [forbid([3]), no_double_words, require([5, 6], eos=EOS, max_length=LENGTH)]
-        constrained, state = apply_rules(step, start(4), rules, eos=EOS, prefix=[7])
+        rules = [forbid([3]), no_double_words, require([5, 6], eos=EOS)]
+        constrained, state = constrain(step, start(4), rules, prefix=[7])
         for image, found in enumerate(captions(search, constrained, state, required=[5, 6])):
             for caption in found:
                 assert caption.log_prob == pytest.approx(
@@ -92,7 +97,7 @@ class TestRules:
 def test_a_caption_that_would_end_too_early_ends_at_the_minimum_length(length):
     eager = language({BOS: {A: 0.1, EOS: 0.9}, A: {A: 0.1, EOS: 0.9}})
     rules = [min_length(length, eos=EOS)]
-    step, state = apply_rules(eager, (torch.zeros(1, 1),), rules, eos=EOS)
+    step, state = constrain(eager, (torch.zeros(1, 1),), rules)
     [caption] = greedy(step, state, bos=BOS, eos=EOS, max_length=LENGTH)
     assert caption.token_ids == [A] * length
 
@@ -107,7 +112,7 @@ def test_in_a_thousand_random_trials_required_words_appear_and_forbidden_ones_ne
         rules = [
             forbid(forbidden),
             min_length(rng.randint(0, LENGTH), eos=EOS),
-            require(required, eos=EOS, max_length=LENGTH),
+            require(required, eos=EOS),
             no_repeat_ngram(rng.randint(1, 3)),
             no_double_words,
         ]
@@ -126,10 +131,29 @@ def test_a_caption_ends_if_the_rules_leave_no_token():
         assert not any(texts(search, 0, rules))
 
 
+def test_every_row_has_its_own_limit_of_tokens():
+    endless = language({word: {A: 0.99, EOS: 0.01} for word in (BOS, A)})
+    limits = torch.tensor([0, 3, 2])
+    step, state = apply_rules(endless, (torch.zeros(3, 1),), [], eos=EOS, limits=limits)
+    found = greedy(step, state, bos=BOS, eos=EOS, max_length=5)
+    assert [caption.token_ids for caption in found] == [[], [A, A, A], [A, A]]
+    for captions in beam_search(step, state, bos=BOS, eos=EOS, max_length=5, num_beams=2):
+        assert captions  # every row ends
+
+
+def test_required_words_come_before_the_limit_of_their_own_row():
+    free = language({word: {A: 0.9, B: 0.05, EOS: 0.05} for word in (BOS, A, B)})
+    limits = torch.tensor([1, 4])
+    rules = [require([B], eos=EOS)]
+    step, state = apply_rules(free, (torch.zeros(2, 1),), rules, eos=EOS, limits=limits)
+    found = greedy(step, state, bos=BOS, eos=EOS, max_length=4)
+    assert [caption.token_ids for caption in found] == [[B], [A, A, A, B]]
+
+
 def best_score(seed, required, allocate):
     """Return the mean score of the best captions, with and without dynamic beam allocation."""
-    rules = [require(required, eos=EOS, max_length=LENGTH)]
-    step, state = apply_rules(random_step(seed, 60, spread=2.0), start(10), rules, eos=EOS)
+    rules = [require(required, eos=EOS)]
+    step, state = constrain(random_step(seed, 60, spread=2.0), start(10), rules)
     ends = {"bos": BOS, "eos": EOS, "max_length": LENGTH}
     found = beam_search(step, state, num_beams=6, required=required if allocate else (), **ends)
     return sum(captions[0].log_prob / (len(captions[0].token_ids) + 1) for captions in found) / len(
@@ -171,8 +195,8 @@ def test_of_an_odd_number_of_slots_the_last_goes_to_a_beam_that_holds_the_requir
 
 def test_required_words_are_found_where_an_exhaustive_search_finds_them():
     step = random_step(6)
-    rules = [require([3, 4], eos=EOS, max_length=3)]
-    constrained, state = apply_rules(step, start(5), rules, eos=EOS)
+    rules = [require([3, 4], eos=EOS)]
+    constrained, state = constrain(step, start(5), rules, length=3)
     found = beam_search(
         constrained, state, bos=BOS, eos=EOS, max_length=3, num_beams=40, required=[3, 4]
     )

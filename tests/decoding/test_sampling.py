@@ -83,6 +83,8 @@ def test_log_probabilities_are_the_languages_own_whatever_temperature_top_k_and_
 
 @pytest.mark.parametrize("number", [0.0, 1 - 2**-24])
 def test_a_word_of_probability_zero_is_never_sampled_even_at_the_edges(number):
-    step, state = apply_rules(ONE_WORD, (torch.zeros(1, 1),), [forbid([A, C])], eos=EOS)
+    step, state = apply_rules(
+        ONE_WORD, (torch.zeros(1, 1),), [forbid([A, C])], eos=EOS, limits=torch.tensor([3])
+    )
     [caption] = sample(step, state, bos=BOS, eos=EOS, uniforms=torch.full((1, 3), number))
     assert caption.token_ids == [B]

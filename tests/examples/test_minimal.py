@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from benchmarks.synthetic import build_baseline, end_after_ten_words
-from captioner.config.schema import DecoderConfig, DecodingConfig, EncoderConfig, ModelConfig
+from captioner.config.schema import DecoderConfig, DecodingConfig, ImageEncoderConfig, ModelConfig
 from captioner.data.batching import collate
 from captioner.data.datasets import load_examples
 from captioner.data.transforms import build_transform
@@ -38,7 +38,9 @@ def model(images):
     """Return a model of the library whose captions differ in length."""
     torch.manual_seed(0)
     config = ModelConfig(
-        encoder=EncoderConfig(trunk="resnet18", weights="none", image_size=64, batch_norm="eval"),
+        encoder=ImageEncoderConfig(
+            trunk="resnet18", weights="none", image_size=64, batch_norm="eval"
+        ),
         decoder=DecoderConfig(embed_size=12, hidden_size=16, dropout=0.0),
     )
     model = build_model(config, vocab_size=len(VOCABULARY)).eval()

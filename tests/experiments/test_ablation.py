@@ -14,7 +14,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from captioner.config.schema import PhaseConfig
+from captioner.config.training import PhaseConfig
 from captioner.errors import UsageError
 from captioner.models.folder import load_config
 from captioner.results.files import read_results

@@ -217,7 +217,7 @@ def test_variants_without_a_package_say_which_have_one():
 
 def test_an_efficientnet_lite_is_built_without_importing_torchvision():
     code = (
-        "import sys; from captioner.models.build import ImageEncoder; "
+        "import sys; from captioner.models.encoder import ImageEncoder; "
         "ImageEncoder(trunk='efficientnet_lite0'); sys.exit('torchvision' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

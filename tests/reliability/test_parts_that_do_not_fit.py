@@ -144,14 +144,14 @@ def test_a_model_of_an_older_version_is_read_and_saved_in_the_current_format(
         for place in (tiny_model, folder)
     )
     assert older == today
-    config, _, state = read_model(folder)
+    config, _, _, state = read_model(folder)
     assert config.decoding == DecodingConfig(beam=2, max_length=9)
     write_config(folder, config)
     assert json.loads((folder / "config.json").read_text())["format_version"] == FORMAT_VERSION
     assert (
         load_file(folder / "model.safetensors").keys()
         == state.keys()
-        == read_model(tiny_model)[2].keys()
+        == read_model(tiny_model).state.keys()
     )
 
 

@@ -23,7 +23,7 @@ def variant(tiny_model, tmp_path):
     """Write a variant of the tiny model, `variant(name, change=..., decoder={...})`: its folder."""
 
     def make(name, *, change=lambda tensor: tensor, vocabulary=None, confidence=None, **sections):
-        config, words, state = read_model(tiny_model)
+        config, words, _, state = read_model(tiny_model)
         changes = {
             section: getattr(config, section).model_copy(update=new)
             for section, new in sections.items()
@@ -56,8 +56,8 @@ def test_every_weight_is_the_mean_and_step_counts_are_those_of_the_last_model(
     assert (
         run(tiny_model, *others, "--output", tmp_path / "mean").stdout == f"{tmp_path / 'mean'}\n"
     )
-    config, vocabulary, mean = read_model(tmp_path / "mean")
-    first_config, first_vocabulary, state = read_model(tiny_model)
+    config, vocabulary, _, mean = read_model(tmp_path / "mean")
+    first_config, first_vocabulary, _, state = read_model(tiny_model)
     assert (config, vocabulary) == (first_config, first_vocabulary)
     for name, tensor in state.items():
         expected = (4 * tensor + 3) / 3 if tensor.is_floating_point() else tensor + 1
@@ -68,7 +68,7 @@ def test_the_average_does_not_keep_the_calibration_of_a_model(variant, tmp_path)
     found = ConfidenceConfig(temperature=2.0, error=0.1, images=10)
     sure = variant("sure", confidence=found, decoding={"min_confidence": 0.5, "beam": 7})
     run(sure, sure, "--output", tmp_path / "mean")
-    config, _, _ = read_model(tmp_path / "mean")
+    config = read_model(tmp_path / "mean").config
     assert config.confidence is None
     assert (config.decoding.min_confidence, config.decoding.beam) == (0.0, 7)
 
@@ -80,8 +80,8 @@ def test_models_trained_with_different_dropout_can_be_averaged(tiny_model, varia
         "--output",
         tmp_path / "mean",
     )
-    config, _, _ = read_model(tmp_path / "mean")
-    assert config.decoder == read_model(tiny_model)[0].decoder
+    config = read_model(tmp_path / "mean").config
+    assert config.decoder == read_model(tiny_model).config.decoder
 
 
 def test_models_of_another_config_or_vocabulary_are_refused_by_name(tiny_model, variant, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from captioner.config.schema import DecoderConfig, EncoderConfig, ModelConfig
+from captioner.config.schema import DecoderConfig, ImageEncoderConfig, ModelConfig
 from captioner.data.batching import collate
 from captioner.distributed import Ranks, process_group
 from captioner.models.build import build_model
@@ -21,7 +21,7 @@ def objective_and_items():
     torch.manual_seed(0)
     sizes = DecoderConfig(embed_size=8, hidden_size=8, dropout=0)
     model = build_model(
-        ModelConfig(encoder=EncoderConfig(trunk="resnet18"), decoder=sizes), vocab_size=20
+        ModelConfig(encoder=ImageEncoderConfig(trunk="resnet18"), decoder=sizes), vocab_size=20
     )
     features = torch.randn(8, 1, 512)
     items = [

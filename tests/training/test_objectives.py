@@ -11,14 +11,12 @@ from captioner.config.schema import (
     ContextName,
     DecoderConfig,
     DecodingConfig,
-    EncoderConfig,
+    ImageEncoderConfig,
     ModelConfig,
     ObjectiveName,
-    PhaseConfig,
     ScheduleName,
-    SelfCriticalConfig,
-    TrainingConfig,
 )
+from captioner.config.training import PhaseConfig, SelfCriticalConfig, TrainingConfig
 from captioner.data.batching import collate
 from captioner.data.datasets import Example
 from captioner.decoding.search import build_search
@@ -75,7 +73,7 @@ def model_of(vocabulary, context="none", cell="gru", layers=1, size=32):
         attention_size=8,
         dropout=0.1,
     )
-    encoder = EncoderConfig(trunk="small_cnn", weights="none")
+    encoder = ImageEncoderConfig(trunk="small_cnn", weights="none")
     return build_model(ModelConfig(encoder=encoder, decoder=decoder), vocab_size=len(vocabulary))
 
 
@@ -100,6 +98,16 @@ def batch_of(features, examples, vocabulary):
             for number, (seen, said) in enumerate(zip(features, captions, strict=True))
         ]
     )
+
+
+def up_to(length):
+    """The limit of the captions of each source of a batch."""
+    return lambda source: torch.full((len(source),), length)
+
+
+def whole(weights, captions):
+    """A mask of sources without padding, one for each caption."""
+    return torch.ones((len(captions), weights.shape[1]), dtype=torch.bool)
 
 
 def teach(objective, batch, steps, rate=1e-2):
@@ -212,7 +220,16 @@ def test_the_doubly_stochastic_penalty_is_the_squared_difference_of_total_attent
     )  # two words of a caption, and one of another
     mask = torch.tensor([[True, True], [True, False]])
     # first caption: places were given 2 and 0, second one 0.5 and 0.5
-    assert float(doubly_stochastic_penalty(weights, mask)) == pytest.approx(1 + 1 + 0.25 + 0.25)
+    assert float(doubly_stochastic_penalty(weights, mask, whole(weights, mask))) == pytest.approx(
+        1 + 1 + 0.25 + 0.25
+    )
+
+
+def test_padding_of_the_source_has_no_attention_penalty():
+    weights = torch.tensor([[1.0, 0.0], [1.0, 0.0]])  # of two words; the second place is padding
+    mask = torch.tensor([[True, True]])
+    seen = torch.tensor([[True, False]])
+    assert float(doubly_stochastic_penalty(weights, mask, seen)) == pytest.approx(1)
 
 
 def test_the_attention_penalty_spreads_attention_over_the_positions(learners):
@@ -224,7 +241,13 @@ def test_the_attention_penalty_spreads_attention_over_the_positions(learners):
         teach(TeacherForcing(model, attention_penalty=penalty), batch, steps=30)
         with torch.no_grad():
             output = model.eval().decode(batch, model.init_state(batch.source))
-        left.append(float(doubly_stochastic_penalty(output.weights, batch.target_mask)))
+        left.append(
+            float(
+                doubly_stochastic_penalty(
+                    output.weights, batch.target_mask, whole(output.weights, batch.targets)
+                )
+            )
+        )
     assert left[1] < 0.8 * left[0]
 
 
@@ -251,7 +274,7 @@ def test_self_critical_gradients_are_the_advantage_times_the_gradient_of_the_log
         )
 
     torch.manual_seed(1)
-    options = {"candidates": candidates, "baseline": baseline, "samples": 3, "max_length": 6}
+    options = {"candidates": candidates, "baseline": baseline, "samples": 3, "limits": up_to(6)}
     SelfCritical(model.train(), reward, **options)(batch).loss.total.backward()
     got = model.decoder.output.weight.grad.clone()
     model.zero_grad()
@@ -281,7 +304,7 @@ def test_self_critical_captions_are_generated_without_dropout_and_learned_with_i
         generated.append(captions)
         return torch.arange(float(len(captions)))
 
-    objective = SelfCritical(model, reward, candidates="beam", samples=3, max_length=6)
+    objective = SelfCritical(model, reward, candidates="beam", samples=3, limits=up_to(6))
     losses = {objective(batch).loss.total.item() for _ in range(5)}
     assert all(captions == generated[0] for captions in generated)
     assert len(losses) == 5
@@ -306,7 +329,9 @@ def test_self_critical_training_raises_cider_d_on_images_it_has_not_seen(candida
     phase = PhaseConfig(
         objective="self_critical", self_critical=SelfCriticalConfig(candidates=candidates)
     )
-    objective = build_objective(phase, TrainingConfig(), model, vocabulary, examples, max_length=10)
+    objective = build_objective(
+        phase, TrainingConfig(), model, vocabulary, examples, limits=up_to(10)
+    )
     output = teach(objective, batch, steps=75, rate=5e-3)
     after = cider_d(model, dev_features, dev, vocabulary)
     assert after > 1.02 * before
@@ -321,7 +346,7 @@ def test_every_combination_trains_for_ten_steps_and_captions(context, cell, obje
     model = model_of(vocabulary, context, cell, layers=2)
     phase = PhaseConfig(objective=objective)
     before = [weight.clone() for weight in model.decoder.parameters()]
-    made = build_objective(phase, TrainingConfig(), model, vocabulary, examples, max_length=10)
+    made = build_objective(phase, TrainingConfig(), model, vocabulary, examples, limits=up_to(10))
     assert torch.isfinite(
         torch.tensor(teach(made, batch_of(features, examples, vocabulary), steps=10).loss.mean)
     )

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from captioner.config.schema import DecoderConfig, EncoderConfig, ModelConfig, PhaseConfig
+from captioner.config.schema import DecoderConfig, ImageEncoderConfig, ModelConfig
+from captioner.config.training import PhaseConfig
 from captioner.models.build import build_model
 from captioner.training.optim import make_optimizer, set_learning_rate
 
@@ -16,7 +17,7 @@ PHASE = PhaseConfig(finetune_from="stem", learning_rate=1e-2, trunk_learning_rat
 @pytest.fixture
 def model():
     """A small model whose whole trunk learns."""
-    encoder = EncoderConfig(trunk="small_cnn", weights="none", image_size=64)
+    encoder = ImageEncoderConfig(trunk="small_cnn", weights="none", image_size=64)
     decoder = DecoderConfig(embed_size=4, hidden_size=4)
     model = build_model(ModelConfig(encoder=encoder, decoder=decoder), vocab_size=6)
     model.encoder.finetune("stem")

@@ -4,14 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from captioner.config.schema import DecoderConfig, EncoderConfig, ModelConfig, PhaseConfig
+from captioner.config.schema import DecoderConfig, ImageEncoderConfig, ModelConfig
+from captioner.config.training import PhaseConfig
 from captioner.data.batching import EpochBatchSampler, collate
 from captioner.data.datasets import load_examples
-from captioner.data.splits import ImageSet, Splits
+from captioner.data.splits import ExampleSet, Splits
 from captioner.distributed import Ranks
 from captioner.models.build import build_model
 from captioner.text.tokenizer import BOS, EOS, Vocabulary, tokenize
-from captioner.training.loaders import LoaderFactory
+from captioner.training.loaders import ImageLoaders
 from captioner.training.loop import train_step
 from captioner.training.losses import LossSum
 from captioner.training.objectives import ObjectiveOutput, TeacherForcing
@@ -51,7 +52,7 @@ def test_a_gradient_longer_than_the_clip_is_scaled_to_it_and_a_shorter_one_is_no
 
 def test_label_smoothing_spreads_its_share_over_the_vocabulary_in_training_only():
     torch.manual_seed(0)
-    encoder = EncoderConfig(trunk="small_cnn", weights="none", image_size=64)
+    encoder = ImageEncoderConfig(trunk="small_cnn", weights="none", image_size=64)
     decoder = DecoderConfig(embed_size=4, hidden_size=4, dropout=0.0)
     model = build_model(ModelConfig(encoder=encoder, decoder=decoder), vocab_size=8)
     objective = TeacherForcing(model, label_smoothing=0.25)
@@ -80,9 +81,9 @@ def images_of(tiny):
         captions = [tokenize(caption) for example in examples for caption in example.captions]
         vocabulary = Vocabulary.from_captions(captions, min_count=1)
         model = build_model(config, vocab_size=len(vocabulary))
-        source = ImageSet("shapes", examples)
+        source = ExampleSet("shapes", examples)
         splits = Splits(train=[source], dev=[source])
-        loaders = LoaderFactory(config, model.encoder, vocabulary, splits, ranks=ALONE)
+        loaders = ImageLoaders(config, model.encoder, vocabulary, splits, ranks=ALONE)
         sampler = EpochBatchSampler(len(examples), batch_size=len(examples), seed=0)
         sampler.epoch = epoch
         [batch] = loaders.train_loader(phase, sampler)

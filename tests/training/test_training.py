@@ -180,9 +180,9 @@ def test_embeddings_start_from_word_vectors_and_those_of_other_words_are_random(
         [Example(1, tmp_path / "1.png", ("a ring", "a ring"))],
     )
     torch.manual_seed(0)
-    plain, vocabulary = start_model(tiny(), captions, None)
+    plain, vocabulary, _ = start_model(tiny(), captions, None)
     torch.manual_seed(0)
-    model, _ = start_model(tiny(training={"glove": path}), captions, None)
+    model, *_ = start_model(tiny(training={"glove": path}), captions, None)
     expected = plain.decoder.embedding.weight.clone()
     expected[vocabulary.id_of("a")] = 0.5
     assert torch.equal(model.decoder.embedding.weight, expected)

@@ -1,0 +1,225 @@
+"""Parallel text: two files aligned by line, or one TSV or JSONL file that holds both sides.
+
+Readers record what is wrong in `Problems` and continue, as those of captions do. A line ends with
+LF or CR LF. No other character ends one: U+2028 is in the middle of many lines from the web.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from captioner.data.problems import (
+    NOT_UTF_8,
+    BrokenJSONError,
+    Problems,
+    decode,
+    is_valid,
+    parse_json,
+    read_text,
+)
+from captioner.errors import UsageError
+
+STDIN = "-"
+NOT_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL, and the halves of a character in JSON
+VISIBLE = frozenset(
+    "LMNPS"
+)  # Unicode's categories of letters, marks, numbers, punctuation, symbols
+
+
+class Pair(NamedTuple):
+    """A text with its targets, which are named as the captions of an `Example`."""
+
+    place: str  # in its file: "line 3"
+    source: str
+    captions: tuple[str, ...]
+
+
+class _Row(NamedTuple):
+    """Both sides of a line as it is in the file, empty sides too."""
+
+    number: int
+    source: str
+    targets: Sequence[str]
+
+
+def pair_problems(source: Path, target: Path | None) -> Problems:
+    """Return the `Problems` of one or two files, with both of their names."""
+    return Problems(f"{source} and {target}" if target else source)
+
+
+def load_pairs(source: Path, target: Path | None, problems: Problems) -> list[Pair]:
+    """Load parallel text; errors are recorded in `problems`, and pairs with an empty side left out.
+
+    Args:
+        source: the texts, one a line; or, without `target`, both sides in a .tsv file of two
+            columns or a .jsonl file of {"source": ..., "target": text or [text, ...]}.
+        target: the target of each line of `source`.
+        problems: of the files: see `pair_problems`.
+
+    Raises:
+        UsageError: a file cannot be read, the format is unknown, or no pair is complete.
+    """
+    suffix = source.suffix.lower()
+    if target is not None:
+        if suffix == ".jsonl":
+            raise UsageError(f"{source}: a .jsonl file holds both sides: leave out target {target}")
+        rows = _read_two_files(source, target, problems)
+    elif suffix == ".tsv":
+        rows = _read_tsv(_read_lines(source, problems), problems)
+    elif suffix == ".jsonl":
+        rows = _read_jsonl(_read_lines(source, problems), problems)
+    else:
+        raise UsageError(
+            f"{source}: holds one side only: also name target, the file with the target of each "
+            "line; or name a .tsv file of two columns, or a .jsonl file with source and target"
+        )
+    pairs = list(_complete_pairs(rows, problems))
+    if not pairs:
+        problems.raise_errors()  # they are the better explanation
+        raise UsageError(f"{problems.source}: no line has both a source and a target")
+    return pairs
+
+
+def is_parallel(path: Path) -> bool:
+    """Return whether a file holds both sides of parallel text: a .tsv file, or JSONL with sources.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    suffix = path.suffix.lower()
+    if suffix != ".jsonl":
+        return suffix == ".tsv"
+    first_line = read_text(path, Problems(path)).lstrip().partition("\n")[0]
+    try:
+        record = parse_json(first_line)
+    except BrokenJSONError:
+        return False
+    return isinstance(record, dict) and "source" in record and "image" not in record
+
+
+def read_lines(path: Path | str) -> list[str]:
+    """Return all lines of a text file, or of stdin if `path` is "-", without line ends.
+
+    Empty lines are kept, since the output has a line for each; an empty file has no line.
+
+    Raises:
+        UsageError: the file cannot be read, is not UTF-8, or has NUL characters.
+    """
+    if str(path) == STDIN:
+        data, name = sys.stdin.buffer.read(), "stdin"
+    else:
+        name = str(path)
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise UsageError(f"{name}: {(error.strerror or 'cannot be read').lower()}") from error
+    problems = Problems(name)
+    lines = _split_lines(decode(data, name, problems), name, problems)
+    problems.raise_errors()
+    return lines
+
+
+def _read_lines(path: Path, problems: Problems) -> list[str]:
+    return _split_lines(read_text(path, problems), path, problems)
+
+
+def _split_lines(text: str, name: object, problems: Problems) -> list[str]:
+    """Return the lines without their ends; lines with NUL characters are recorded."""
+    if "\n" not in text.rstrip("\n") and "\r" in text.rstrip("\r\n"):
+        raise UsageError(f"{name}: its lines end with CR alone: save it with LF or CR LF")
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    if not lines[-1]:  # the last line has an end, as is usual
+        lines.pop()
+    nul = (f"line {number}" for number, line in enumerate(lines, 1) if "\0" in line)
+    problems.add_error("lines with a NUL character: this is no text file", nul)
+    return lines
+
+
+def _read_two_files(source: Path, target: Path, problems: Problems) -> Iterator[_Row]:
+    """Yield the rows of two files, as many as the shorter one has."""
+    sides = []
+    for path in (source, target):
+        own = Problems(path)
+        sides.append(_read_lines(path, own))
+        for problem in own:
+            problems.add_error(problem.kind, (f"{path}, {case}" for case in problem.cases))
+    sources, targets = sides
+    longer, shorter = sorted(sides, key=len, reverse=True)
+    while len(longer) > len(shorter) and _is_blank(longer[-1]):
+        longer.pop()  # blank lines at the end of a file are no texts
+    if len(sources) != len(targets):
+        counts = f"{source} has {len(sources):,} and {target} has {len(targets):,}"
+        problems.add_error("different numbers of lines, so that none can be trusted", [counts])
+    for number, (text, translation) in enumerate(zip(sources, targets, strict=False), 1):
+        yield _Row(number, text, [translation])
+
+
+def _read_tsv(lines: list[str], problems: Problems) -> Iterator[_Row]:
+    """Yield the rows of two columns. There is no header, and quotes are characters of the text."""
+    for number, line in enumerate(lines, 1):
+        columns = line.split("\t")
+        if len(columns) == 2:
+            yield _Row(number, columns[0], columns[1:])
+        elif _is_blank(line):
+            yield _Row(number, "", [])
+        else:
+            case = f"line {number} has {len(columns)}"
+            problems.add_error("lines without exactly 2 columns, separated by a tab", [case])
+
+
+def _read_jsonl(lines: list[str], problems: Problems) -> Iterator[_Row]:
+    for number, line in enumerate(lines, 1):
+        if _is_blank(line):
+            yield _Row(number, "", [])
+            continue
+        try:
+            record = parse_json(line, number)
+        except BrokenJSONError as error:
+            problems.add_error("broken JSON", [error])
+            continue
+        if not is_valid(record, f"line {number}", {"source": (str,)}, problems):
+            continue
+        targets = _targets(record)
+        if targets is None:
+            problems.add_error("wrong or missing `target`, a text or a list", [f"line {number}"])
+            continue
+        if not NOT_UTF_8.search(line) and any(map(NOT_TEXT.search, [record["source"], *targets])):
+            problems.add_error("NUL or half a character in JSON", [f"line {number}"])
+        yield _Row(number, record["source"], targets)
+
+
+def _targets(record: dict[str, Any]) -> list[str] | None:
+    """Return the targets of a record, or None if they are neither a text nor a list of texts."""
+    target = record.get("target")
+    if isinstance(target, str):
+        return [target]
+    is_list = isinstance(target, list) and all(isinstance(text, str) for text in target)
+    return target if is_list else None
+
+
+def _complete_pairs(rows: Iterator[_Row], problems: Problems) -> Iterator[Pair]:
+    """Yield the pairs with text on both sides, and record the others by what they lack."""
+    for number, source, targets in rows:
+        place = f"line {number}"
+        captions = tuple(text.strip() for text in targets if not _is_blank(text))
+        has_source = not _is_blank(source)
+        if has_source and captions:
+            if len(captions) < len(targets):
+                problems.add_warning("empty targets among others, left out", [place])
+            yield Pair(place, source.strip(), captions)
+        elif has_source:
+            problems.add_warning("sources without a target, left out", [place])
+        elif captions:
+            problems.add_warning("targets without a source, left out", [place])
+        else:
+            problems.add_warning("empty lines on both sides, left out", [place])
+
+
+def _is_blank(text: str) -> bool:
+    """Return whether a text has nothing to read: only spaces, or characters that are invisible."""
+    return not any(unicodedata.category(character)[0] in VISIBLE for character in text)

@@ -1,0 +1,162 @@
+"""What `Captioner` and `Translator` share: loading, saving, decoding settings, and the search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Literal, Self, TypedDict
+
+import torch
+from torch import Tensor
+
+from captioner.captions import Word
+from captioner.config.schema import INFERENCE, DecodingConfig, ModelConfig
+from captioner.decoding.search import Search, length_limits, source_key
+from captioner.devices import DeviceName, PrecisionName, autocast, pick_device
+from captioner.errors import UsageError, parameter
+from captioner.models.build import LoadedModel, check_compatible, load_model
+from captioner.models.encoder_decoder import EncoderDecoder, Ensemble
+from captioner.models.folder import resolve, write_model
+from captioner.storage import atomic_folder
+from captioner.text.tokenizer import Vocabulary
+from captioner.types import Hypothesis, State, StepModel
+
+Decoding = DecodingConfig | Mapping[str, object]
+"""All decoding settings, or those that differ from the model folder's, as in {"beam": 5}."""
+
+
+class PipelineOptions(TypedDict, total=False):
+    """Keyword arguments of a `Pipeline`."""
+
+    source_vocabulary: Vocabulary | None
+    device: DeviceName
+    precision: PrecisionName
+
+
+class Pipeline:
+    """A trained model, or an ensemble of several, that generates text: the base class.
+
+    `models` are the trained models. `step_model` is what decoding uses: the model or the ensemble.
+    `config` is that of the first model.
+    """
+
+    reads: ClassVar[Literal["image", "text"]]  # the kind of encoder
+    hint: ClassVar[str]  # what to use for the other kind
+
+    def __init__(
+        self,
+        models: Sequence[EncoderDecoder],
+        vocabulary: Vocabulary,
+        config: ModelConfig,
+        *,
+        source_vocabulary: Vocabulary | None = None,
+        device: DeviceName = INFERENCE.device,
+        precision: PrecisionName = INFERENCE.precision,
+    ) -> None:
+        """Move models that share vocabularies and preprocessing to `device`, in evaluation mode."""
+        if config.encoder.kind != self.reads:
+            raise UsageError(f"this model reads {config.encoder.kind}s: use {self.hint}")
+        self.device = pick_device(device)
+        self.precision = precision
+        self.models = [model.to(self.device).eval() for model in models]
+        prepared = [self._prepare(model) for model in self.models]
+        self.step_model: StepModel = prepared[0] if len(prepared) == 1 else Ensemble(prepared)
+        self.vocabulary = vocabulary
+        self.source_vocabulary = source_vocabulary or vocabulary
+        self.config = config
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        *folders: str | Path,
+        device: DeviceName = INFERENCE.device,
+        precision: PrecisionName = INFERENCE.precision,
+    ) -> Self:
+        """Load a model folder, or an ensemble of several; without a folder, the bundled model.
+
+        An ensemble averages the probabilities of its models at every token. Its decoding defaults
+        are those of the first folder, but it has no calibrated confidence.
+
+        Raises:
+            CaptionerError: a folder is not a model folder, or a file of it is missing or corrupt.
+            UsageError: the vocabularies or the preprocessing differ, the model reads another kind
+                of source, or `device` is not available.
+        """
+        loaded: list[LoadedModel] = []
+        for path in [resolve(folder) for folder in folders or (None,)]:
+            loaded.append(load_model(path))
+            check_compatible(loaded[0], loaded[-1])
+        first, config = loaded[0], loaded[0].config
+        if len(loaded) > 1:
+            # The confidence of one model is not calibrated for the ensemble.
+            decoding = config.decoding.model_copy(update={"min_confidence": 0.0})
+            config = config.model_copy(update={"confidence": None, "decoding": decoding})
+        return cls(
+            [each.model for each in loaded],
+            first.vocabulary,
+            config,
+            source_vocabulary=first.source_vocabulary,
+            device=device,
+            precision=precision,
+        )
+
+    def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
+        """Write a model folder for `from_pretrained`; `half` stores the weights in half precision.
+
+        Raises:
+            UsageError: it is an ensemble.
+            CaptionerError: the folder cannot be written; an existing one is kept.
+        """
+        if len(self.models) > 1:
+            raise UsageError("an ensemble is not one model folder: keep the folders of its models")
+        with atomic_folder(Path(folder)) as new:
+            write_model(
+                new,
+                config=self.config,
+                vocabulary=self.vocabulary,
+                source_vocabulary=self.source_vocabulary,
+                state=self.models[0].state_dict(),
+                half=half,
+            )
+
+    def decoding_config(self, changes: Decoding | None = None) -> DecodingConfig:
+        """Return the model folder's decoding settings with `changes`; a whole config replaces them.
+
+        Raises:
+            UsageError: lists everything that is not valid.
+        """
+        if isinstance(changes, DecodingConfig):
+            settings = changes
+        else:
+            values = {**self.config.decoding.to_json(), **(changes or {})}
+            settings = DecodingConfig.parse(values, source="decoding")
+        if settings.min_confidence and self.config.confidence is None:
+            raise UsageError(
+                f"{parameter('min_confidence')} needs a calibrated model, not an ensemble: "
+                "run captioner calibrate on its folder"
+            )
+        return settings
+
+    def _prepare(self, model: EncoderDecoder) -> EncoderDecoder:
+        """Return the form of a model that decodes fastest."""
+        return model
+
+    def _generate(
+        self, source: Tensor, search: Search, settings: DecodingConfig
+    ) -> tuple[State, list[list[Hypothesis]]]:
+        """Return the initial state of a batch of sources, and the hypotheses of each."""
+        is_sampled = settings.method == "sample"
+        keys = [source_key(each) for each in source] if is_sampled else []
+        source = source.to(self.device)
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            state = self.step_model.init_state(source)
+            return state, search(state, keys, length_limits(source, settings))
+
+    def _words(self, hypothesis: Hypothesis) -> tuple[Word, ...]:
+        """Return the words of a hypothesis, with confidences if the model is calibrated."""
+        texts = [self.vocabulary.words[token] for token in hypothesis.token_ids]
+        calibration = self.config.confidence
+        return tuple(
+            Word(text, log_prob, calibration.of_word(log_prob) if calibration else None)
+            for text, log_prob in zip(texts, hypothesis.log_probs, strict=False)  # without <eos>
+        )
