@@ -73,10 +73,12 @@ def test_lower_layers_do_not_know_higher_ones(file):
                 "evaluate",
                 "score",
                 "train",
+                "translate",
             )
         ),
         "captioner",
         "captioner.inference.evaluate",
+        "captioner.inference.evaluate_text",
         "captioner.models.folder",
     ],
 )

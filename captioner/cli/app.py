@@ -13,7 +13,7 @@ from captioner.cli.options import with_option_names
 from captioner.errors import CaptionerError, UsageError
 
 COMMANDS = (
-    *("caption", "train", "check", "evaluate"),
+    *("caption", "translate", "train", "check", "evaluate"),
     *("compare", "score", "calibrate", "defaults"),
 )
 """Each command is a function in a file of the same name, which also has an `EXAMPLE`."""
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _load(names: Sequence[str]) -> typer.Typer:
     """Return an app of these commands. A command's file is imported only if it is among them."""
     app = typer.Typer(
-        help="Caption images; train a captioner; evaluate, compare and inspect captions.",
+        help="Caption images and translate text: generate, train, evaluate and compare.",
         epilog=_example(names[0]),
         no_args_is_help=True,
         add_completion=False,

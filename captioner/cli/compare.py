@@ -1,42 +1,69 @@
-"""`captioner compare`: compare two results files of the same images."""
+"""`captioner compare`: compare two results files of the same images, or of the same texts."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from captioner.cli.options import JsonOption, PartialOption, ReferencesOption, SplitOption
+from captioner.cli.options import (
+    AnnotationsOption,
+    JsonOption,
+    PartialOption,
+    ReferencesOption,
+    SplitOption,
+    refuse_options,
+)
+from captioner.cli.text_files import check_kind, read_outputs, read_text_set
 from captioner.data.datasets import load_references
 from captioner.errors import UsageError
 from captioner.inference.evaluate import scorer_of_captioned
+from captioner.inference.evaluate_text import build_text_scorer
 from captioner.metrics.scorer import check_images
+from captioner.metrics.significance import PairedComparison
 from captioner.metrics.significance import compare as compare_scores
+from captioner.metrics.translation import compare_translations
 from captioner.results.files import read_results
 
 EXAMPLE = "captioner compare greedy.json beam.json --annotations captions_val2017.json"
 
 
 def compare(
-    a: Annotated[
-        Path, typer.Argument(metavar="A.json", help="One results file.", show_default=False)
-    ],
+    a: Annotated[Path, typer.Argument(metavar="A", help="One results file.", show_default=False)],
     b: Annotated[
         Path,
-        typer.Argument(metavar="B.json", help="Another, of the same images.", show_default=False),
+        typer.Argument(metavar="B", help="Another, of the same inputs.", show_default=False),
     ],
-    annotations: ReferencesOption,
+    annotations: AnnotationsOption = None,
+    references: ReferencesOption = None,
     split: SplitOption = None,
     allow_partial: PartialOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two results files.
+    """Compare two results files: of images, or of texts, one a line.
 
-    Prints which is better, by how much, whether that is significant, and the images on which they
-    differ most.
+    Prints which is better, by how much, whether that is significant, and the images or texts on
+    which they differ most.
     """
+    check_kind(annotations, references or [])
+    if annotations is None:
+        of_images = {"split": split, "allow_partial": allow_partial}
+        refuse_options(of_images, reads="text", because="--references")
+        comparison = _compare_texts(a, b, references or [])
+    else:
+        comparison = _compare_captions(a, b, annotations, split, allow_partial=allow_partial)
+    if as_json:
+        typer.echo(json.dumps({"a": str(a), "b": str(b), **comparison.as_dict()}))
+    else:
+        typer.echo(f"a: {a}\nb: {b}\n\n{comparison.table()}")
+
+
+def _compare_captions(
+    a: Path, b: Path, annotations: Path, split: str | None, *, allow_partial: bool
+) -> PairedComparison:
     captions_a, captions_b = read_results(a), read_results(b)
     references = load_references(annotations, split)
     for captions in (captions_a, captions_b):
@@ -49,8 +76,13 @@ def compare(
         scorer.score({image: captions[image] for image in compared})
         for captions in (captions_a, captions_b)
     )
-    comparison = compare_scores(captions_a, scores_a, captions_b, scores_b)
-    if as_json:
-        typer.echo(json.dumps({"a": str(a), "b": str(b), **comparison.as_dict()}))
-    else:
-        typer.echo(f"a: {a}\nb: {b}\n\n{comparison.table()}")
+    return compare_scores(captions_a, scores_a, captions_b, scores_b)
+
+
+def _compare_texts(a: Path, b: Path, references: Sequence[Path]) -> PairedComparison:
+    texts = read_text_set(None, references)
+    scorer = build_text_scorer(texts.references)
+    evaluation_a, evaluation_b = (
+        scorer.evaluate(dict(enumerate(read_outputs(path, texts), 1))) for path in (a, b)
+    )
+    return compare_translations(evaluation_a, evaluation_b)

@@ -1,14 +1,16 @@
-"""`captioner evaluate`: score the captions of a model, or of a results file."""
+"""`captioner evaluate`: score the captions or texts of a model, or of a results file."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from captioner.cli.options import (
+    AnnotationsOption,
     ExplainOption,
     ImagesOption,
     JsonOption,
@@ -19,17 +21,23 @@ from captioner.cli.options import (
     SplitOption,
     check_outputs,
     load_captioner,
+    load_translator,
+    refuse_options,
     with_options,
 )
+from captioner.cli.text_files import check_kind, read_outputs, read_text_set
 from captioner.config.schema import InferenceConfig
 from captioner.data.datasets import load_examples, load_references
 from captioner.errors import UsageError
 from captioner.inference.evaluate import evaluate as evaluate_captions
 from captioner.inference.evaluate import evaluate_model
+from captioner.inference.evaluate_text import evaluate_text, score_text
 from captioner.metrics.java import JAVA_METRICS, check_java_metrics
 from captioner.metrics.scorer import Scores
+from captioner.metrics.translation import TranslationEvaluation
 from captioner.report.build import report_evaluation
 from captioner.results.files import check_scores_file, write_scores
+from captioner.storage import check_writable
 
 EXAMPLE = "captioner evaluate --annotations captions_val2017.json --images val2017"
 
@@ -37,7 +45,16 @@ ResultsOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Write captions here; without --model and --images: score these captions.",
+        help="Write captions here, or texts, one a line; without --model and --images: score "
+        "these.",
+        show_default=False,
+    ),
+]
+SourceOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Texts to translate, one a line; or with their references in a .tsv or .jsonl file.",
         show_default=False,
     ),
 ]
@@ -70,11 +87,13 @@ JavaOption = Annotated[
 
 @with_options
 def evaluate(
-    annotations: ReferencesOption,
     decoding: dict[str, object],
     inference: InferenceConfig,
+    annotations: AnnotationsOption = None,
     model: ModelsOption = None,
     images: ImagesOption = None,
+    source: SourceOption = None,
+    references: ReferencesOption = None,
     results: ResultsOption = None,
     split: SplitOption = None,
     allow_partial: PartialOption = False,
@@ -85,11 +104,23 @@ def evaluate(
     explain: ExplainOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Score captions with COCO's metrics.
+    """Score captions with COCO's metrics, or texts with sacreBLEU, chrF and BLEU.
 
-    The captions are a model's, or those of a results file. The scores are also stored in
+    The captions or texts are a model's, or those of a results file. The scores are also stored in
     scores.json beside the results. Settings you leave out keep the model folder's defaults.
     """
+    check_kind(annotations, [*([source] if source else []), *(references or [])])
+    if annotations is None:
+        of_images = {
+            **{"images": images, "split": split, "allow_partial": allow_partial, "seen": seen},
+            **{"seen_split": seen_split, "java": java, "explain": explain},
+        }
+        named = "--references" if references else "--source"
+        refuse_options(decoding | of_images, reads="text", because=named)
+        files = _TextFiles(source, references or [], results, report)
+        _evaluate_text(files, model, decoding, inference, as_json=as_json)
+        return
+    refuse_options(decoding, reads="image", because="--annotations")
     java_metrics = [name for name in JAVA_METRICS if name in (java or [])]
     scoring: dict[str, Any] = {
         "training_captions": _load_captions(seen, seen_split),
@@ -123,17 +154,76 @@ def evaluate(
             annotations=annotations,
             models=model or [],
             decoding=settings,
-            cropped=captioner.config.encoder.transform == "crop",
+            cropped=captioner.crops,
         )
     if len(captioned) < len(examples):
         raise typer.Exit(3)
+
+
+class _TextFiles(NamedTuple):
+    """The files that are named for the evaluation of text."""
+
+    source: Path | None
+    references: Sequence[Path]
+    results: Path | None
+    report: Path | None
+
+
+def _evaluate_text(
+    files: _TextFiles,
+    models: Sequence[Path] | None,
+    decoding: dict[str, object],
+    inference: InferenceConfig,
+    *,
+    as_json: bool,
+) -> None:
+    """Score the texts of a results file, or of a model."""
+    source, references, results, report = files
+    if not models:
+        if results is None:
+            raise UsageError("there is nothing to score: add --model FOLDER or --results FILE")
+        _check_results(results, needs_model=bool(report or decoding))
+        texts = read_text_set(source, references)
+        _print(score_text(read_outputs(results, texts), texts.references), results, as_json=as_json)
+        return
+    if source is None:
+        raise UsageError("--model needs texts to translate: add --source FILE")
+    if results:
+        check_scores_file(results)
+        check_writable(results)
+    check_outputs(None, report)
+    texts = read_text_set(source, references)
+    translator = load_translator(models, inference)
+    settings = translator.decoding_config(decoding)
+    translations, scores = evaluate_text(
+        translator,
+        texts.sources,
+        texts.references,
+        settings,
+        align=report is not None and translator.config.decoder.context == "attention",
+        batch_size=inference.batch_size,
+        results=results,
+    )
+    _print(scores, results, as_json=as_json)
+    if report:
+        from captioner.report.alignment import report_text_evaluation
+
+        report_text_evaluation(
+            report,
+            texts.sources,
+            translations,
+            scores,
+            models=models,
+            decoding=settings,
+            name=texts.name,
+        )
 
 
 def _check_results(results: Path, *, needs_model: bool) -> None:
     """Raise an error, before anything is read, if the results cannot be scored."""
     if needs_model:
         raise UsageError(
-            f"{results} holds captions already: to caption, or for a report, "
+            f"{results} is scored as it is: to generate it, or for a report, "
             "add --model or --images"
         )
     if not results.exists():
@@ -151,7 +241,7 @@ def _load_captions(annotations: Path | None, split: str | None) -> list[str] | N
     ]
 
 
-def _print(scores: Scores, results: Path | None, *, as_json: bool) -> None:
+def _print(scores: Scores | TranslationEvaluation, results: Path | None, *, as_json: bool) -> None:
     """Print the scores, then store them beside the results: if that fails, they are not lost."""
     typer.echo(json.dumps(scores.as_dict()) if as_json else scores.table())
     if results:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 from annotated_types import Ge, Gt, Le
@@ -21,6 +21,10 @@ from captioner.models.folder import BUNDLED, read_config
 
 if TYPE_CHECKING:
     from captioner.inference.captioner import Captioner
+    from captioner.inference.translator import Translator
+
+Reads = Literal["image", "text"]
+"""What a command's models read."""
 
 # Differences from the schema: `method` becomes a flag, and a list takes one item at a time.
 _NAMES = {
@@ -35,6 +39,12 @@ _METAVARS = {
 
 _BEAM_SEARCH_ONLY = ("beam", "length_norm", "length_alpha", "groups", "diversity")
 _SAMPLING_ONLY = ("temperature", "top_k", "top_p", "seed")
+_ONLY: dict[Reads, tuple[str, ...]] = {
+    "image": ("min_confidence",),  # a model of text has no calibrated confidence
+    "text": ("length_ratio", "replace_unknown"),
+}
+_WORDS_OF_TEXT = {"caption": "translation", "image": "line", "Image": "Line"}
+"""What help texts that speak of captions say in a command that translates."""
 
 
 def option_name(parameter: str) -> str:
@@ -49,12 +59,17 @@ def with_option_names(error: CaptionerError) -> str:
 
 
 def _parameter(
-    name: str, field: FieldInfo, *, default: object, show_default: bool | str = True
+    name: str,
+    field: FieldInfo,
+    *,
+    reads: Reads | None,
+    default: object,
+    show_default: bool | str = True,
 ) -> inspect.Parameter:
     """Return a setting as a parameter of a typer command."""
     option = typer.Option(
         _NAMES.get(name, option_name(name)),
-        help=field.description,
+        help=help_text(field, reads),
         metavar=_METAVARS.get(name),
         show_default=show_default,
         **_bounds(field),
@@ -65,6 +80,17 @@ def _parameter(
         default=default,
         annotation=Annotated[Optional[_TYPES.get(name, field.annotation)], option],  # noqa: UP045
     )
+
+
+def help_text(field: FieldInfo, reads: Reads | None) -> str:
+    """Return the help text of a setting, for a command that `reads` images, text or both."""
+    text = field.description or ""
+    if reads != "text":
+        return text
+    for word, word_of_text in _WORDS_OF_TEXT.items():
+        text = text.replace(word, word_of_text)
+    rest = text.removeprefix("Text: ")
+    return rest[:1].upper() + rest[1:] if rest != text else text
 
 
 def _bounds(field: FieldInfo) -> dict[str, Any]:
@@ -90,33 +116,45 @@ def _refuse_up_to(bound: float) -> Callable[[float | None], float | None]:
     return check
 
 
-def _decoding_parameters() -> dict[str, inspect.Parameter]:
+def _decoding_parameters(reads: Reads | None) -> dict[str, inspect.Parameter]:
     """Return a parameter for each setting; its default is None: the model folder's."""
-    try:
-        bundled = read_config(BUNDLED)["decoding"]
-        bundled["method"] = bundled["method"] == "sample"
-    except CaptionerError:  # removed from the package: other models still work
-        bundled = {}
+    bundled = {} if reads == "text" else _bundled_decoding()
+    left_out = {"image": _ONLY["text"], "text": _ONLY["image"], None: ()}[reads]
     parameters = {}
     for name, field in DecodingConfig.model_fields.items():
+        if name in left_out:
+            continue
         value = bundled.get(name)
         shown = "none" if value in (None, "", []) else json.dumps(value).strip('"')
-        default = f"the model folder's; bundled: {shown}" if bundled else "the model folder's"
-        parameters[name] = _parameter(name, field, default=None, show_default=default)
+        is_bundled = bundled and name not in _ONLY["text"]
+        default = f"the model folder's; bundled: {shown}" if is_bundled else "the model folder's"
+        parameters[name] = _parameter(name, field, reads=reads, default=None, show_default=default)
     return parameters
 
 
-def with_options(command: Callable[..., None]) -> Callable[..., None]:
+def _bundled_decoding() -> dict[str, Any]:
+    """Return the decoding settings of the bundled model, or none if it is not in the package."""
+    try:
+        settings: dict[str, Any] = read_config(BUNDLED)["decoding"]
+    except CaptionerError:  # other models still work
+        return {}
+    return settings | {"method": settings["method"] == "sample"}
+
+
+def with_options(
+    command: Callable[..., None], *, reads: Reads | None = None
+) -> Callable[..., None]:
     """Replace the parameters `inference` and `decoding` of a command by an option for each setting.
 
     The command gets an `InferenceConfig`, and in `decoding` a dict of the options that were given.
+    With `reads`, it has no option that has no effect on models of that kind.
     """
     signature = inspect.signature(command, eval_str=True)
     expanded = dict(signature.parameters)
     del expanded["inference"]
-    decoding = _decoding_parameters() if expanded.pop("decoding", None) else {}
+    decoding = _decoding_parameters(reads) if expanded.pop("decoding", None) else {}
     inference = {
-        name: _parameter(name, field, default=field.default)
+        name: _parameter(name, field, reads=reads, default=field.default)
         for name, field in InferenceConfig.model_fields.items()
     }
     expanded |= decoding | inference
@@ -142,6 +180,15 @@ def load_captioner(models: Sequence[Path] | None, inference: InferenceConfig) ->
     )
 
 
+def load_translator(models: Sequence[Path], inference: InferenceConfig) -> Translator:
+    """Load the models of --model. Imports torch, so check arguments first."""
+    from captioner.inference.translator import Translator
+
+    return Translator.from_pretrained(
+        *models, device=inference.device, precision=inference.precision
+    )
+
+
 def check_outputs(results: Path | None, report: Path | None) -> None:
     """Raise an error, before any captioning, if a file cannot be written."""
     if results:
@@ -152,6 +199,24 @@ def check_outputs(results: Path | None, report: Path | None) -> None:
         from captioner.report.build import check_report
 
         check_report(report)
+
+
+def refuse_options(given: Mapping[str, object], *, reads: Reads, because: str) -> None:
+    """Raise an error for the first option that was given but has no effect on this kind of data.
+
+    Args:
+        given: decoding settings, and values of other options by their parameter; unset ones are
+            None, False or empty.
+        reads: the kind of the data.
+        because: the option that shows the kind.
+
+    Raises:
+        UsageError: names the option.
+    """
+    left_out = _ONLY["image" if reads == "text" else "text"]
+    for name, value in given.items():
+        if name in left_out or (value and name not in DecodingConfig.model_fields):
+            raise UsageError(f"{option_name(name)} has no effect with {because}: leave out one")
 
 
 def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,12 +277,19 @@ ImagesOption = Annotated[
         metavar="FOLDER", help="Folder of the images.", show_default="found beside the annotations"
     ),
 ]
-ReferencesOption = Annotated[
-    Path,
+AnnotationsOption = Annotated[
+    Path | None,
     typer.Option(
-        "--annotations",
         metavar="FILE",
-        help="References: COCO, Karpathy, Flickr8k or captions.jsonl.",
+        help="References of images: COCO, Karpathy, Flickr8k or captions.jsonl.",
+        show_default=False,
+    ),
+]
+ReferencesOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE",
+        help="References of text, one a line; repeat it for several of each line.",
         show_default=False,
     ),
 ]
@@ -227,6 +299,15 @@ PartialOption = Annotated[
 SplitOption = Annotated[
     str | None,
     typer.Option(help="A Karpathy split, or a file of image names.", show_default=False),
+]
+TextModelsOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--model",
+        metavar="FOLDER",
+        help="Folder of a model of text; repeat it for an ensemble.",
+        show_default=False,
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 ReportOption = Annotated[

@@ -48,7 +48,7 @@ def report_captions(
         if not caption.abstained
     ]
     title = f"{len(entries):,} captions"
-    write_report(path, _tracked(entries), title=title, about=_describe(models, decoding))
+    write_report(path, _tracked(entries), title=title, about=describe(models, decoding))
 
 
 def report_evaluation(
@@ -94,7 +94,7 @@ def report_evaluation(
         path,
         _tracked(entries),
         title=f"{annotations.name}, {len(scores.images):,} images",
-        about={**_describe(models, decoding), "signature": scores.signature},
+        about={**describe(models, decoding), "signature": scores.signature},
         figures=figures,
         facts={
             name: f"{value} (references {references[name]})"
@@ -107,7 +107,7 @@ def _tracked(entries: Sequence[ReportEntry]) -> Iterator[ReportEntry]:
     return track(entries, total=len(entries), doing="writing the report", unit="images")
 
 
-def _describe(models: Sequence[Path], decoding: DecodingConfig) -> dict[str, str]:
+def describe(models: Sequence[Path], decoding: DecodingConfig) -> dict[str, str]:
     """Return the model, the version, and the decoding settings that differ from the defaults."""
     defaults = DecodingConfig().to_json()
     changed = {

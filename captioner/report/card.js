@@ -1,16 +1,7 @@
-"use strict";
-
 // One image: its photo, its caption word by word, its references, other captions and scores.
 
 const WARM = [255, 122, 0];
 const COOL = [0, 130, 255];
-
-/** Create an element. All elements of the page are made here: strings become text, never markup. */
-function element(tag, properties = {}, ...children) {
-  const node = Object.assign(document.createElement(tag), properties);
-  node.append(...children);
-  return node;
-}
 
 function card(entry, query, measure) {
   return element("li", { className: "card" },
@@ -126,22 +117,4 @@ function marked(text, query) {
     parts.append(matches ? element("mark", {}, part) : part);
   }
   return parts;
-}
-
-const decimal = (value) => value?.toFixed(1) ?? "–"; // null: not a finite number
-const percent = (share) => (share > 0 && share < 0.01 ? "< 1 %" : `${Math.round(100 * share)} %`);
-
-/** Make a row one stop of the Tab key; the arrow keys move within the row. */
-function addArrowKeys(row) {
-  const stops = [...row.children];
-  stops.forEach((stop, index) => { stop.tabIndex = index ? -1 : 0; });
-  row.addEventListener("keydown", (event) => {
-    const offset = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    const next = stops[stops.indexOf(event.target) + offset];
-    if (!next) return;
-    event.preventDefault();
-    event.target.tabIndex = -1;
-    next.tabIndex = 0;
-    next.focus();
-  });
 }

@@ -4,8 +4,6 @@
 const WORDS = /([\p{L}\p{N}'’-]+)/u;
 const PAGE = 24;
 
-const get = (id) => document.getElementById(id);
-const read = (id) => JSON.parse(get(id).textContent);
 const wordsOf = (text) => text.toLowerCase().split(WORDS).filter((part) => WORDS.test(part));
 const images = (count) => `${count.toLocaleString("en")} image${count === 1 ? "" : "s"}`;
 
@@ -105,11 +103,7 @@ function chooseRange(low, high) {
 
 function describe() {
   document.title = get("title").textContent = report.title;
-  for (const part of ["about", "facts"]) {
-    for (const [name, text] of Object.entries(report[part])) {
-      get(part).append(element("div", {}, element("dt", {}, name), element("dd", {}, text)));
-    }
-  }
+  for (const part of ["about", "facts"]) get(part).append(...definitions(report[part]));
   drawFigures(report.figures);
   if (!entries.some((entry) => entry.references.length)) {
     for (const where of ["references", "either", "missed", "invented"]) {

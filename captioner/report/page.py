@@ -78,12 +78,37 @@ def write_report(
     Raises:
         CaptionerError: the file cannot be written; an existing file is kept.
     """
-    scores = [[name, *map(_rounded, numbers)] for name, *numbers in figures]
+    scores = [[name, *map(rounded, numbers)] for name, *numbers in figures]
     report = {"title": title, "about": dict(about), "figures": scores, "facts": dict(facts or {})}
-    head, _, tail = _page_template().partition("{{ entries }}")
+    scripts = ("card.js", "charts.js", "page.js")
+    lines = map_ahead(_entry_json, entries, threads=THREADS)
+    write_page(path, report, lines, name="page", scripts=scripts)
+
+
+def write_page(
+    path: Path,
+    report: Mapping[str, object],
+    lines: Iterable[str],
+    *,
+    name: str,
+    scripts: Sequence[str],
+) -> None:
+    """Write a page whose script shows `report` and entries.
+
+    Args:
+        path: the HTML file.
+        report: JSON values.
+        lines: the entries, each as JSON.
+        name: of the HTML and the CSS file of this package.
+        scripts: the JavaScript files of this package, beside that of all pages.
+
+    Raises:
+        CaptionerError: the file cannot be written; an existing file is kept.
+    """
+    head, _, tail = _template(name, scripts).partition("{{ entries }}")
     with atomic_file(path) as file:
-        file.write(head.replace("{{ report }}", _to_json(report)))
-        for number, line in enumerate(map_ahead(_entry_json, entries, threads=THREADS)):
+        file.write(head.replace("{{ report }}", to_json(report)))
+        for number, line in enumerate(lines):
             file.write(f",\n{line}" if number else line)
         file.write(tail)
 
@@ -94,16 +119,16 @@ def read_stylesheet(package: str, name: str) -> str:
     return "\n".join(path.read_text(encoding="utf-8") for path in paths)
 
 
-def _page_template() -> str:
-    """Return the page, with marks where the report and the entries belong."""
+def _template(name: str, scripts: Sequence[str]) -> str:
+    """Return a page, with marks where the report and the entries belong."""
     folder = files(__package__)
     script = "\n".join(
-        (folder / name).read_text(encoding="utf-8") for name in ("card.js", "charts.js", "page.js")
+        (folder / file).read_text(encoding="utf-8") for file in ("elements.js", *scripts)
     )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = (folder / "page.html").read_text(encoding="utf-8")
+    page = (folder / f"{name}.html").read_text(encoding="utf-8")
     return (
-        page.replace("{{ style }}", read_stylesheet(__package__, "page.css"))
+        page.replace("{{ style }}", read_stylesheet(__package__, f"{name}.css"))
         .replace("{{ script }}", script)
         .replace("{{ digest }}", digest)
     )
@@ -112,12 +137,12 @@ def _page_template() -> str:
 def _entry_json(entry: ReportEntry) -> str:
     """Return the JSON object of an entry, on one line."""
     caption = entry.caption
-    measures = {name: _rounded(100 * score, 2) for name, score in entry.scores.items()}
+    measures = {name: rounded(100 * score, 2) for name, score in entry.scores.items()}
     if caption.confidence is not None:
-        measures["confidence"] = _rounded(100 * caption.confidence, 2)
-    measures["log-probability"] = _rounded(caption.log_prob)
+        measures["confidence"] = rounded(100 * caption.confidence, 2)
+    measures["log-probability"] = rounded(caption.log_prob)
     # The checksum of the name orders the images at random, but in the same order in every report.
-    return _to_json(
+    return to_json(
         {
             "name": entry.name,
             "lot": zlib.crc32(entry.name.encode(errors="surrogatepass")),
@@ -125,12 +150,12 @@ def _entry_json(entry: ReportEntry) -> str:
             "explanation": caption.explanation,
             "sure": caption.sure,
             "words": [
-                [word.text, _rounded(_word_confidence(word)), *encoded]
+                [word.text, rounded(_word_confidence(word)), *encoded]
                 for word, encoded in zip(caption.words, _encode_maps(caption), strict=True)
             ],
             "measures": measures,
             "others": [
-                [other.text, _rounded(other.log_prob), other.sure]
+                [other.text, rounded(other.log_prob), other.sure]
                 for other in caption.others
                 if not other.abstained
             ],
@@ -185,11 +210,11 @@ def _encode(heat: HeatMap | None, scale: float) -> EncodedMap:
     return len(heat[0]), base64.b64encode(bytes(cell & 0xFF for cell in cells)).decode()
 
 
-def _rounded(value: float | None, digits: int = 3) -> float | None:
+def rounded(value: float | None, digits: int = 3) -> float | None:
     """Return the rounded value, or None if it is not finite: JSON has no NaN and no infinity."""
     return round(value, digits) if value is not None and math.isfinite(value) else None
 
 
-def _to_json(value: object) -> str:
+def to_json(value: object) -> str:
     """Return ASCII JSON without "<", which could end the script element or begin a comment."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

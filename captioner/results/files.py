@@ -17,6 +17,7 @@ from captioner.storage import atomic_file, check_writable
 
 if TYPE_CHECKING:
     from captioner.metrics.scorer import Scores
+    from captioner.metrics.translation import TranslationEvaluation
 
 SCORES = "scores.json"
 
@@ -103,7 +104,7 @@ def check_scores_file(results: Path) -> None:
     _read_scores(results.parent / SCORES)
 
 
-def write_scores(results: Path, scores: Scores) -> None:
+def write_scores(results: Path, scores: Scores | TranslationEvaluation) -> None:
     """Write the scores of a results file into the scores.json beside it; keep the other entries.
 
     Raises:

@@ -59,3 +59,53 @@ def test_two_files_without_an_image_in_common_are_refused(annotations, files):
     (files / "last.json").write_text(json.dumps(right[-3:]))
     with pytest.raises(UsageError, match="no image in common"):
         compare(files / "first.json", files / "last.json", annotations, allow_partial=True)
+
+
+@pytest.fixture
+def texts(tmp_path):
+    """Files of 40 references, and of outputs that are right, and half wrong."""
+    lines = [f"the dog number {number} runs over the grass" for number in range(40)]
+    (tmp_path / "ref.en").write_text("\n".join(lines))
+    (tmp_path / "right.en").write_text("\n".join(lines))
+    half = [line if number % 2 else "a cat" for number, line in enumerate(lines)]
+    (tmp_path / "half.en").write_text("\n".join(half))
+    return tmp_path
+
+
+def test_two_files_of_texts_are_compared_by_sacrebleu(run, texts):
+    named = ["compare", texts / "half.en", texts / "right.en", "--references", texts / "ref.en"]
+    code, out, _ = run(*named, "--json")
+    printed = json.loads(out)
+    assert code == 0
+    assert (printed["a"], printed["b"]) == (str(texts / "half.en"), str(texts / "right.en"))
+    assert printed["metrics"]["BLEU"]["b"] == pytest.approx(1)
+    assert printed["verdict"].startswith("b is better: sacreBLEU +")
+    lines = [pair["text_id"] for pair in printed["better_b"]]  # from 1: the odd ones are wrong
+    assert [line % 2 for line in lines] == [1] * 5
+    code, table, _ = run(*named)
+    assert table.startswith(f"a: {texts / 'half.en'}\nb: {texts / 'right.en'}\n")
+    assert printed["verdict"] in table
+
+
+def test_texts_of_another_number_of_lines_are_refused(run, texts):
+    (texts / "short.en").write_text("a\nb\n")
+    code, _, err = run(
+        "compare", texts / "short.en", texts / "right.en", "--references", texts / "ref.en"
+    )
+    assert code == 2
+    assert "short.en has 2 lines, but there are references of 40 texts" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name --annotations to score captions, or --references to score text"),
+        (["--annotations", "x", "--references", "y"], "name one kind"),
+        (["--references", "y", "--split", "z"], "--split has no effect with --references"),
+        (["--references", "y", "--allow-partial"], "--allow-partial has no effect"),
+    ],
+)
+def test_images_or_texts_must_be_named_not_both(run, arguments, message):
+    code, out, err = run("compare", "a", "b", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err

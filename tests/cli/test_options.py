@@ -19,11 +19,36 @@ def shown_help(run, command):
     return " ".join(run(command, "--help")[1].split())
 
 
+@pytest.mark.parametrize(
+    ("command", "left_out"),
+    [
+        ("caption", {"length_ratio", "replace_unknown"}),
+        ("translate", {"min_confidence"}),
+        ("evaluate", set()),
+    ],
+)
+def test_every_setting_of_decoding_is_an_option_where_it_has_an_effect(run, command, left_out):
+    text = shown_help(run, command)
+    for name in DecodingConfig.model_fields:
+        assert (f"{option_name(name)} " in text) == (name not in left_out), name
+
+
 @pytest.mark.parametrize("command", ["caption", "evaluate"])
-def test_every_setting_of_decoding_is_an_option_with_its_help_text(run, command):
+def test_an_option_has_the_help_text_of_its_setting(run, command):
     text = shown_help(run, command)
     for name, field in DecodingConfig.model_fields.items():
-        assert re.search(rf"{option_name(name)} .*?{re.escape(field.description)}", text), name
+        if option_name(name) in text:
+            shown = rf"{option_name(name)} .*?{re.escape(field.description)}"
+            assert re.search(shown, text), name
+
+
+def test_help_of_translate_speaks_of_translations_and_lines(run):
+    text = shown_help(run, "translate")
+    options = text.partition("Options:")[2].replace("--num-captions", "")
+    assert not re.search("caption(?!er)|image|bundled", options)
+    assert re.search("--num-captions .*?Maximum translations per line[.]", text)
+    assert re.search("--length-ratio .*?Added to max_length for each token of the source[.]", text)
+    assert re.search("--batch-size .*?Lines per batch[.]", text)
 
 
 @pytest.mark.parametrize("command", ["caption", "evaluate", "score", "calibrate"])
@@ -42,6 +67,7 @@ def test_help_shows_what_the_bundled_model_does_by_default(run):
     for name in ("beam", "max_length", "length_alpha", "length_norm"):
         shown = rf"{option_name(name)} [^-]*bundled: {bundled[name]}\)"
         assert re.search(shown, text), name
+    assert "bundled" not in re.search("--length-ratio [^-]*", shown_help(run, "evaluate"))[0]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The report in a browser. Skipped without the Python package playwright and a Chromium."""
 
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -13,23 +12,6 @@ pytestmark = pytest.mark.slow
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 MANY = 1000
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="Playwright is not installed: pip install playwright"
-    )
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        pytest.skip(f"no browser: none of {', '.join(names)} is on the path")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(
-            executable_path=program, args=["--no-sandbox"]
-        )  # CI runs as root
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,0 +1,87 @@
+"""Lines of a stream: their ends, what cannot be read, and when they arrive."""
+
+import io
+import os
+
+import pytest
+
+from captioner.cli.lines import Line, open_lines, read_groups
+from captioner.errors import UsageError
+
+
+def texts(data):
+    return [line.text for group in read_groups(io.BytesIO(data), "x") for line in group]
+
+
+class Blocks:
+    """A stream that yields these blocks, one at a time."""
+
+    def __init__(self, *blocks):
+        self.blocks = list(blocks)
+
+    def read1(self, size):
+        return self.blocks.pop(0) if self.blocks else b""
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", []),
+        (b"a", ["a"]),
+        (b"a\n", ["a"]),
+        (b"a\r\n\r\nb", ["a", "", "b"]),
+        (b"\n\n", ["", ""]),
+        ("a\u2028b\x85c\n".encode(), ["a\u2028b\x85c"]),
+        (b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", ["a", "\ufeffb"]),
+        (b"\xef\xbb\xbfa", ["a"]),
+    ],
+)
+def test_a_line_ends_with_lf_or_cr_lf_and_the_last_one_need_not(data, expected):
+    assert texts(data) == expected
+
+
+def test_a_line_may_arrive_in_parts_even_of_a_character():
+    whole = "größe\nä".encode()
+    for cut in range(1, len(whole)):
+        stream = Blocks(whole[:cut], whole[cut:])
+        lines = [line for group in read_groups(stream, "x") for line in group]
+        assert lines == [Line(1, "größe"), Line(2, "ä")]
+
+
+def test_lines_come_in_the_groups_in_which_they_arrive():
+    stream = Blocks(b"a\nb\nc", b"d", b"\n", b"e\n")
+    groups = [[line.text for line in group] for group in read_groups(stream, "x")]
+    assert groups == [["a", "b"], ["cd"], ["e"]]
+
+
+def test_a_line_of_a_pipe_arrives_before_the_next_is_written():
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as stream, os.fdopen(writer, "wb", buffering=0) as pipe:
+        groups = read_groups(stream, "x")
+        for number, text in enumerate(["a", "b"], 1):
+            pipe.write(f"{text}\n".encode())
+            assert next(groups) == [Line(number, text)]
+
+
+def test_bytes_that_are_no_utf_8_and_nul_cost_only_their_own_line():
+    data = b"a\nb\xffc\nd\0\n\xc3"
+    [group, rest] = read_groups(io.BytesIO(data), "x")
+    assert group == [
+        Line(1, "a"),
+        Line(2, "", "not UTF-8 (byte 2 is 0xff): save it as UTF-8"),
+        Line(3, "", "has a NUL character: it is no text"),
+    ]
+    assert rest == [Line(4, "", "not UTF-8 (byte 1 is 0xc3): save it as UTF-8")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_is_named_and_not_read(encoding):
+    with pytest.raises(UsageError, match="x: is UTF-16, not UTF-8: save it as UTF-8"):
+        texts("\ufeffa\n".encode(encoding))
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    with pytest.raises(UsageError, match=r"nothing\.txt: no such file or directory"):
+        open_lines(tmp_path / "nothing.txt")
+    with pytest.raises(UsageError, match=f"{tmp_path}: is a directory"):
+        open_lines(tmp_path)
