@@ -200,7 +200,7 @@ def _evaluate_text(
         texts.sources,
         texts.references,
         settings,
-        align=report is not None and translator.config.decoder.context == "attention",
+        align=report is not None and translator.has_attention,
         batch_size=inference.batch_size,
         results=results,
     )

@@ -79,11 +79,10 @@ def translate(
     with open_lines(file) as stream:
         translator = load_translator(model, inference)
         settings = translator.decoding_config(decoding)
-        has_attention = translator.config.decoder.context == "attention"
         translate_texts: Translate = partial(
             translator.stream,
             decoding=settings,
-            align=align or (report is not None and has_attention),
+            align=align or (report is not None and translator.has_attention),
             batch_size=inference.batch_size,
         )
         translate_texts([])  # wrong settings are an error before anything is read

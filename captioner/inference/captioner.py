@@ -56,7 +56,6 @@ class Captioner(Pipeline):
     ) -> None:
         """Move models that share `vocabulary` and preprocessing to `device`, in evaluation mode."""
         super().__init__(models, vocabulary, config, **options)
-        # the base class has checked the kind of the encoder
         encoder = cast(ImageEncoderConfig, config.encoder)
         self.transform = build_transform(encoder.transform, encoder.image_size)
         self.crops = encoder.transform == "crop"  # the model sees the center of an image only

@@ -54,8 +54,6 @@ class Pipeline:
         precision: PrecisionName = INFERENCE.precision,
     ) -> None:
         """Move models that share vocabularies and preprocessing to `device`, in evaluation mode."""
-        if config.encoder.kind != self.reads:
-            raise UsageError(f"this model reads {config.encoder.kind}s: use {self.hint}")
         self.device = pick_device(device)
         self.precision = precision
         self.models = [model.to(self.device).eval() for model in models]
@@ -85,6 +83,8 @@ class Pipeline:
         loaded: list[LoadedModel] = []
         for path in [resolve(folder) for folder in folders or (None,)]:
             loaded.append(load_model(path))
+            if (kind := loaded[-1].config.encoder.kind) != cls.reads:
+                raise UsageError(f"{path} reads {kind}s: use {cls.hint}")
             check_compatible(loaded[0], loaded[-1])
         first, config = loaded[0], loaded[0].config
         if len(loaded) > 1:

@@ -124,8 +124,13 @@ class Translator(Pipeline):
         search = build_search(self.step_model.step, settings, self.vocabulary)
         return self._in_pools(iter(texts), search, settings, align=align, batch_size=batch_size)
 
+    @property
+    def has_attention(self) -> bool:
+        """Whether all models have attention, which `align` and `replace_unknown` need."""
+        return all(isinstance(model.decoder.context, AdditiveAttention) for model in self.models)
+
     def _check_attention(self, setting: str) -> None:
-        if not all(isinstance(model.decoder.context, AdditiveAttention) for model in self.models):
+        if not self.has_attention:
             raise UsageError(
                 f"{parameter(setting)} needs a model with attention: leave it out, or train one "
                 "with decoder.context=attention"

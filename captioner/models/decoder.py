@@ -156,6 +156,8 @@ class RecurrentDecoder(nn.Module):
             feature_size = embed_size
         self.output = nn.Linear(feature_size, vocab_size)  # D = feature_size
         if tie_embedding:
+            # with PyTorch's unit normal, the logits would be sqrt(E) times as large at the start
+            nn.init.normal_(self.embedding.weight, std=embed_size**-0.5)
             self.output.weight = self.embedding.weight
 
     @property

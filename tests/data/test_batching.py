@@ -17,6 +17,7 @@ from captioner.data.batching import (
 from captioner.data.datasets import Example
 from captioner.data.transforms import build_transform
 from captioner.errors import ImageError
+from captioner.text.tokenizer import BOS, EOS, PAD
 
 
 def fake_source(index, rng):
@@ -172,3 +173,38 @@ def test_an_image_that_cannot_be_read_is_named_from_a_worker_too(tmp_path):
     )
     with pytest.raises(ImageError, match=r"broken\.jpg"):
         list(loader)
+
+
+def test_texts_are_padded_to_the_longest_source_of_their_batch():
+    samples = [
+        (torch.tensor([4, 5, 6]), [[BOS, 7, EOS]], 0),
+        (torch.tensor([8]), [[BOS, 9, 9, EOS]], 1),
+    ]
+    batch = collate(samples)
+    assert batch.source.tolist() == [[4, 5, 6], [8, PAD, PAD]]
+    assert batch.source_index.tolist() == [1, 0]  # the longest caption comes first
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_with_lengths_each_row_comes_once_in_batches_of_similar_length(ranks):
+    rng = random.Random(0)
+    lengths = [rng.randint(1, 40) for _ in range(2_000)]
+    samplers = [
+        EpochBatchSampler(2_000, 20, 0, rank=rank, num_ranks=ranks, lengths=lengths)
+        for rank in range(ranks)
+    ]
+    shares = [list(sampler) for sampler in samplers]
+    batches = [[row for part in parts for _, row in part] for parts in zip(*shares, strict=True)]
+    assert sorted(row for batch in batches for row in batch) == list(range(2_000))
+    spread = [
+        max(lengths[row] for row in batch) - min(lengths[row] for row in batch) for batch in batches
+    ]
+    assert sum(spread) / len(spread) < 2  # 37 on average if batches were drawn at random
+    means = [lengths[batch[0]] for batch in batches]
+    assert means != sorted(means)  # the batches themselves are shuffled
+    samplers[0].epoch = 1
+    assert list(samplers[0]) != shares[0]
+    samplers[0].first_batch = 7
+    resumed = list(samplers[0])
+    samplers[0].first_batch = 0
+    assert list(samplers[0])[7:] == resumed
