@@ -117,14 +117,15 @@ def attentive_model(untrained):
 @pytest.fixture(scope="session")
 def untrained_translator(tmp_path_factory):
     """Make the folder of a model of text with random weights."""
-    tokenizer = WordTokenizer()
-    source, target = (
-        Vocabulary.from_captions([tokenizer.tokenize(text)], min_count=1, tokenizer=tokenizer)
-        for text in ("a the dog cat bird man runs sleeps sings .", "ein der Hund Vogel läuft .")
-    )
+    texts = ("a the dog cat bird man runs sleeps sings .", "ein der Hund Vogel läuft .")
 
-    def make(**decoder):
-        torch.manual_seed(3)
+    def make(seed=3, tokenizer=None, **decoder):
+        tokenizer = tokenizer or WordTokenizer()
+        source, target = (
+            Vocabulary.from_captions([tokenizer.tokenize(text)], min_count=1, tokenizer=tokenizer)
+            for text in texts
+        )
+        torch.manual_seed(seed)
         config = ModelConfig(
             encoder=TextEncoderConfig(embed_size=8, hidden_size=8),
             decoder=DecoderConfig(embed_size=8, hidden_size=8, attention_size=8, **decoder),

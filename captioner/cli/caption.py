@@ -17,6 +17,7 @@ from captioner.cli.options import (
     JsonOption,
     ModelsOption,
     ReportOption,
+    check_distinct,
     check_outputs,
     load_captioner,
     with_options,
@@ -66,6 +67,7 @@ def caption(
     """
     if explain and not (report or as_json):
         raise UsageError("--explain has no effect without --report or --json: add one of them")
+    check_distinct(output=output, report=report)
     check_outputs(output, report)
     files = find_images(paths)
     captioner = load_captioner(model, inference)

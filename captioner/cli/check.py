@@ -14,7 +14,7 @@ from captioner.checkup.statistics import Split
 from captioner.cli.options import ImagesOption, SettingsArgument
 from captioner.config.run import Config, DataConfig, SourceConfig
 from captioner.data.datasets import load_with_problems, train_dev_split
-from captioner.data.formats import split_names
+from captioner.data.formats import UnsupportedFormatError, split_names
 from captioner.data.generated import generate
 from captioner.data.parallel import is_parallel, load_pairs, pair_problems
 from captioner.data.plain_text import is_plain_text, load_text
@@ -133,13 +133,15 @@ def _read_file(path: Path, images: Path | None, target: Path | None) -> list[Spl
         return _read({path.name: SourceConfig(source=path, target=target)}, {})
     if is_plain_text(path):
         return _read({path.name: SourceConfig(text=path)}, {})
-    return _read(
-        {
-            name or path.name: SourceConfig(annotations=path, images=images, split=name)
-            for name in split_names(path)
-        },
-        {},
-    )
+    splits = {
+        name or path.name: SourceConfig(annotations=path, images=images, split=name)
+        for name in split_names(path)
+    }
+    try:
+        return _read(splits, {})
+    except UnsupportedFormatError as error:
+        hint = "If it is text with a translation of each line, add --target FILE"
+        raise UsageError(f"{error.marked_message}\n{hint}") from error
 
 
 def _read(sources: dict[str, SourceConfig], files: dict[Path, Problems]) -> list[Split]:

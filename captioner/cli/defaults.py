@@ -29,7 +29,8 @@ def defaults(
     config = ModelConfig.parse(read_config(folder), source=str(folder))
     values = apply_overrides(config.decoding.to_json(), settings or [])
     decoding = DecodingConfig.parse(values, source="decoding")
-    if settings:
-        write_config(folder, config.model_copy(update={"decoding": decoding}))
+    if settings:  # the whole config is checked: some settings need attention, or images
+        changed = {**config.to_json(), "decoding": decoding.to_json()}
+        write_config(folder, ModelConfig.parse(changed, source=str(folder)))
     for name, value in decoding.to_json().items():
         typer.echo(f"{name}={json.dumps(value)}")

@@ -19,6 +19,7 @@ from captioner.cli.options import (
     ReferencesOption,
     ReportOption,
     SplitOption,
+    check_distinct,
     check_outputs,
     load_captioner,
     load_translator,
@@ -137,6 +138,7 @@ def evaluate(
         raise UsageError("--explain has no effect without --report: add it")
     if results:
         check_scores_file(results)
+    check_distinct(results=results, report=report)
     check_outputs(results, report)
     check_java_metrics(java_metrics)
     examples = load_examples(annotations, images, split)
@@ -191,6 +193,7 @@ def _evaluate_text(
     if results:
         check_scores_file(results)
         check_writable(results)
+    check_distinct(results=results, report=report)
     check_outputs(None, report)
     texts = read_text_set(source, references)
     translator = load_translator(models, inference)

@@ -6,24 +6,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import Protocol, cast
 
 from captioner.console import console
+from captioner.data.lines import Line, first_line, read_line
 from captioner.data.parallel import STDIN
-from captioner.data.problems import UTF_16_MARKS
 from captioner.errors import UsageError
 
 PROMPT = "> "
 _BLOCK = 2**20  # bytes that are read at a time, at most
-_BOM = b"\xef\xbb\xbf"
-
-
-class Line(NamedTuple):
-    """A line of input: its text, or the reason why it cannot be read."""
-
-    number: int
-    text: str
-    problem: str | None = None
 
 
 class ByteStream(Protocol):
@@ -60,7 +51,7 @@ def read_groups(stream: ByteStream, name: object) -> Iterator[list[Line]]:
     character, has a problem in place of a text.
 
     Raises:
-        UsageError: the text is UTF-16.
+        UsageError: the text is UTF-16, or its lines end with CR alone.
     """
     number = 0
     unfinished: list[bytes] = []  # the parts of the last line, whose end has not arrived
@@ -72,11 +63,11 @@ def read_groups(stream: ByteStream, name: object) -> Iterator[list[Line]]:
         complete[0] = b"".join([*unfinished, complete[0]])
         unfinished = [rest]
         if not number:
-            complete[0] = _without_mark(complete[0], name)
-        yield [_to_line(data, number + place) for place, data in enumerate(complete, 1)]
+            complete[0] = first_line(complete[0], name)
+        yield [read_line(data, number + place) for place, data in enumerate(complete, 1)]
         number += len(complete)
     if last := b"".join(unfinished):
-        yield [_to_line(last if number else _without_mark(last, name), number + 1)]
+        yield [read_line(last if number else first_line(last, name), number + 1)]
 
 
 def prompt_groups() -> Iterator[list[Line]]:
@@ -92,7 +83,7 @@ def prompt_groups() -> Iterator[list[Line]]:
             console.print()  # what comes next starts a line of its own
             return
         number += 1
-        yield [_to_line(text.encode("utf-8", "surrogateescape"), number)]
+        yield [read_line(text.encode("utf-8", "surrogateescape"), number)]
 
 
 def _prompt() -> str:
@@ -102,21 +93,3 @@ def _prompt() -> str:
     # `input` would write the prompt to the file or pipe that stdout is
     console.print(PROMPT, end="")
     return input()
-
-
-def _without_mark(first: bytes, name: object) -> bytes:
-    """Return the first line without the byte order mark."""
-    if first.startswith(UTF_16_MARKS):
-        raise UsageError(f"{name}: is UTF-16, not UTF-8: save it as UTF-8")
-    return first.removeprefix(_BOM)
-
-
-def _to_line(data: bytes, number: int) -> Line:
-    try:
-        text = data.removesuffix(b"\r").decode("utf-8")
-    except UnicodeDecodeError as error:
-        reason = f"byte {error.start + 1} is 0x{data[error.start]:02x}"
-        return Line(number, "", f"not UTF-8 ({reason}): save it as UTF-8")
-    if "\0" in text:
-        return Line(number, "", "has a NUL character: it is no text")
-    return Line(number, text)

@@ -30,6 +30,7 @@ Reads = Literal["image", "text"]
 _NAMES = {
     **{"captions": "--num-captions", "groups": "--diverse", "method": "--sample/--no-sample"},
     "no_repeat_words": "--no-repeat-words/--repeat-words",  # the bundled model has it on
+    "replace_unknown": "--replace-unknown/--no-replace-unknown",
 }
 _TYPES: dict[str, Any] = {"method": bool, "require": list[str], "forbid": list[str]}
 _METAVARS = {
@@ -199,6 +200,17 @@ def check_outputs(results: Path | None, report: Path | None) -> None:
         from captioner.report.build import check_report
 
         check_report(report)
+
+
+def check_distinct(**outputs: Path | None) -> None:
+    """Raise an error if two options, given by their parameters, name the same file to write."""
+    options: dict[Path, str] = {}
+    for name, path in outputs.items():
+        if path and (other := options.setdefault(path.resolve(), name)) != name:
+            raise UsageError(
+                f"{option_name(other)} and {option_name(name)} both name {path}: "
+                "one would replace the other; name two files"
+            )
 
 
 def refuse_options(given: Mapping[str, object], *, reads: Reads, because: str) -> None:

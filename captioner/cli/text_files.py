@@ -8,10 +8,8 @@ from typing import NamedTuple
 
 import typer
 
-from captioner.data.parallel import load_pairs, pair_problems, read_lines
+from captioner.data.parallel import BOTH_SIDES, load_pairs, pair_problems, read_lines
 from captioner.errors import UsageError
-
-BOTH_SIDES = (".tsv", ".jsonl")  # the endings of files that hold sources and their targets
 
 
 class TextSet(NamedTuple):

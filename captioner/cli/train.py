@@ -1,4 +1,4 @@
-"""`captioner train`: train a captioner from a config."""
+"""`captioner train`: train a model from a config."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def train(
     ] = None,
     device: DeviceOption = INFERENCE.device,
 ) -> None:
-    """Train a captioner.
+    """Train a captioner, or a translator.
 
     Prints the folder of the model that is best on dev. Ctrl-C saves a checkpoint first.
     """

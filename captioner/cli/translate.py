@@ -14,17 +14,19 @@ from typing import Annotated, Any
 import typer
 
 from captioner.captions import Translation
-from captioner.cli.lines import Line, is_interactive, open_lines, prompt_groups, read_groups
+from captioner.cli.lines import is_interactive, open_lines, prompt_groups, read_groups
 from captioner.cli.options import (
     JsonOption,
     ReportOption,
     TextModelsOption,
+    check_distinct,
     check_outputs,
     load_translator,
     with_options,
 )
 from captioner.config.schema import InferenceConfig
 from captioner.console import console, track
+from captioner.data.lines import Line
 from captioner.data.parallel import STDIN
 from captioner.data.problems import MAX_EXAMPLES
 from captioner.storage import atomic_file, check_writable
@@ -72,6 +74,7 @@ def translate(
     """
     check_outputs(None, report)
     if output:
+        check_distinct(output=output, report=report)
         check_writable(output)
     name = "stdin" if str(file) == STDIN else str(file)
     reported: list[tuple[Line, Translation]] = []  # for a report only: it would grow with the lines
@@ -150,8 +153,9 @@ def _print(text: str) -> None:
 
 def _report_problem(line: Line, name: str, count: int) -> None:
     """Name a line that cannot be read. Only the first ones are named."""
-    if count <= MAX_EXAMPLES:
-        console.print(f"captioner: {name}, line {line.number}: {line.problem}", markup=False)
+    if line.problem and count <= MAX_EXAMPLES:
+        reason = line.problem.reason
+        console.print(f"captioner: {name}, line {line.number}: {reason}", markup=False)
 
 
 def _rows(
@@ -190,7 +194,8 @@ def _to_json(
 ) -> dict[str, Any]:
     """Return a line and its translation as JSON values."""
     if translation is None:
-        return {"source": None, "text": None, "problem": line.problem}
+        problem = line.problem and line.problem.reason
+        return {"source": None, "text": None, "problem": problem}
     values = {"source": line.text, **_translation_to_json(translation, align=align)}
     if align:
         values["source_tokens"] = list(translation.source)

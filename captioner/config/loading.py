@@ -13,8 +13,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from captioner.config.schema import Section
+from captioner.config.schema import ImageEncoderConfig, Section, TextEncoderConfig
 from captioner.errors import UsageError
+
+_ENCODERS: dict[str, type[Section]] = {"image": ImageEncoderConfig, "text": TextEncoderConfig}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -139,15 +141,11 @@ def usage_error(
 
 def _describe(section: type[Section], details: Any, values: object) -> str:
     """Return a pydantic error in plain words."""
-    key = _written_key(details["loc"], values)
+    key = _written_key(_without_kind(details["loc"]), values)
     value, context = details["input"], details.get("ctx", {})
     match details["type"]:
         case "extra_forbidden":
-            plain = ".".join("0" if isinstance(part, int) else str(part) for part in details["loc"])
-            known = list(_known_keys(section))
-            found = difflib.get_close_matches(plain, known, n=1, cutoff=0.5)
-            nearest = [_written_key(_location(name), values) for name in found]
-            return f"unknown key '{key}'" + (f": did you mean '{nearest[0]}'?" if nearest else "")
+            return _describe_unknown(section, details["loc"], values)
         case "union_tag_invalid":
             return f"{key}.kind is {context['tag']!r}: choose one of {context['expected_tags']}"
         case "literal_error":
@@ -161,6 +159,27 @@ def _describe(section: type[Section], details: Any, values: object) -> str:
             return f"{key} is {value!r}: {details['msg'][0].lower()}{details['msg'][1:]}"
 
 
+def _describe_unknown(section: type[Section], loc: Sequence[str | int], values: object) -> str:
+    """Return that a key is unknown, with the nearest known one that is allowed there."""
+    key = _written_key(_without_kind(loc), values)
+    plain = ".".join("0" if isinstance(part, int) else str(part) for part in _without_kind(loc))
+    known = list(_known_keys(section))
+    if len(loc) > 1 and loc[0] == "encoder":
+        own = _ENCODERS[str(loc[1])].model_fields
+        if plain in known:
+            return f"{key} is not for encoder.kind={loc[1]}: leave it out, or change the kind"
+        known = [name for name in known if name.removeprefix("encoder.") in own]
+    found = difflib.get_close_matches(plain, known, n=1, cutoff=0.5)
+    nearest = [_written_key(_location(name), values) for name in found]
+    return f"unknown key '{key}'" + (f": did you mean '{nearest[0]}'?" if nearest else "")
+
+
+def _without_kind(location: Sequence[str | int]) -> Sequence[str | int]:
+    """Return a location without the kind of the encoder, which pydantic adds after `encoder`."""
+    has_kind = len(location) > 1 and location[0] == "encoder"
+    return [location[0], *location[2:]] if has_kind else location
+
+
 def _location(key: str) -> list[str | int]:
     return [int(part) if part.isdigit() else part for part in key.split(".")]
 
@@ -168,11 +187,9 @@ def _location(key: str) -> list[str | int]:
 def _written_key(location: Sequence[str | int], values: object) -> str:
     """Return the key of a location in a config, without the index where one section is no list."""
     parts = []
-    for position, part in enumerate(location):
+    for part in location:
         if isinstance(part, int) and isinstance(values, dict):
             continue
-        if part in ("image", "text") and location[:position] == ("encoder",):
-            continue  # pydantic names the kind of the encoder after it
         parts.append(str(part))
         try:
             values = values[part]  # type: ignore[index]

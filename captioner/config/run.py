@@ -127,6 +127,12 @@ class TokenizerConfig(Section):
     ] = False
     subwords: Annotated[Count, Field(description="subword: size of its vocabulary.")] = 8000
 
+    @model_validator(mode="after")
+    def _check_case(self) -> TokenizerConfig:
+        if self.fold_case and self.kind not in (None, "word"):
+            raise ValueError(f"fold_case is for words, not for kind={self.kind}: leave it out")
+        return self
+
 
 class ShapesConfig(Section):
     """A small data set of drawings that the project generates itself."""
@@ -160,7 +166,7 @@ class DataConfig(Section):
     hint: Annotated[
         str, Field(exclude=True, description="How to get the data, shown if it is missing.")
     ] = ""  # not a setting of the run: it is not stored with it
-    min_count: Annotated[Count, Field(description="Rarer words become <unk>.")] = 5
+    min_count: Annotated[Count, Field(description="Rarer words become <unk>; subwords stay.")] = 5
     max_length: Annotated[Count, Field(description="Cut longer texts to this many tokens.")] = 30
     captions_per_image: Annotated[
         CaptionCount, Field(description="Per epoch; drawn at random if there are more.")
@@ -187,10 +193,23 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _check_sources(self) -> DataConfig:
+        given = [
+            name
+            for name, value in (
+                ("train", self.train or self.dev),
+                ("shapes", self.shapes),
+                ("generated", self.generated),
+            )
+            if value
+        ]
+        if len(given) > 1:
+            raise ValueError(
+                f"{' and '.join(given)} are given: name one, and set data.{given[-1]}=null"
+            )
         if any(source.text for source in self.dev):
             raise ValueError("dev has text, which has no images to caption: name annotations")
         if any(source.repeat > 1 for source in self.dev):
-            raise ValueError("dev has repeat, but validates each image once: leave it out")
+            raise ValueError("dev has repeat, but validates each example once: leave it out")
         every = (*self.train, *self.dev)
         if any(each.source for each in every) and not all(each.source for each in every):
             raise ValueError(
@@ -228,12 +247,22 @@ class Config(ModelConfig):
     def _check_kind(self) -> Config:
         if self.data.is_text and self.encoder.kind == "image":
             raise ValueError("data has texts, but the encoder reads images: set encoder.kind=text")
-        has_images = not self.data.is_text and (self.data.train or self.data.shapes)
-        if self.encoder.kind == "text" and has_images:
+        if self.encoder.kind == "image":
+            return self
+        if not self.data.is_text and (self.data.train or self.data.shapes):
             raise ValueError(
                 "the encoder reads text, but data has images: name data.train.source and "
                 "data.train.target, or set encoder.kind=image"
             )
+        phases = self.training.phases
+        of_images = {
+            "training.phases.finetune_from": any(phase.finetune_from for phase in phases),
+            "training.phases.augmentation": any(phase.augmentation for phase in phases),
+            "training.cached_crops": self.training.cached_crops > 0,
+            "data.on_bad_image": self.data.on_bad_image != "error",
+        }
+        if given := [name for name, is_set in of_images.items() if is_set]:
+            raise ValueError(f"{given[0]} is for images, but the encoder reads text: leave it out")
         return self
 
     @property

@@ -156,10 +156,12 @@ class DecodingConfig(Section):
         Literal["beam", "sample"], Field(description="Sample captions instead of beam search.")
     ] = "beam"
     captions: Annotated[Count, Field(description="Maximum captions per image.")] = 1
-    max_length: Annotated[Count, Field(description="Maximum words of a caption.")] = 20
+    max_length: Annotated[
+        Count, Field(description="Maximum words of a caption; for text, see length_ratio.")
+    ] = 20
     length_ratio: Annotated[
         NonNegative,
-        Field(description="Text: added to max_length for each token of the source."),
+        Field(description="Text: raises max_length by this for each token of the source."),
     ] = 1.5
     min_length: Annotated[CountOrZero, Field(description="Minimum words of a caption.")] = 0
     min_confidence: Annotated[Fraction, Field(description="Omit less confident captions.")] = 0.0
@@ -252,3 +254,15 @@ class ModelConfig(Section):
     decoder: DecoderConfig = DecoderConfig()
     decoding: DecodingConfig = DecodingConfig()
     confidence: ConfidenceConfig | None = None
+
+    @model_validator(mode="after")
+    def _check_decoding(self) -> ModelConfig:
+        reads_text, attends = self.encoder.kind == "text", self.decoder.context == "attention"
+        if self.decoding.replace_unknown and not (reads_text and attends):
+            raise ValueError(
+                "decoding.replace_unknown needs a text encoder and decoder.context=attention: "
+                "leave it out"
+            )
+        if self.decoding.min_confidence and reads_text:
+            raise ValueError("decoding.min_confidence is for images, not for text: leave it out")
+        return self

@@ -37,7 +37,7 @@ class SelfCriticalConfig(Section):
     candidates: Annotated[
         Literal["beam", "sample"], Field(description="Find captions by beam search, or sample.")
     ] = "beam"
-    samples: Annotated[Count, Field(description="Captions of each image.")] = 5
+    samples: Annotated[Count, Field(description="Captions of each image or text.")] = 5
     baseline: Annotated[
         Literal["mean", "greedy"], Field(description="Mean reward of the others, or greedy.")
     ] = "mean"
@@ -82,7 +82,9 @@ class TrainingConfig(Section):
     phases: Annotated[tuple[PhaseConfig, ...], Field(description="The phases, in order.")] = (
         PhaseConfig(),
     )
-    batch_size: Annotated[Count, Field(description="Images per step, over all ranks.")] = 64
+    batch_size: Annotated[Count, Field(description="Images or texts per step, over all ranks.")] = (
+        64
+    )
     accumulate: Annotated[
         Count | Literal["auto"], Field(description="Micro-batches per step; auto: as few as fit.")
     ] = 1
@@ -102,8 +104,9 @@ class TrainingConfig(Section):
     label_smoothing: Annotated[Share, Field(description="Label smoothing of the loss.")] = 0.0
     word_dropout: Annotated[Share, Field(description="Share of input words made <unk>.")] = 0.0
     attention_penalty: Annotated[
-        NonNegative, Field(description="Weight of the doubly stochastic attention loss.")
-    ] = 1.0
+        NonNegative | None,
+        Field(description="Weight of the doubly stochastic loss; none: 1 for images, 0 for text."),
+    ] = None
     ema: Annotated[
         Share, Field(description="Decay of the moving average of the weights; 0: off.")
     ] = 0.0

@@ -57,6 +57,10 @@ JSON_FORMATS = """unsupported annotation format. COCO files are {"images": [...]
 [...]}, Karpathy's are {"images": [{"sentences": [...], ...}]}"""
 
 
+class UnsupportedFormatError(UsageError):
+    """A file that is neither JSON, CSV nor a token file, such as one with plain text."""
+
+
 def read_annotations(
     path: Path, split: str | None, restval: bool, problems: Problems
 ) -> Annotations:
@@ -210,7 +214,7 @@ def _read_lines(text: str, path: Path, problems: Problems) -> list[Entry]:
         return _read_csv(text, problems)
     if is_token_line(first):
         return _read_token_file(lines, problems)
-    raise UsageError(f"{path}: {FORMATS}")
+    raise UnsupportedFormatError(f"{path}: {FORMATS}")
 
 
 def is_csv(first_line: str) -> bool:

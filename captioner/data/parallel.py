@@ -1,7 +1,6 @@
 """Parallel text: two files aligned by line, or one TSV or JSONL file that holds both sides.
 
-Readers record what is wrong in `Problems` and continue, as those of captions do. A line ends with
-LF or CR LF. No other character ends one: U+2028 is in the middle of many lines from the web.
+Readers record what is wrong in `Problems` and continue, as those of captions do.
 """
 
 from __future__ import annotations
@@ -9,22 +8,16 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from captioner.data.problems import (
-    NOT_UTF_8,
-    BrokenJSONError,
-    Problems,
-    decode,
-    is_valid,
-    parse_json,
-    read_text,
-)
+from captioner.data.lines import Line, split_lines
+from captioner.data.problems import BrokenJSONError, Problems, is_valid, parse_json, read_text
 from captioner.errors import UsageError
 
 STDIN = "-"
+BOTH_SIDES = (".tsv", ".jsonl")  # the endings of files that hold sources and their targets
 NOT_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL, and the halves of a character in JSON
 VISIBLE = frozenset(
     "LMNPS"
@@ -66,8 +59,10 @@ def load_pairs(source: Path, target: Path | None, problems: Problems) -> list[Pa
     """
     suffix = source.suffix.lower()
     if target is not None:
-        if suffix == ".jsonl":
-            raise UsageError(f"{source}: a .jsonl file holds both sides: leave out target {target}")
+        if suffix in BOTH_SIDES:
+            raise UsageError(
+                f"{source}: a {suffix} file holds both sides: leave out target {target}"
+            )
         rows = _read_two_files(source, target, problems)
     elif suffix == ".tsv":
         rows = _read_tsv(_read_lines(source, problems), problems)
@@ -108,35 +103,40 @@ def read_lines(path: Path | str) -> list[str]:
     Empty lines are kept, since the output has a line for each; an empty file has no line.
 
     Raises:
-        UsageError: the file cannot be read, is not UTF-8, or has NUL characters.
+        UsageError: the file cannot be read, is not UTF-8, has NUL characters, or its lines end
+            with CR alone.
     """
     if str(path) == STDIN:
         data, name = sys.stdin.buffer.read(), "stdin"
     else:
-        name = str(path)
-        try:
-            data = Path(path).read_bytes()
-        except OSError as error:
-            raise UsageError(f"{name}: {(error.strerror or 'cannot be read').lower()}") from error
+        data, name = _read_bytes(Path(path)), str(path)
     problems = Problems(name)
-    lines = _split_lines(decode(data, name, problems), name, problems)
+    lines = _recorded(split_lines(data, name), problems)
     problems.raise_errors()
+    return [line.text for line in lines]
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
+
+
+def _recorded(lines: Iterable[Line], problems: Problems) -> list[Line]:
+    """Return the lines, after recording the problems of those that cannot be read."""
+    lines = list(lines)
+    for number, _, problem in lines:
+        if problem:
+            place = f", {problem.place}" if problem.place else ""
+            problems.add_error(problem.kind, [f"line {number}{place}"])
     return lines
 
 
-def _read_lines(path: Path, problems: Problems) -> list[str]:
-    return _split_lines(read_text(path, problems), path, problems)
-
-
-def _split_lines(text: str, name: object, problems: Problems) -> list[str]:
-    """Return the lines without their ends; lines with NUL characters are recorded."""
-    if "\n" not in text.rstrip("\n") and "\r" in text.rstrip("\r\n"):
-        raise UsageError(f"{name}: its lines end with CR alone: save it with LF or CR LF")
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    if not lines[-1]:  # the last line has an end, as is usual
-        lines.pop()
-    nul = (f"line {number}" for number, line in enumerate(lines, 1) if "\0" in line)
-    problems.add_error("lines with a NUL character: this is no text file", nul)
+def _read_lines(path: Path, problems: Problems) -> list[Line]:
+    lines = _recorded(split_lines(_read_bytes(path), path), problems)
+    if not any(line.problem or line.text.strip() for line in lines):
+        raise UsageError(f"{path}: is empty")
     return lines
 
 
@@ -150,18 +150,21 @@ def _read_two_files(source: Path, target: Path, problems: Problems) -> Iterator[
             problems.add_error(problem.kind, (f"{path}, {case}" for case in problem.cases))
     sources, targets = sides
     longer, shorter = sorted(sides, key=len, reverse=True)
-    while len(longer) > len(shorter) and _is_blank(longer[-1]):
+    while len(longer) > len(shorter) and not longer[-1].problem and _is_blank(longer[-1].text):
         longer.pop()  # blank lines at the end of a file are no texts
     if len(sources) != len(targets):
         counts = f"{source} has {len(sources):,} and {target} has {len(targets):,}"
         problems.add_error("different numbers of lines, so that none can be trusted", [counts])
-    for number, (text, translation) in enumerate(zip(sources, targets, strict=False), 1):
-        yield _Row(number, text, [translation])
+    for one, other in zip(sources, targets, strict=False):
+        if not (one.problem or other.problem):
+            yield _Row(one.number, one.text, [other.text])
 
 
-def _read_tsv(lines: list[str], problems: Problems) -> Iterator[_Row]:
+def _read_tsv(lines: list[Line], problems: Problems) -> Iterator[_Row]:
     """Yield the rows of two columns. There is no header, and quotes are characters of the text."""
-    for number, line in enumerate(lines, 1):
+    for number, line, problem in lines:
+        if problem:
+            continue
         columns = line.split("\t")
         if len(columns) == 2:
             yield _Row(number, columns[0], columns[1:])
@@ -172,8 +175,10 @@ def _read_tsv(lines: list[str], problems: Problems) -> Iterator[_Row]:
             problems.add_error("lines without exactly 2 columns, separated by a tab", [case])
 
 
-def _read_jsonl(lines: list[str], problems: Problems) -> Iterator[_Row]:
-    for number, line in enumerate(lines, 1):
+def _read_jsonl(lines: list[Line], problems: Problems) -> Iterator[_Row]:
+    for number, line, problem in lines:
+        if problem:
+            continue
         if _is_blank(line):
             yield _Row(number, "", [])
             continue
@@ -188,7 +193,7 @@ def _read_jsonl(lines: list[str], problems: Problems) -> Iterator[_Row]:
         if targets is None:
             problems.add_error("wrong or missing `target`, a text or a list", [f"line {number}"])
             continue
-        if not NOT_UTF_8.search(line) and any(map(NOT_TEXT.search, [record["source"], *targets])):
+        if any(map(NOT_TEXT.search, [record["source"], *targets])):
             problems.add_error("NUL or half a character in JSON", [f"line {number}"])
         yield _Row(number, record["source"], targets)
 

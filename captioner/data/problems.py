@@ -71,7 +71,7 @@ class Problems:
             self._by_kind.setdefault(kind, Problem(kind, is_error)).cases.update(new)
 
     def raise_errors(self) -> None:
-        """Log the warnings, and raise the errors as one `UsageError` with counts and examples.
+        """Log the warnings, and raise the errors as one `UsageError`: with counts and examples.
 
         The message has one line for a single kind of error, else one line for each kind.
 
@@ -80,7 +80,7 @@ class Problems:
         """
         for problem in self:
             if not problem.is_error:
-                logger.warning("%s: %s: %s", self.source, problem.kind, f"{len(problem.cases):,}")
+                logger.warning("%s: %s", self.source, problem)
         errors = self.errors
         if len(errors) == 1:
             raise UsageError(f"{self.source}: {errors[0]}")
@@ -96,7 +96,7 @@ def repeated(values: Iterable[object]) -> list[str]:
 
 
 NOT_UTF_8 = re.compile("[\udc80-\udcff]")  # how Python's "surrogateescape" decodes such bytes
-UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+LINES_NOT_UTF_8 = "lines not in UTF-8, to be saved as UTF-8"  # a kind of problem
 
 
 def read_text(path: Path, problems: Problems | None = None) -> str:
@@ -123,16 +123,21 @@ def decode(data: bytes, name: object, problems: Problems | None = None) -> str:
     Raises:
         UsageError: the text is UTF-16, or, without `problems`, not UTF-8.
     """
-    if data.startswith(UTF_16_MARKS):
-        raise UsageError(
-            f"{name}: is UTF-16, not UTF-8 (byte 0 is 0x{data[0]:02x}): save it as UTF-8"
-        )
+    refuse_utf_16(data, name)
     text = data.decode("utf-8-sig", "surrogateescape")
     recorded = Problems(name) if problems is None else problems
-    recorded.add_error("lines not in UTF-8, to be saved as UTF-8", _invalid_bytes(text))
+    recorded.add_error(LINES_NOT_UTF_8, _invalid_bytes(text))
     if problems is None:
         recorded.raise_errors()
     return text
+
+
+def refuse_utf_16(data: bytes, name: object) -> None:
+    """Raise a UsageError if a file `name` begins with the byte order mark of UTF-16."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UsageError(
+            f"{name}: is UTF-16, not UTF-8 (byte 0 is 0x{data[0]:02x}): save it as UTF-8"
+        )
 
 
 def _invalid_bytes(text: str) -> Iterator[str]:

@@ -136,7 +136,8 @@ def _rules(
         rules.append(no_double_words)
     if config.no_repeat_words:
         words = [word for word in _FUNCTION_WORDS.split() if word in vocabulary]
-        rules.append(no_repeat_words([vocabulary.id_of(word) for word in words]))
+        # different source words may replace each <unk>
+        rules.append(no_repeat_words([UNK, *(vocabulary.id_of(word) for word in words)]))
     return rules
 
 
@@ -228,8 +229,10 @@ def _single_words(texts: Sequence[str], vocabulary: Vocabulary, setting: str) ->
     words = [vocabulary.tokenizer.tokenize(text) for text in texts]
     for text, tokens in zip(texts, words, strict=True):
         if len(tokens) != 1:
+            parts = f"{len(tokens)} tokens of this model ({' '.join(tokens)})"
+            why = f" but {parts}" if tokens else ""
             raise UsageError(
-                f"{parameter(setting)}: '{text}' is not one word: list each word separately"
+                f"{parameter(setting)}: '{text}' is not one word{why}: list single tokens"
             )
     return list(dict.fromkeys(word for [word] in words))
 

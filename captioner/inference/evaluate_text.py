@@ -12,7 +12,6 @@ from captioner.console import track
 from captioner.errors import UsageError
 from captioner.metrics.translation import TranslationEvaluation, TranslationScorer
 from captioner.storage import atomic_file
-from captioner.text.multilingual import WordTokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,6 +74,8 @@ def build_text_scorer(references: Sequence[Sequence[str]]) -> TranslationScorer:
     Raises:
         UsageError: there are no references.
     """
+    from captioner.text.multilingual import WordTokenizer  # imports `regex`
+
     tokenize = WordTokenizer(fold_case=True).tokenize
     return TranslationScorer(dict(enumerate(references, 1)), tokenize, tokenizer_name="word-lc")
 

@@ -131,9 +131,14 @@ class Pipeline:
             values = {**self.config.decoding.to_json(), **(changes or {})}
             settings = DecodingConfig.parse(values, source="decoding")
         if settings.min_confidence and self.config.confidence is None:
+            hint = "a calibrated model, not an ensemble: run captioner calibrate on its folder"
             raise UsageError(
-                f"{parameter('min_confidence')} needs a calibrated model, not an ensemble: "
-                "run captioner calibrate on its folder"
+                f"{parameter('min_confidence')} needs "
+                + (hint if self.reads == "image" else "a model of images: leave it out")
+            )
+        if settings.replace_unknown and self.reads == "image":
+            raise UsageError(
+                f"{parameter('replace_unknown')} needs a model that reads text: leave it out"
             )
         return settings
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Self, TypedDict, Unpack, cast, overload
 import torch
 from torch import Tensor
 
-from captioner.captions import Translation
+from captioner.captions import Translation, Word
 from captioner.config.schema import INFERENCE, DecodingConfig
 from captioner.data.batching import pad
 from captioner.decoding.search import Search, build_search
@@ -181,8 +181,12 @@ class Translator(Pipeline):
         flat = [hypothesis for hypotheses in ranked for hypothesis in hypotheses]
         needs_weights = align or settings.replace_unknown
         weights = self._attention(state, flat, rows) if needs_weights else [None] * len(flat)
+        tokenize = self.vocabulary.tokenizer.tokenize
+        forbidden = {token for text in settings.forbid for token in tokenize(text)}
         translations = iter(
-            self._to_translation(hypothesis, shown[row], own, align=align)
+            self._to_translation(
+                hypothesis, sources[row], shown[row], own, forbidden=forbidden, align=align
+            )
             for hypothesis, row, own in zip(flat, rows, weights, strict=True)
         )
         results = []
@@ -212,23 +216,43 @@ class Translator(Pipeline):
         return [each[:-1] for each in torch.split(weights.mean(dim=0).cpu(), lengths)]
 
     def _to_translation(
-        self, hypothesis: Hypothesis, source: Sequence[str], weights: Tensor | None, *, align: bool
+        self,
+        hypothesis: Hypothesis,
+        source: Sequence[str],
+        shown: Sequence[str],
+        weights: Tensor | None,
+        *,
+        forbidden: Collection[str],
+        align: bool,
     ) -> Translation:
-        """Return the text of a hypothesis; `weights` (words, P) replace its unknown words."""
-        words = list(self._words(hypothesis))
-        for position, token in enumerate(hypothesis.token_ids):
-            if token == UNK and weights is not None:
-                attended = int(weights[position, : len(source)].argmax())
-                words[position] = replace(words[position], text=source[attended])
-        alignment = None
-        if align and weights is not None:
-            alignment = tuple(tuple(row) for row in weights[:, : len(source)].tolist())
+        """Return the text of a hypothesis; `weights` (words, P) replace its unknown words.
+
+        The source word with the largest weight takes the place of an unknown word, in the case of
+        `shown`. Words that are `forbidden` do not; an unknown word for which none is left is left
+        out.
+        """
+        forms = zip(source, shown, strict=True)  # of each source word: as read, and as written
+        may_be_copied = torch.tensor([{*each}.isdisjoint(forbidden) for each in forms])  # (P,)
+        words: list[Word] = []
+        alignment: list[tuple[float, ...]] = []
+        copied: set[int] = set()  # positions in `words`
+        for position, word in enumerate(self._words(hypothesis)):
+            own = None if weights is None else weights[position, : len(source)]  # (P,)
+            if own is not None and hypothesis.token_ids[position] == UNK:
+                if not may_be_copied.any():
+                    continue
+                attended = int(own.masked_fill(~may_be_copied, -1.0).argmax())
+                copied.add(len(words))
+                word = replace(word, text=shown[attended])
+            words.append(word)
+            if own is not None:
+                alignment.append(tuple(own.tolist()))
         return Translation(
-            self.vocabulary.tokenizer.detokenize([word.text for word in words]),
+            self.vocabulary.tokenizer.detokenize([word.text for word in words], copied),
             tuple(words),
             hypothesis.log_prob,
-            tuple(source),
-            alignment,
+            tuple(shown),
+            tuple(alignment) if align else None,
         )
 
 

@@ -83,6 +83,11 @@ def _check_bridge(config: ModelConfig) -> None:
     encoder, decoder = config.encoder, config.decoder
     if not isinstance(encoder, TextEncoderConfig):
         raise UsageError("decoder.bridge=copy needs a text encoder: set decoder.bridge=affine")
+    if decoder.context in ("first_token", "merge"):
+        raise UsageError(
+            f"decoder.bridge=copy has no effect with decoder.context={decoder.context}, whose "
+            "initial state is zero: set decoder.bridge=affine"
+        )
     directions = 2 if encoder.bidirectional else 1
     own = (decoder.cell, decoder.layers, decoder.hidden_size)
     given = (encoder.cell, encoder.layers, encoder.hidden_size * directions)

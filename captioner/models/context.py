@@ -1,4 +1,6 @@
-"""How the image reaches the decoder: initial state, first input, every step, output, attention.
+"""How the source reaches the decoder: initial state, first input, every step, output, attention.
+
+The source is an image or a text.
 
 The comparison of these is that of Tanti et al. 2018, "Where to put the image in an image caption
 generator" ("init-inject", "pre-inject", "par-inject" and "merge"), plus attention.
@@ -47,14 +49,14 @@ class Context(nn.Module):
 
 
 class InitialStateOnly(Context):
-    """Only the initial state depends on the image ("init-inject").
+    """Only the initial state depends on the source ("init-inject").
 
     The projection onto the initial state is that of Xu et al. 2015, section 3.1.2.
     """
 
 
 class FirstToken(Context):
-    """The projected image is the first RNN input, before <bos> ("pre-inject").
+    """The projected source is the first RNN input, before <bos> ("pre-inject").
 
     Vinyals et al. 2015, "Show and tell", equation 10.
     """
@@ -72,7 +74,7 @@ class FirstToken(Context):
 
 
 class EveryStep(Context):
-    """The projected image joins every RNN input ("par-inject") and every hidden state.
+    """The projected source joins every RNN input ("par-inject") and every hidden state.
 
     Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder", section 2.2.
     """
@@ -94,7 +96,7 @@ class EveryStep(Context):
 
 
 class Merge(EveryStep):
-    """The projected image joins the hidden states only: the RNN reads text alone ("merge").
+    """The projected source joins the hidden states only: the RNN reads its own text ("merge").
 
     Tanti et al. 2018, "Where to put the image in an image caption generator".
     """

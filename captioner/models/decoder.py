@@ -113,7 +113,7 @@ class RecurrentDecoder(nn.Module):
         tie_embedding: share one matrix (V, E) between the embedding and the output layer (Press
             and Wolf 2017, "Using the output embedding to improve language models"). If E differs
             from the number of features H + S, a linear layer projects the features to E.
-        context: how the image reaches the decoder; by default only through the initial state.
+        context: how the memory reaches the decoder; by default only through the initial state.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from captioner.config.schema import ModelConfig
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, UsageError
 from captioner.storage import CHECKSUMS, atomic_folder, verify_checksums
 from captioner.text.tokenizer import Vocabulary
 
@@ -192,11 +192,24 @@ def load_config(
     values = apply_overrides(file_values, overrides)
     if isinstance(values.get("init"), str):
         saved = read_config(resolve(values["init"]))
+        _check_kind(values, saved)
         merged = merge(merge(saved, file_values), _architecture(saved))
         values = apply_overrides(merged, overrides)
     if output is not None:
         values["output"] = str(output)
     return Config.parse(values, source=str(path))
+
+
+def _check_kind(values: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """Raise a UsageError if `init` names a model that reads another kind of source."""
+    encoder = values.get("encoder")
+    kind = encoder.get("kind") if isinstance(encoder, dict) else None
+    saved_kind = saved["encoder"].get("kind", "image")
+    if kind not in (None, saved_kind):
+        raise UsageError(
+            f"init={values['init']} reads {saved_kind}s, but encoder.kind is {kind}: name a model "
+            f"of that kind, or set init=null"
+        )
 
 
 def _architecture(saved: Mapping[str, Any]) -> dict[str, Any]:

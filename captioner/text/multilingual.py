@@ -7,7 +7,7 @@ hyphens. For all of them `tokenize(detokenize(words)) == words` if `tokenize` re
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -81,17 +81,21 @@ class WordTokenizer:
 
     def tokenize(self, text: str) -> list[str]:
         """Return the tokens of a text: "Ein Hund, der läuft." -> Ein Hund , der läuft ."""
-        text = normalize(text)
-        if self.fold_case:
-            text = unicodedata.normalize("NFC", text.lower())
-        return [word for word, _ in _with_spaces(text)]
+        return [word for word, _ in _with_spaces(self._fold(normalize(text)))]
 
-    def detokenize(self, words: Iterable[str]) -> str:
-        """Return tokens as text: punctuation is attached as it is in written text."""
-        tokens = list(words)
+    def detokenize(self, words: Iterable[str], copied: Collection[int] = ()) -> str:
+        """Return tokens as text: punctuation is attached as it is in written text.
+
+        With `fold_case`, words have their usual case, except for those with capitals and those at
+        the positions `copied`.
+        """
+        spelled = list(words)
+        tokens = [self._fold(word) for word in spelled]  # what `tokenize` returns of the text
         cased = tokens
         if self.fold_case:
-            cased = truecasing.restore(tokens, self.usual_case, capitalize=self.capitalize)
+            usual = truecasing.restore(tokens, self.usual_case, capitalize=self.capitalize)
+            kept = {i for i, word in enumerate(spelled) if i in copied or word != tokens[i]}
+            cased = [spelled[i] if i in kept else form for i, form in enumerate(usual)]
         glued = attached(tokens, self.spacing)
         spaced = [word if glue else f" {word}" for word, glue in zip(cased, glued, strict=True)]
         text = "".join(spaced).strip()
@@ -100,6 +104,10 @@ class WordTokenizer:
     def to_json(self) -> dict[str, Any]:
         """Return all settings."""
         return {"kind": "word", **asdict(self)}
+
+    def _fold(self, text: str) -> str:
+        """Return a text in lower case with `fold_case`, else as it is."""
+        return unicodedata.normalize("NFC", text.lower()) if self.fold_case else text
 
     def _join_with_care(self, tokens: list[str], cased: list[str], glued: list[bool]) -> str:
         """Return tokens as text, with a space wherever tokens would be read in another way.
@@ -155,8 +163,8 @@ class CharacterTokenizer:
         characters: list[str] = regex.findall(r"\X", " ".join(normalize(text).split()))
         return characters
 
-    def detokenize(self, words: Iterable[str]) -> str:
-        """Return characters as text."""
+    def detokenize(self, words: Iterable[str], copied: Collection[int] = ()) -> str:
+        """Return characters as text; all keep their spelling."""
         return "".join(words)
 
     def to_json(self) -> dict[str, Any]:

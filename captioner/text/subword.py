@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from captioner.errors import UsageError
@@ -37,8 +37,8 @@ class SubwordTokenizer:
         # Slices, not tokens: a character that the model does not know stays what it is.
         return [text[start:stop] for start, stop in encoding.offsets]
 
-    def detokenize(self, words: Iterable[str]) -> str:
-        """Return subwords as text."""
+    def detokenize(self, words: Iterable[str], copied: Collection[int] = ()) -> str:
+        """Return subwords as text; all keep their spelling."""
         return "".join(words).replace("▁", " ").strip()
 
     def to_json(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -105,8 +105,11 @@ class Tokenizer(Protocol):
     def tokenize(self, text: str) -> list[str]:
         """Return the tokens of a text."""
 
-    def detokenize(self, words: Iterable[str]) -> str:
-        """Return tokens as a readable text that `tokenize` divides into the same tokens."""
+    def detokenize(self, words: Iterable[str], copied: Collection[int] = ()) -> str:
+        """Return tokens as a readable text that `tokenize` divides into the same tokens.
+
+        `copied` are the positions of words of another text: they keep their spelling.
+        """
 
     def to_json(self) -> dict[str, Any]:
         """Return all that `multilingual.tokenizer_from_json` needs: {"kind": ..., ...}."""
@@ -119,8 +122,8 @@ class CaptionTokenizer:
         """Return the lower-case words of a caption."""
         return tokenize(text)
 
-    def detokenize(self, words: Iterable[str]) -> str:
-        """Return words as a readable caption."""
+    def detokenize(self, words: Iterable[str], copied: Collection[int] = ()) -> str:
+        """Return words as a readable caption; all keep their spelling."""
         return detokenize(words)
 
     def to_json(self) -> dict[str, Any]:

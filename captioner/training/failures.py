@@ -60,7 +60,7 @@ def explain_failures(output: Path, settings: TrainingConfig) -> Iterator[None]:
                 f"out of memory with training.batch_size={settings.batch_size} and "
                 f"training.accumulate={settings.accumulate}, so no step was taken: set "
                 "training.accumulate to auto or to a larger number, which keeps the batch, or "
-                f"lower training.batch_size or encoder.image_size; {resume_hint(output)}"
+                f"lower training.batch_size (or encoder.image_size); {resume_hint(output)}"
             ) from error
         if is_lost_connection(error):
             raise CaptionerError(

@@ -103,6 +103,7 @@ class Recorder:
     ) -> None:
         self.output, self.settings, self.progress = output, settings, progress
         self.dev, self.validator = dev, validator
+        self._noun = "targets" if isinstance(dev[0].examples[0], Pair) else "captions"
         self.average, self.write_model, self.ranks = average, write_model, ranks
         self.log = RunLog(output, size=progress.log_size) if ranks.is_first else None
         self._is_saved = True  # whether the newest checkpoint holds all of `progress`
@@ -204,7 +205,7 @@ class Recorder:
 
     def _print(self, result: Validation, *, speed: float, is_best: bool) -> None:
         loss = f"loss {self._epoch_loss.mean:.3f}  " if self._epoch_loss else ""
-        trained = f"  {speed:.0f} captions/s" if speed else ""
+        trained = f"  {speed:.0f} {self._noun}/s" if speed else ""
         best = "  (best)" if is_best else ""
         console.print(f"step {self.progress.step}  {loss}{result}{trained}{best}")
 

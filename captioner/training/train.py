@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 
-from captioner.config.run import Config
-from captioner.config.schema import INFERENCE, ImageEncoderConfig
+from captioner.config.run import Config, DataConfig
+from captioner.config.schema import INFERENCE, ImageEncoderConfig, TokenizerName
 from captioner.console import console, quiet_console, track
 from captioner.data.batching import default_num_workers
 from captioner.data.datasets import Example
@@ -27,7 +27,7 @@ from captioner.models.build import build_model, load_model
 from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.models.folder import resolve
 from captioner.storage import atomic_file, recover_from_crash
-from captioner.text.tokenizer import SPECIALS, CaptionTokenizer, Tokenizer, Vocabulary
+from captioner.text.tokenizer import CAPTION_TOKENIZER, SPECIALS, Tokenizer, Vocabulary
 from captioner.training.checkpoint import checkpoints, find_checkpoint
 from captioner.training.failures import explain_failures
 from captioner.training.trainer import Trainer
@@ -234,24 +234,43 @@ def _new_vocabularies(
     config: Config, examples: Sequence[SourceExample | TextExample]
 ) -> tuple[Vocabulary, Vocabulary]:
     """Return the vocabulary of the captions, and that of the texts that the model reads."""
-    data, is_text = config.data, config.encoder.kind == "text"
-    targets = [caption for example in examples for caption in example.captions]
-    sources = [example.source for example in examples if isinstance(example, Pair)]
-    shared = not is_text or data.share_vocabulary
+    data = config.data
+    targets, sources = _texts(examples)
+    if config.encoder.kind == "image":
+        vocabulary = _vocabulary(data, "caption", targets, targets)
+        return vocabulary, vocabulary
+    if not data.share_vocabulary:
+        own, read = (_vocabulary(data, "word", texts, texts) for texts in (targets, sources))
+        return own, read
+    both = [*targets, *sources]
+    # the usual case and spacing of words are learnt from what is generated
+    learns_from = both if data.tokenizer.kind == "subword" else targets
+    vocabulary = _vocabulary(data, "word", learns_from, both)
+    return vocabulary, vocabulary
 
-    def vocabulary_of(texts: Sequence[str]) -> Vocabulary:
-        kind = data.tokenizer.kind or ("word" if is_text else "caption")
-        tokenizer: Tokenizer = CaptionTokenizer()
-        if kind != "caption":
-            from captioner.text.multilingual import build_tokenizer
 
-            fold_case, subwords = data.tokenizer.fold_case, data.tokenizer.subwords
-            tokenizer = build_tokenizer(kind, texts=texts, fold_case=fold_case, subwords=subwords)
-        tokenized = [tokenizer.tokenize(text) for text in texts]
-        return Vocabulary.from_captions(tokenized, data.min_count, tokenizer=tokenizer)
+def _texts(examples: Sequence[SourceExample | TextExample]) -> tuple[list[str], list[str]]:
+    """Return the captions of examples, and the source texts of those that have one."""
+    captions = [caption for example in examples for caption in example.captions]
+    return captions, [example.source for example in examples if isinstance(example, Pair)]
 
-    vocabulary = vocabulary_of([*targets, *sources] if shared else targets)
-    return vocabulary, vocabulary if shared else vocabulary_of(sources)
+
+def _vocabulary(
+    data: DataConfig, default: TokenizerName, learns_from: Sequence[str], texts: Sequence[str]
+) -> Vocabulary:
+    """Return the vocabulary of `texts`, with a tokenizer that learns from other ones."""
+    settings = data.tokenizer
+    tokenizer: Tokenizer = CAPTION_TOKENIZER
+    kind = settings.kind or default
+    if kind != "caption":
+        from captioner.text.multilingual import build_tokenizer
+
+        tokenizer = build_tokenizer(
+            kind, texts=learns_from, fold_case=settings.fold_case, subwords=settings.subwords
+        )
+    min_count = 1 if kind == "subword" else data.min_count
+    tokenized = (tokenizer.tokenize(text) for text in texts)
+    return Vocabulary.from_captions(tokenized, min_count, tokenizer=tokenizer)
 
 
 def _build(config: Config, vocabulary: Vocabulary, source: Vocabulary) -> EncoderDecoder:
@@ -265,14 +284,15 @@ def _continue_model(
     if config.training.glove:
         raise UsageError("training.glove and init both set the first embeddings: leave one out")
     trained = load_model(folder, config)
+    is_shared = trained.source_vocabulary == trained.vocabulary
+    _check_tokenizer(config, trained.vocabulary, is_shared=is_shared)
 
     def extended(vocabulary: Vocabulary, texts: Sequence[str]) -> Vocabulary:
         tokenized = [vocabulary.tokenizer.tokenize(text) for text in texts]
         return vocabulary.extended(tokenized, min_count=config.data.min_count)
 
-    targets = [caption for example in examples for caption in example.captions]
-    sources = [example.source for example in examples if isinstance(example, Pair)]
-    if trained.source_vocabulary == trained.vocabulary:  # a shared one stays shared
+    targets, sources = _texts(examples)
+    if is_shared:
         vocabulary = source = extended(trained.vocabulary, [*targets, *sources])
     else:
         vocabulary = extended(trained.vocabulary, targets)
@@ -284,6 +304,25 @@ def _continue_model(
     else:
         model.encoder = trained.model.encoder  # does not depend on the vocabulary
     return StartModel(model, vocabulary, source)
+
+
+def _check_tokenizer(config: Config, vocabulary: Vocabulary, *, is_shared: bool) -> None:
+    """Raise a UsageError if the data is to be tokenized as the model of `init` does not."""
+    wanted, own = config.data.tokenizer, vocabulary.tokenizer.to_json()
+    differing = [
+        name
+        for name, differs in (
+            ("tokenizer.kind", wanted.kind not in (None, own["kind"])),
+            ("tokenizer.fold_case", wanted.fold_case and not own.get("fold_case")),
+            ("share_vocabulary", config.data.share_vocabulary and not is_shared),
+        )
+        if differs
+    ]
+    if differing:
+        raise UsageError(
+            f"data.{differing[0]} differs from that of init={config.init}, whose vocabulary "
+            f"({own['kind']}) is kept: leave it out"
+        )
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_never, cast
+from typing import assert_never, cast
 
 import torch
 import yaml
@@ -20,6 +20,7 @@ from captioner.data.splits import SourceExample, Splits
 from captioner.decoding.search import Search, build_search, length_limits
 from captioner.distributed import Ranks
 from captioner.errors import UsageError
+from captioner.models.encoder import ImageEncoder
 from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.models.folder import write_model
 from captioner.storage import atomic_file
@@ -37,9 +38,6 @@ from captioner.training.optim import EMA, make_optimizer, restore_optimizer
 from captioner.training.phase import Phase
 from captioner.training.recorder import Recorder
 from captioner.training.validation import LengthLimits, Validator
-
-if TYPE_CHECKING:
-    from captioner.models.encoder import ImageEncoder
 
 
 class Trainer:
@@ -95,9 +93,9 @@ class Trainer:
         if self.config.encoder.kind == "text":
             from captioner.training.text_loaders import TextLoaders
 
-            vocabularies = self.source_vocabulary, self.vocabulary
+            vocabularies = self.vocabulary, self.source_vocabulary
             return TextLoaders(self.config, *vocabularies, splits, ranks=self.ranks)
-        encoder = cast("ImageEncoder", self.model.encoder)
+        encoder = cast(ImageEncoder, self.model.encoder)
         return ImageLoaders(self.config, encoder, self.vocabulary, splits, ranks=self.ranks)
 
     def _check_text(self) -> None:
@@ -200,8 +198,9 @@ class Trainer:
             write_model=self.write_model,
             ranks=self.ranks,
         )
-        finetunes = any(phase.finetune_from for phase in self.settings.phases)
-        recorder.check_space((self.model if finetunes else self.model.decoder).parameters())
+        is_text = self.config.encoder.kind == "text"
+        trains_all = is_text or any(phase.finetune_from for phase in self.settings.phases)
+        recorder.check_space((self.model if trains_all else self.model.decoder).parameters())
         return recorder
 
     def _write_config(self) -> None:
@@ -271,7 +270,12 @@ class Trainer:
 
 def _build_search(config: Config, model: EncoderDecoder, vocabulary: Vocabulary) -> Search:
     """Return the beam search of validations: with `training.validation_beam` beams."""
-    settings = {"method": "beam", "captions": 1, "beam": config.training.validation_beam}
+    settings = {
+        "method": "beam",
+        "captions": 1,
+        "beam": config.training.validation_beam,
+        "replace_unknown": False,  # it needs the words of the source
+    }
     return build_search(model.step, config.decoding.model_copy(update=settings), vocabulary)
 
 
@@ -288,10 +292,13 @@ def build_objective(
 
     `limits` are the most words that the model generates for self-critical training.
     """
+    penalty = settings.attention_penalty
+    if penalty is None:
+        penalty = 1.0 if isinstance(model.encoder, ImageEncoder) else 0.0
     regularization = {
         "label_smoothing": settings.label_smoothing,
         "word_dropout": settings.word_dropout,
-        "attention_penalty": settings.attention_penalty,
+        "attention_penalty": penalty,
     }
     match phase.objective:
         case "teacher_forcing":

@@ -277,3 +277,10 @@ def test_diverse_groups_are_widened_for_a_required_word(caption):
     ]
     assert all("blue" in words for words in said)
     assert any(words[0] != "blue" for words in said)
+
+
+def test_a_report_does_not_replace_the_results(run, photo, tmp_path):
+    same = tmp_path / "z.html"
+    code, out, err = run("caption", photo, "--output", same, "--report", same)
+    assert (code, out) == (2, "")
+    assert f"--output and --report both name {same}" in err

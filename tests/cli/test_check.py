@@ -288,6 +288,15 @@ def test_a_file_of_both_sides_is_checked_as_pairs(check, tmp_path, name, content
     assert report["splits"][name]["pairs"] == 2
 
 
+def test_a_text_without_its_target_is_told_of_the_option(check, tmp_path):
+    (tmp_path / "a.en").write_text("a dog\ntwo cats\n")
+    code, message = check(tmp_path / "a.en")
+    assert code == 2
+    assert "add --target FILE" in message
+    (tmp_path / "a.json").write_text("a dog\n")
+    assert "--target" not in check(tmp_path / "a.json")[1]
+
+
 def test_a_target_belongs_to_texts_and_images_do_not(check, data_set, tmp_path):
     (tmp_path / "a.tsv").write_text("a\tb\n")
     code, message = check(tmp_path / "a.tsv", "--images", tmp_path)
@@ -296,7 +305,8 @@ def test_a_target_belongs_to_texts_and_images_do_not(check, data_set, tmp_path):
     code, message = check(data_set.write(), "--target", "a.de")
     assert code == 2
     assert "set data.train.target=a.de instead of --target" in message
-    code, message = check(tmp_path / "a.tsv", "--target", tmp_path / "gone.de")
+    (tmp_path / "a.en").write_text("a\n")
+    code, message = check(tmp_path / "a.en", "--target", tmp_path / "gone.de")
     assert code == 2
     assert "gone.de: no such file" in message
 

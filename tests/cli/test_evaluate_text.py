@@ -47,6 +47,13 @@ def test_a_file_of_outputs_has_the_scores_of_sacrebleu_and_they_are_stored(evalu
     assert printed["signatures"]["BLEU"] in table
 
 
+def test_a_report_does_not_replace_the_results(evaluate, tiny_translator):
+    asked = ("--model", tiny_translator, "--source", "s.en", "--references", "r.de")
+    code, _, err = evaluate(*asked, "--results", "z.html", "--report", "./z.html")
+    assert code == 2
+    assert "--results and --report both name z.html" in err
+
+
 def test_several_references_of_each_line_count(evaluate, files):
     (files / "r2.de").write_text("".join(f"{line}\n" for line in OUTPUTS))
     _, out, _ = evaluate(

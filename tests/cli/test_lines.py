@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from captioner.cli.lines import Line, open_lines, read_groups
+from captioner.cli.lines import open_lines, read_groups
+from captioner.data.lines import Line, split_lines
 from captioner.errors import UsageError
 
 
@@ -66,18 +67,56 @@ def test_a_line_of_a_pipe_arrives_before_the_next_is_written():
 def test_bytes_that_are_no_utf_8_and_nul_cost_only_their_own_line():
     data = b"a\nb\xffc\nd\0\n\xc3"
     [group, rest] = read_groups(io.BytesIO(data), "x")
-    assert group == [
-        Line(1, "a"),
-        Line(2, "", "not UTF-8 (byte 2 is 0xff): save it as UTF-8"),
-        Line(3, "", "has a NUL character: it is no text"),
+    assert [(line.number, line.text, line.problem and line.problem.reason) for line in group] == [
+        (1, "a", None),
+        (2, "", "not UTF-8 (column 2 is 0xff): save it as UTF-8"),
+        (3, "", "has a NUL character: it is no text"),
     ]
-    assert rest == [Line(4, "", "not UTF-8 (byte 1 is 0xc3): save it as UTF-8")]
+    [last] = rest
+    assert (last.number, last.text) == (4, "")
+    assert last.problem.reason == "not UTF-8 (column 1 is 0xc3): save it as UTF-8"
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 def test_utf_16_is_named_and_not_read(encoding):
-    with pytest.raises(UsageError, match="x: is UTF-16, not UTF-8: save it as UTF-8"):
+    with pytest.raises(UsageError, match=r"x: is UTF-16, not UTF-8 .*: save it as UTF-8"):
         texts("\ufeffa\n".encode(encoding))
+
+
+@pytest.mark.parametrize("data", [b"a\rb\rc\r", b"a\rb\rc", b"a\rb\r\n", b"\xef\xbb\xbfa\rb"])
+def test_lines_that_end_with_cr_alone_are_not_read_as_one(data):
+    for cut in range(len(data)):
+        with pytest.raises(UsageError, match=r"^x: its lines end with CR alone"):
+            list(read_groups(Blocks(*filter(None, [data[:cut], data[cut:]])), "x"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"a",
+        b"a\r",
+        b"\n\n",
+        b"a\r\n b \nc",
+        b"a\nb\rc\n",
+        b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n",
+        b"a\nb\xffc\nd\0\n\xc3",
+        "gr\xf6\xdfe\u2028\x85\n".encode(),
+        b"a\rb\n",
+        b"\xff\xfea\0",
+    ],
+)
+def test_a_stream_and_a_file_read_whole_have_the_same_lines_and_problems(data):
+    def read(lines):
+        try:
+            return list(lines())
+        except UsageError as error:
+            return str(error)
+
+    def streamed():
+        return [line for group in read_groups(io.BytesIO(data), "x") for line in group]
+
+    assert read(streamed) == read(lambda: split_lines(data, "x"))
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):

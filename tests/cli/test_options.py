@@ -47,7 +47,9 @@ def test_help_of_translate_speaks_of_translations_and_lines(run):
     options = text.partition("Options:")[2].replace("--num-captions", "")
     assert not re.search("caption(?!er)|image|bundled", options)
     assert re.search("--num-captions .*?Maximum translations per line[.]", text)
-    assert re.search("--length-ratio .*?Added to max_length for each token of the source[.]", text)
+    assert re.search(
+        "--length-ratio .*?Raises max_length by this for each token of the source[.]", text
+    )
     assert re.search("--batch-size .*?Lines per batch[.]", text)
 
 

@@ -68,9 +68,15 @@ def test_lines_that_cannot_be_read_are_empty_and_named_and_the_others_translated
     code, out, err = translate(b"a dog runs.\n\xff\na\0b\nthe cat")
     assert code == 3
     assert out == expected
-    assert "captioner: stdin, line 2: not UTF-8 (byte 1 is 0xff): save it as UTF-8\n" in err
+    assert "captioner: stdin, line 2: not UTF-8 (column 1 is 0xff): save it as UTF-8\n" in err
     assert "captioner: stdin, line 3: has a NUL character: it is no text\n" in err
     assert err.endswith("captioner: stdin: 2 lines could not be read\n")
+
+
+def test_a_text_whose_lines_end_with_cr_alone_is_refused(translate, tmp_path):
+    code, out, err = translate(b"a dog\rthe cat\ra man\r")
+    assert (code, out) == (2, "")
+    assert "stdin: its lines end with CR alone: save it with LF or CR LF" in err
 
 
 def test_only_the_first_of_many_bad_lines_are_named(translate):
@@ -110,7 +116,7 @@ def test_json_has_a_line_for_each_line(translate, translator):
     assert unreadable == {
         "source": None,
         "text": None,
-        "problem": "not UTF-8 (byte 1 is 0xff): save it as UTF-8",
+        "problem": "not UTF-8 (column 1 is 0xff): save it as UTF-8",
     }
     assert empty == {"source": "", "text": "", "log_prob": 0, "words": []}
 
@@ -167,6 +173,18 @@ def test_unknown_words_are_replaced_by_source_words(translate, tiny_translator, 
     assert not {"zebra", "gnu", "<unk>"} & set(out.split())
 
 
+def test_a_forbidden_source_word_is_not_copied(translate, tiny_translator, tmp_path):
+    model = Translator.from_pretrained(tiny_translator, device="cpu")
+    model.models[0].decoder.output.bias.data[UNK] = 50
+    model.save_pretrained(tmp_path / "model")
+    options = ["--replace-unknown", "--max-length", 2, "--length-ratio", 0]
+    _, out, _ = translate("Zebra gnu\n", *options, model=tmp_path / "model")
+    first = out.split()[0]
+    other = {"Zebra": "gnu", "gnu": "Zebra"}[first]
+    _, out, _ = translate("Zebra gnu\n", *options, "--forbid", first, model=tmp_path / "model")
+    assert out == f"{other} {other}\n"
+
+
 def test_a_control_character_of_the_source_does_not_break_a_line(translate, monkeypatch):
     stream = Translator.stream
 
@@ -219,6 +237,7 @@ def test_a_model_without_attention_has_a_report_without_heat_maps_and_no_alignme
         (["--output", "no/such/file"], "create it first"),
         (["--output", "."], ". is a folder"),
         (["--report", "page.pdf"], ".html"),
+        (["--output", "z.html", "--report", "./z.html"], "--output and --report both name z.html"),
         (["--min-confidence", "0.5"], "--min-confidence"),
         (["--top-k", "2"], "--top-k has no effect without --sample"),
         (["--require", "zebra"], "--require: 'zebra' is not in the model's vocabulary"),

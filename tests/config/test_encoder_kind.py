@@ -8,6 +8,7 @@ from captioner.config.loading import apply_overrides
 from captioner.config.run import Config, source_names
 from captioner.config.schema import ImageEncoderConfig, ModelConfig, TextEncoderConfig
 from captioner.errors import UsageError
+from captioner.models.folder import load_config
 
 PAIRS = {"train": {"source": "data/train.en", "target": "data/train.de"}}
 IMAGES = {"train": {"annotations": "captions.jsonl"}}
@@ -49,10 +50,10 @@ def test_the_kind_can_be_set_on_the_command_line():
     ("encoder", "message"),
     [
         ({"kind": "txt"}, "encoder.kind is 'txt': choose one of 'image', 'text'"),
-        ({"kind": "text", "trunk": "resnet18"}, "unknown key 'encoder.trunk'"),
+        ({"kind": "text", "trunk": "resnet18"}, "encoder.trunk is not for encoder.kind="),
         ({"kind": "text", "cel": "gru"}, "'encoder.cel': did you mean 'encoder.cell'?"),
-        ({"kind": "image", "reverse": True}, "unknown key 'encoder.reverse'"),
-        ({"cell": "gru"}, "unknown key 'encoder.cell'"),
+        ({"kind": "image", "reverse": True}, "encoder.reverse is not for encoder.kind="),
+        ({"cell": "gru"}, "encoder.cell is not for encoder.kind="),
         ({"kind": "text", "cell": "gruu"}, "encoder.cell is 'gruu': choose one of 'lstm', 'gru'"),
         ({"kind": "text", "layers": 0}, "encoder.layers is 0"),
         ({"kind": "text", "dropout": 1}, "encoder.dropout is 1"),
@@ -83,3 +84,37 @@ def test_texts_may_be_repeated_and_have_the_name_of_their_source_file():
     assert [source.repeat for source in config.data.train] == [2, 1]
     assert config.data.train[0].path == Path("data/train.en")
     assert source_names(config.data.train) == ["train", "more"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training": {"phases": [{"finetune_from": "stem"}]}}, "finetune_from is for images"),
+        ({"training": {"phases": [{"augmentation": "mild_crop"}]}}, "augmentation is for images"),
+        ({"training": {"cached_crops": 1}}, "cached_crops is for images"),
+        ({"decoding": {"min_confidence": 0.5}}, "min_confidence is for images"),
+        ({"decoding": {"replace_unknown": True}}, "needs a text encoder and decoder.context"),
+    ],
+)
+def test_what_has_no_effect_on_text_is_refused(changes, message):
+    with pytest.raises(UsageError) as caught:
+        parse(data=PAIRS, encoder={"kind": "text"}, **changes)
+    assert message in str(caught.value)
+
+
+def test_data_of_two_kinds_is_refused_and_the_way_out_is_named():
+    generated = {"task": "addition", "folder": "sums"}
+    with pytest.raises(UsageError, match=r"train and generated are given.*data\.generated=null"):
+        parse(data={**PAIRS, "generated": generated}, encoder={"kind": "text"})
+
+
+def test_case_is_folded_for_words_only():
+    with pytest.raises(UsageError, match="fold_case is for words, not for kind=character"):
+        parse(data={**PAIRS, "tokenizer": {"kind": "character", "fold_case": True}})
+
+
+def test_init_of_a_model_that_reads_another_kind_is_named(tmp_path):
+    config = tmp_path / "text.yaml"
+    config.write_text("data: {}\nencoder: {kind: text}\ninit: bundled\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"init=bundled reads images, but encoder\.kind is text"):
+        load_config(config)

@@ -245,8 +245,8 @@ def test_empty_captions_and_images_without_captions_are_dropped_and_counted(tmp_
     with caplog.at_level(logging.WARNING, "captioner"):
         assert load_examples(path) == [Example(1, tmp_path / "1.jpg", ("a dog",))]
     assert caplog.messages == [
-        f"{path}: empty captions, left out: 3",
-        f"{path}: images without a caption, left out: 2",
+        f"{path}: empty captions, left out (3): 1 #2, 1 #3, 2 #1",
+        f"{path}: images without a caption, left out (2): 2, 3",
     ]
 
 

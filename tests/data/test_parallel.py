@@ -169,8 +169,20 @@ def test_wrong_json_is_an_error_of_its_line(load, line, kind, case):
     assert problems == {kind: [case]}
 
 
+@pytest.mark.parametrize("suffix", [".tsv", ".jsonl"])
+def test_a_line_that_cannot_be_read_is_no_other_problem(load, suffix):
+    good = {".tsv": b"a\tA\n", ".jsonl": b'{"source": "a", "target": "A"}\n'}[suffix]
+    pairs, problems = load(good + b"\xff\n\0\n" + good, suffix=suffix)
+    assert [pair.place for pair in pairs] == ["line 1", "line 4"]
+    assert problems == {
+        "lines not in UTF-8, to be saved as UTF-8": ["line 2, column 1 is 0xff"],
+        "lines with a NUL character: this is no text file": ["line 3"],
+    }
+
+
 def test_a_bad_byte_in_json_is_reported_once(load):
-    _, problems = load(b'{"source": "a\xe9", "target": "b"}\n', suffix=".jsonl")
+    good = b'{"source": "a", "target": "b"}\n'
+    _, problems = load(good[:13] + b"\xe9" + good[13:] + good, suffix=".jsonl")
     assert problems == {"lines not in UTF-8, to be saved as UTF-8": ["line 1, column 14 is 0xe9"]}
 
 
@@ -194,6 +206,7 @@ def test_errors_explain_better_than_that_no_pair_is_left(load):
         ("a\n\n", "\nA\n", ".en", "a.en and .*a.de: no line has both a source and a target"),
         ("a\n", None, ".en", "a.en: holds one side only: also name target"),
         ("{}\n", "A\n", ".jsonl", "a .jsonl file holds both sides: leave out target"),
+        ("a\tA\n", "A\n", ".tsv", "a .tsv file holds both sides: leave out target"),
         ("a\rb\rc\r", "A\nB\nC\n", ".en", "a.en: its lines end with CR alone"),
         ("a\n".encode("utf-16"), "A\n", ".en", "a.en: is UTF-16, not UTF-8"),
     ],
@@ -228,6 +241,9 @@ def test_lines_to_translate_that_are_no_text_are_refused_by_name_and_line(tmp_pa
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\nb\0\n")))
     with pytest.raises(UsageError, match=r"^stdin: lines with a NUL character.*line 2"):
         read_lines("-")
+    (tmp_path / "a.txt").write_bytes(b"a\rb\r")
+    with pytest.raises(UsageError, match=r"a\.txt: its lines end with CR alone"):
+        read_lines(tmp_path / "a.txt")
     with pytest.raises(UsageError, match="no such file"):
         read_lines(tmp_path / "gone.txt")
 

@@ -175,6 +175,17 @@ def test_texts_of_dev_that_train_has_too_are_counted_and_kept(load_pairs_of, cap
     assert "1 of 2 dev texts of dev are in train too: kept" in capsys.readouterr().err
 
 
+def test_pairs_that_are_left_out_are_logged_with_their_lines(load_pairs_of, tmp_path, caplog):
+    lines = [("a", "A"), ("", "B"), ("c", ""), ("d", "D"), ("", "E")]
+    with caplog.at_level("WARNING", "captioner"):
+        load_pairs_of(train=lines, dev=LINES[:1])
+    files = f"{tmp_path / 'train.en'} and {tmp_path / 'train.de'}"
+    assert caplog.messages == [
+        f"{files}: targets without a source, left out (2): line 2, line 5",
+        f"{files}: sources without a target, left out (1): line 3",
+    ]
+
+
 def test_pairs_with_errors_are_refused_with_both_files(load_pairs_of, tmp_path):
     (tmp_path / "a.en").write_text("a\nb\n")
     (tmp_path / "a.de").write_text("A\n")

@@ -137,8 +137,10 @@ def test_every_row_has_its_own_limit_of_tokens():
     step, state = apply_rules(endless, (torch.zeros(3, 1),), [], eos=EOS, limits=limits)
     found = greedy(step, state, bos=BOS, eos=EOS, max_length=5)
     assert [caption.token_ids for caption in found] == [[], [A, A, A], [A, A]]
-    for captions in beam_search(step, state, bos=BOS, eos=EOS, max_length=5, num_beams=2):
+    found = beam_search(step, state, bos=BOS, eos=EOS, max_length=5, num_beams=2)
+    for captions, limit in zip(found, limits.tolist(), strict=True):
         assert captions  # every row ends
+        assert max(len(caption.token_ids) for caption in captions) == limit
 
 
 def test_required_words_come_before_the_limit_of_their_own_row():
@@ -148,6 +150,13 @@ def test_required_words_come_before_the_limit_of_their_own_row():
     step, state = apply_rules(free, (torch.zeros(2, 1),), rules, eos=EOS, limits=limits)
     found = greedy(step, state, bos=BOS, eos=EOS, max_length=4)
     assert [caption.token_ids for caption in found] == [[B], [A, A, A, B]]
+    ends = {"bos": BOS, "eos": EOS, "max_length": 4}
+    for required in ([], [B]):
+        found = beam_search(step, state, num_beams=4, required=required, **ends)
+        for captions, limit in zip(found, limits.tolist(), strict=True):
+            assert captions
+            assert all(B in caption.token_ids for caption in captions)
+            assert all(len(caption.token_ids) <= limit for caption in captions)
 
 
 def best_score(seed, required, allocate):

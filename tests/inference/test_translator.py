@@ -8,8 +8,10 @@ import torch
 from captioner.decoding.search import length_limits
 from captioner.errors import UsageError
 from captioner.inference.captioner import Captioner
-from captioner.inference.translator import Translator
-from captioner.text.tokenizer import UNK
+from captioner.inference.translator import Translator, _with_case
+from captioner.text.multilingual import CharacterTokenizer, WordTokenizer
+from captioner.text.tokenizer import BOS, EOS, UNK
+from captioner.types import Batch
 
 TEXTS = ["a dog runs .", "", "the cat sleeps", "a bird sings . the man runs .", "dog", "  "]
 
@@ -74,6 +76,38 @@ def test_the_limit_of_a_translation_follows_the_length_of_its_source(translator)
     assert [len(one.words) for one in found] == [7, 3, 9]
 
 
+FOLDED = WordTokenizer(True, {"hund": "Hund", "vogel": "Vogel", "runs": "Runs"}, capitalize=True)
+
+
+@pytest.fixture
+def folding(untrained_translator):
+    """A model of lower-case words that generates <unk> only."""
+    folder = untrained_translator(tokenizer=FOLDED, context="attention")
+    translator = Translator.from_pretrained(folder, device="cpu", precision="fp32")
+    translator.models[0].decoder.output.bias.data[UNK] = 50.0
+    return translator
+
+
+def copying(length, **settings):
+    """Settings under which unknown words are replaced, in a text of `length` words."""
+    limits = {"max_length": length, "length_ratio": 0, "min_length": length}
+    return {"replace_unknown": True, "beam": 1, **limits, **settings}
+
+
+def prefer(model, preferred):
+    """Make a model attend most to the first of these source positions, then to the next."""
+    decode = model.decode
+
+    def with_weights(batch, state):
+        output = decode(batch, state)
+        weights = torch.zeros_like(output.weights)
+        for rank, position in enumerate(preferred):
+            weights[..., position] = 0.5**rank
+        return output._replace(weights=weights)
+
+    model.decode = with_weights
+
+
 def test_the_alignment_has_a_weight_for_each_source_token_at_each_word(translator):
     for translation in translator.translate(TEXTS, align=True, batch_size=6):
         if not translation.source:
@@ -95,6 +129,99 @@ def test_an_unknown_word_is_replaced_by_the_source_word_that_it_attends_to(trans
     attended = text.split()[max(range(3), key=lambda position: weights[position])]
     assert [word.text for word in translation.words] == [attended]
     assert "<unk>" not in translator.translate(text).text  # it is never generated otherwise
+
+
+def test_source_tokens_have_the_case_of_the_text_though_the_model_reads_lower_case(folding):
+    shown = folding.translate("The DOG, runs in Timbuktu.", align=True).source
+    assert shown == ("The", "DOG", ",", "runs", "in", "Timbuktu", ".")
+    lower = folding.translate("the dog, runs in timbuktu.", align=True)
+    assert folding.translate("The DOG, runs in Timbuktu.").log_prob == lower.log_prob
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "text", "tokens"),
+    [
+        (FOLDED, "The DOG's", ["The", "DOG", "'s"]),
+        (FOLDED, "Das İ.S.", ["das", "i̇", ".", "s", "."]),  # in lower case it has more tokens
+        (WordTokenizer(), "The DOG", ["The", "DOG"]),
+        (CharacterTokenizer(), "A b", ["A", " ", "b"]),
+    ],
+)
+def test_the_tokens_in_the_case_of_the_text_are_as_many_as_the_model_reads(tokenizer, text, tokens):
+    assert _with_case(tokenizer, text) == tokens
+    assert len(tokenizer.tokenize(text)) == len(tokens)
+
+
+def test_a_copied_word_keeps_its_spelling_and_punctuation_is_attached(folding):
+    prefer(folding.models[0], [1])
+    one = folding.translate("der runs", decoding=copying(2, prefix="hund"))
+    assert one.text == "Hund runs"
+    one = folding.translate("in Timbuktu", decoding=copying(3, require=["."], prefix="der hund"))
+    assert one.text == "Der Hund."
+    one = folding.translate("in Timbuktu", decoding=copying(3, require=["."], prefix="der"))
+    assert one.text == "Der Timbuktu."
+    assert [word.text for word in one.words] == ["der", "Timbuktu", "."]
+
+
+@pytest.mark.parametrize(
+    ("forbid", "copied"),
+    [([], "Gnu"), (["gnu"], "Zebra"), (["Gnu", "ZEBRA"], "Emu"), (["zebra"], "Gnu")],
+)
+def test_a_forbidden_source_word_gives_way_to_the_next_by_weight(folding, forbid, copied):
+    prefer(folding.models[0], [2, 0, 1])
+    one = folding.translate("Zebra Emu Gnu", decoding=copying(1, forbid=forbid))
+    assert (one.text, [word.text for word in one.words]) == (copied, [copied])
+
+
+def test_an_unknown_word_is_left_out_if_every_source_word_is_forbidden(folding):
+    settings = copying(2, forbid=["zebra"], prefix="hund")
+    one = folding.translate("Zebra zebra", decoding=settings, align=True)
+    assert (one.text, [word.text for word in one.words]) == ("Hund", ["hund"])
+    assert len(one.alignment) == 1
+    assert "<unk>" not in one.text
+
+
+def by_hand(models, source, words):
+    """Log-probabilities (words, V) and attention weights of the mean of models, for given words."""
+    tokens = torch.tensor([[BOS, *words, EOS]])
+    one = torch.zeros(1, dtype=torch.int64)
+    batch = Batch(source, tokens, torch.ones_like(tokens, dtype=torch.bool), one, one)
+    with torch.no_grad():
+        weights = [model.decode(batch, model.init_state(source)).weights for model in models]
+        states = [model.init_state(source) for model in models]
+        log_probs = []
+        for token in (BOS, *words):
+            steps = [
+                model.step(torch.tensor([token]), state)
+                for model, state in zip(models, states, strict=True)
+            ]
+            states = [state for _, state in steps]
+            log_probs.append(torch.stack([each.exp() for each, _ in steps]).mean(dim=0).log()[0])
+    return torch.stack(log_probs), torch.stack(weights).mean(dim=0)[:-1]
+
+
+def test_an_ensemble_takes_the_mean_of_the_probabilities_and_of_the_attention_weights(
+    untrained_translator,
+):
+    folders = [untrained_translator(seed=seed, context="attention") for seed in (3, 4)]
+    ensemble = Translator.from_pretrained(*folders, device="cpu", precision="fp32")
+    alone = [Translator.from_pretrained(folder, precision="fp32") for folder in folders]
+    differ = 0
+    for text in filter(str.strip, TEXTS):
+        found = ensemble.translate(text, align=True, decoding={"beam": 1})
+        words = [ensemble.vocabulary.id_of(word.text) for word in found.words]
+        tokens = ensemble.source_vocabulary.encode_source(text.split())
+        log_probs, weights = by_hand(ensemble.models, torch.tensor([tokens]), words)
+        total = sum(float(row[token]) for row, token in zip(log_probs, [*words, EOS], strict=True))
+        assert found.log_prob == pytest.approx(total, abs=1e-4)
+        log_probs[:, [0, BOS, UNK]] = -torch.inf
+        assert log_probs.argmax(dim=1).tolist()[: len(words)] == words
+        assert len(words) > 0
+        torch.testing.assert_close(torch.tensor(found.alignment), weights, atol=1e-4, rtol=0)
+        differ += all(
+            one.translate(text, decoding={"beam": 1}).log_prob != found.log_prob for one in alone
+        )
+    assert differ > 2
 
 
 def test_an_ensemble_of_a_model_with_itself_translates_and_aligns_as_the_model(tiny_translator):
@@ -135,3 +262,16 @@ def test_a_saved_translator_translates_as_before(translator, tmp_path):
         math.isclose(one.log_prob, other.log_prob, abs_tol=1e-5)
         for one, other in zip(before, after, strict=True)
     )
+
+
+def test_no_repeat_words_does_not_take_all_unknown_words_for_one(translator):
+    translator.models[0].decoder.output.bias.data[UNK] = 50.0
+    one = translator.translate("Zebra gnu", decoding=copying(3, no_repeat_words=True))
+    assert [word.text in ("Zebra", "gnu") for word in one.words] == [True] * 3
+
+
+def test_a_word_of_several_tokens_is_shown_as_the_tokenizer_splits_it(untrained_translator):
+    folder = untrained_translator(tokenizer=CharacterTokenizer())
+    translator = Translator.from_pretrained(folder, device="cpu")
+    with pytest.raises(UsageError, match=r"'Hu' is not one word but 2 tokens .*\(H u\)"):
+        translator.translate("a", decoding={"require": ["Hu"]})

@@ -154,6 +154,16 @@ def test_the_bridge_copy_names_the_size_that_does_not_agree(setting, value):
         build_model(config, vocab_size=10)
 
 
+@pytest.mark.parametrize("context", ["first_token", "merge"])
+def test_the_bridge_copy_is_refused_where_the_initial_state_is_zero(context):
+    config = ModelConfig(
+        encoder=TextEncoderConfig(hidden_size=4),
+        decoder=DecoderConfig(bridge="copy", cell="gru", hidden_size=8, context=context),
+    )
+    with pytest.raises(UsageError, match=f"no effect with decoder.context={context}"):
+        build_model(config, vocab_size=10)
+
+
 def test_an_image_encoder_has_no_state_to_copy():
     config = ModelConfig(decoder=DecoderConfig(bridge="copy"))
     with pytest.raises(UsageError, match="needs a text encoder"):

@@ -62,6 +62,6 @@ def test_empty_captions_are_left_out_and_counted(data_set, caplog):
     )
     path = data_set.folder / "train.json"
     assert caplog.messages == [
-        f"{path}: empty captions, left out: 4",
-        f"{path}: images without a caption, left out: 1",
+        f"{path}: empty captions, left out (4): 1 #2, 1 #3, 1 #4, 9 #1",
+        f"{path}: images without a caption, left out (1): 9",
     ]

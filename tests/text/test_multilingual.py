@@ -151,6 +151,21 @@ def test_a_usual_form_that_is_another_word_is_not_used():
     assert WordTokenizer(True, {"hund": "Hunde"}).detokenize(["ein", "hund"]) == "ein hund"
 
 
+def test_copied_words_keep_their_spelling_and_the_text_is_joined_as_usual():
+    train = ["Ein Hund sieht den Hund.", "Dort ist der Hund von Ida.", "Dort Runs Runs."]
+    tokenizer = build_tokenizer("word", texts=train, fold_case=True)
+    assert tokenizer.detokenize(["der", "runs", ",", "der", "hund"]) == "Der Runs, der Hund"
+    assert tokenizer.detokenize(["der", "runs", ",", "der", "hund"], {1}) == "Der runs, der Hund"
+    assert tokenizer.detokenize(["iPod", "'s", "HUND", ",", "ida", "."], {0}) == (
+        "iPod's HUND, Ida."
+    )
+    # "5/8" would be one token, so that these are joined with care
+    assert tokenizer.detokenize(["Timbuktu", ",", "5", "/", "8", "runs", "hund"], {5}) == (
+        "Timbuktu, 5/ 8 runs Hund"
+    )
+    assert WORDS.detokenize(["Der", "Timbuktu", ",", "hund"], {1}) == "Der Timbuktu, hund"
+
+
 def test_without_folding_the_case_stays():
     assert WORDS.detokenize(["der", "HUND"]) == "der HUND"
 

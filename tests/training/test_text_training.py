@@ -99,12 +99,41 @@ def test_a_run_chooses_the_best_model_by_bleu_and_writes_samples(digits, tmp_pat
 
 def test_a_resumed_run_equals_an_unbroken_one(digits, tmp_path):
     train(digits(output=str(tmp_path / "whole")), device="cpu")
-    train(digits(output=str(tmp_path / "half"), training={"max_steps": 3}), device="cpu")
-    train(digits(output=str(tmp_path / "half")), device="cpu", resume="auto")
+    for max_steps in (2, 4, None):  # inside the first epoch of 3 steps, and inside the second
+        settings = digits().training.to_json() | {"max_steps": max_steps}
+        part = digits(output=str(tmp_path / "half"), training=settings)
+        train(part, device="cpu", resume="auto")
     whole, half = (checkpoints(tmp_path / name)[-1] for name in ("whole", "half"))
     one, other = (load_file(folder / "model.safetensors") for folder in (whole, half))
     assert whole.name == half.name == "checkpoint-6"
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def trained_without_dropout(digits, output, **training):
+    """The config of a run whose result depends neither on the ranks nor on the micro-batches."""
+    config = digits(output=str(output), decoder={"dropout": 0}, encoder={"dropout": 0})
+    settings = {"max_steps": 4, "batch_size": 8, **training}
+    return config.model_copy(update={"training": config.training.model_copy(update=settings)})
+
+
+def assert_equal_weights(one, other):
+    one, other = (load_file(checkpoints(run)[-1] / "model.safetensors") for run in (one, other))
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-5)
+
+
+def test_micro_batches_give_the_weights_of_whole_batches(digits, tmp_path):
+    # texts of other lengths are in a micro-batch, so its padding and its number of words differ
+    train(trained_without_dropout(digits, tmp_path / "whole"), device="cpu")
+    train(trained_without_dropout(digits, tmp_path / "parts", accumulate=2), device="cpu")
+    assert_equal_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.slow
+def test_two_ranks_give_the_weights_of_one(digits, tmp_path, train_on_two_ranks):
+    train(trained_without_dropout(digits, tmp_path / "one"), device="cpu")
+    train_on_two_ranks(trained_without_dropout(digits, tmp_path / "two", accumulate=2))
+    assert_equal_weights(tmp_path / "one", tmp_path / "two")
 
 
 def test_a_trained_model_translates_texts_that_it_has_not_seen(digits, tmp_path):
