@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from captioner.devices import PrecisionName, pick_device
+from captioner.errors import UsageError, parameter
 from experiments.command import new_app, run_app
 from experiments.reporting import cpu_name
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from benchmarks.synthetic import Setup
+    from benchmarks.texts import TextSetup
     from benchmarks.workloads import Workload
 
 Side = Literal["ours", "baseline"]
@@ -46,6 +48,9 @@ class Name(StrEnum):
     CAPTION_JPEG = "caption-jpeg"
     DECODE = "decode"
     REQUIRE = "require"
+    TRAIN_TEXT = "train-text"
+    TRAIN_ATTENTION = "train-attention"
+    TRANSLATE = "translate"
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Result:
     def line(self) -> str:
         """Return a row of the table."""
         row = (
-            f"{self.benchmark:<13} {self.ours:>9.1f} {self.baseline:>9.1f}  {self.ratio:>6.2f}"
+            f"{self.benchmark:<15} {self.ours:>9.1f} {self.baseline:>9.1f}  {self.ratio:>6.2f}"
             f"  ({self.lowest_ratio:.2f} to {self.highest_ratio:.2f})"
             f"  {self.unit}, against {self.against}"
         )
@@ -90,36 +95,55 @@ def benchmark(
     precision: Annotated[
         PrecisionName, typer.Option(help="auto: bfloat16 where the hardware gains from it.")
     ] = "auto",
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text of train-text, train-attention and translate: one source a line.",
+            show_default="random words",
+        ),
+    ] = None,
+    target: Annotated[
+        Path | None,
+        typer.Option(help="The translation of each line of --source.", show_default="none"),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, one object per line.")
     ] = False,
 ) -> None:
     """Measure items per second of captioner and of a baseline, side by side."""
+    if target is not None and source is None:
+        raise UsageError(f"{parameter('target')} needs {parameter('source')}: name both files")
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
     import torch  # not needed for --help
 
     from benchmarks.synthetic import Setup
+    from benchmarks.texts import TextSetup
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         setup = Setup(Path(folder), pick_device(device), precision)
+        text = TextSetup(setup, source, target)
         facts = describe_machine(setup.device, setup.precision, rounds) | {"seed": setup.seed}
         if as_json:
             typer.echo(json.dumps(facts))
         else:
             typer.echo("# " + ", ".join(f"{name} {value}" for name, value in facts.items()))
-            typer.echo(f"{'per second':<13} {'ours':>9} {'baseline':>9}  {'ratio':>6}")
-        for result in measure_all(only or list(Name), setup, rounds=rounds):
+            typer.echo(f"{'per second':<15} {'ours':>9} {'baseline':>9}  {'ratio':>6}")
+        for result in measure_all(only or list(Name), setup, text, rounds=rounds):
             typer.echo(json.dumps(asdict(result)) if as_json else result.line())
 
 
-def measure_all(names: Sequence[Name], setup: Setup, *, rounds: int) -> Iterator[Result]:
+def measure_all(
+    names: Sequence[Name], setup: Setup, text: TextSetup, *, rounds: int
+) -> Iterator[Result]:
     """Yield the result of each workload."""
-    from benchmarks.workloads import WORKLOADS
+    from benchmarks import translation, workloads
 
     for name in names:
         typer.echo(f"{name}: preparing", err=True)
-        yield measure(WORKLOADS[name](setup), setup, rounds=rounds)
+        make_of_text = translation.WORKLOADS.get(name)
+        workload = make_of_text(text) if make_of_text else workloads.WORKLOADS[name](setup)
+        yield measure(workload, setup, rounds=rounds)
 
 
 def measure(workload: Workload, setup: Setup, *, rounds: int) -> Result:

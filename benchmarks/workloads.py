@@ -57,7 +57,7 @@ def train_cached(setup: Setup) -> Workload:
     model = setup.build_model()
     features = setup.random_features(model, setup.cached_images)
     captions = setup.random_captions(len(features))
-    ours = _train_ours(
+    ours = train_ours(
         setup,
         TeacherForcing(model),
         _loader(setup, captions, lambda index, rng: features[index].unsqueeze(0)),
@@ -75,9 +75,7 @@ def train_jpeg(setup: Setup) -> Workload:
         [Example(file.name, file, ()) for file in files],
         build_transform("squash", setup.image_size),
     )
-    ours = _train_ours(
-        setup, TeacherForcing(model), _loader(setup, captions, source), PhaseConfig()
-    )
+    ours = train_ours(setup, TeacherForcing(model), _loader(setup, captions, source), PhaseConfig())
     baseline = _train_baseline(
         setup, model, captions, lambda index: minimal.load_image(files[index], setup.image_size)
     )
@@ -115,8 +113,8 @@ def self_critical(setup: Setup) -> Workload:
         "self-critical",
         "captions",
         len(features) * with_constant.samples,
-        _train_ours(setup, with_cider, loader, phase),
-        _train_ours(setup, with_constant, loader, phase),
+        train_ours(setup, with_cider, loader, phase),
+        train_ours(setup, with_constant, loader, phase),
         "a reward that is free",
     )
 
@@ -128,7 +126,7 @@ def _loader(setup: Setup, captions: list[list[list[int]]], load: LoadSource) -> 
     return Loader(dataset, sampler, workers=0)
 
 
-def _train_ours(
+def train_ours(
     setup: Setup, objective: Objective, loader: Loader, phase: PhaseConfig
 ) -> Callable[[], list[float]]:
     """Return a function that trains for an epoch, and returns the loss of each step."""

@@ -12,8 +12,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks import benchmark, synthetic
+from benchmarks import benchmark, synthetic, texts, translation
 from benchmarks.synthetic import Setup
+from benchmarks.texts import TextSetup
 from benchmarks.workloads import WORKLOADS, Workload
 from captioner.errors import UsageError
 from captioner.metrics.reward import Reward
@@ -140,13 +141,16 @@ def test_the_cost_is_the_time_of_computing_and_not_of_waiting(setup):
 
 def test_facts_and_results_are_on_stdout_and_progress_is_on_stderr(setup, monkeypatch):
     monkeypatch.setattr(synthetic, "Setup", lambda *given: replace(setup, folder=given[0]))
+    sizes = {"vocab_size": 60, "hidden_size": 16, "pairs": 20, "translated": 2}
+    monkeypatch.setattr(texts, "TextSetup", lambda *given: TextSetup(*given, **sizes))
     answer = CliRunner().invoke(benchmark.app, ["--rounds", "1"])
     assert answer.exit_code == 0
     facts, head, *rows = answer.stdout.splitlines()
     assert facts.startswith("# cpu ")
     assert f"torch {torch.__version__}, threads 1" in facts
     assert "ratio" in head
-    assert [row.split()[0] for row in rows] == list(WORKLOADS) == list(benchmark.Name)
+    assert [row.split()[0] for row in rows] == list(benchmark.Name)
+    assert list(benchmark.Name) == [*WORKLOADS, *translation.WORKLOADS]
     assert "decode: round 1 of 1" in answer.stderr
 
     answer = CliRunner().invoke(benchmark.app, ["--only", "decode", "--rounds", "1", "--json"])
