@@ -82,9 +82,7 @@ def _line(result: Mapping[str, float]) -> str:
     return f"{scores}  ({size})"
 
 
-def _config(
-    path: Path, settings: Sequence[str], idea: str, cell: CellName, output: Path
-) -> Config:
+def _config(path: Path, settings: Sequence[str], idea: str, cell: CellName, output: Path) -> Config:
     cells = (f"encoder.cell={cell}", f"decoder.cell={cell}")
     folder = output / f"{idea.replace(', ', '-')}-{cell}"
     config = load_config(path, [*settings, *_PLAIN, *cells, *IDEAS[idea]], output=folder)
