@@ -9,10 +9,11 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import IO, BinaryIO, TextIO, cast
 
 from captioner.errors import CaptionerError, UsageError
 
@@ -46,20 +47,77 @@ def folder_size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
+def publish(unfinished: Path, path: Path, *, flush: bool = True) -> None:
+    """Give a complete file or folder its name, after flushing it to the disk.
+
+    An existing file or folder is replaced. A folder is moved aside first: after a crash,
+    `recover_from_crash` restores it.
+
+    Args:
+        unfinished: on the same disk as `path`.
+        path: the name.
+        flush: False for one of very many files, which the caller flushes together.
+
+    Raises:
+        OSError: the disk is full or read-only; `unfinished` and what `path` was remain.
+    """
+    if flush:
+        _flush_all(unfinished) if unfinished.is_dir() else _flush(unfinished)
+    if unfinished.is_dir():
+        _rename_folder(unfinished, path)
+    else:
+        unfinished.replace(path)
+    if flush:
+        with suppress(OSError):  # some file systems cannot flush a folder
+            _flush(path.parent)
+
+
+def _rename_folder(unfinished: Path, path: Path) -> None:
+    replaced = path.with_name(path.name + _REPLACED)
+    if path.exists():
+        path.rename(replaced)
+    try:
+        unfinished.rename(path)
+    except OSError:
+        if replaced.exists():
+            replaced.rename(path)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[TextIO]:
     """Yield a text file that is renamed to `path` when the block ends without an error.
 
+    The target of a symbolic link is replaced, not the link. A device or a pipe is written to.
+
     Raises:
         CaptionerError: the folder is missing or read-only, or the disk is full; nothing remains.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
+    with _atomic_file(path, "w") as file:
+        yield cast(TextIO, file)
+
+
+@contextmanager
+def atomic_binary_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a binary file that is renamed to `path`, as `atomic_file` does."""
+    with _atomic_file(path, "wb") as file:
+        yield cast(BinaryIO, file)
+
+
+@contextmanager
+def _atomic_file(path: Path, mode: str) -> Iterator[IO[str] | IO[bytes]]:
+    encoding = None if "b" in mode else "utf-8"
+    target = path.resolve() if path.is_symlink() else path
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}{_UNFINISHED}")
     try:
-        with unfinished.open("w", encoding="utf-8") as file:
+        if is_special(target):  # a rename would replace /dev/null itself
+            with target.open(mode, encoding=encoding) as file:
+                yield file
+            return
+        with unfinished.open(mode, encoding=encoding) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        publish(unfinished, target)
     except OSError as error:
         raise CaptionerError(
             f"{path} cannot be written: {error.strerror or error}; check its folder and free space"
@@ -69,18 +127,54 @@ def atomic_file(path: Path) -> Iterator[TextIO]:
             unfinished.unlink()
 
 
+@contextmanager
+def written_by_library(path: Path) -> Iterator[Path]:
+    """Give a file that a library writes within the block the permissions of any other new file.
+
+    safetensors makes files that only their owner can read, whatever the umask is. The umask can
+    only be read by changing it for all threads, so the file is made here, and its mode is kept.
+    """
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    yield path
+    if stat.S_IMODE(path.stat().st_mode) != mode:
+        path.chmod(mode)
+
+
+def is_special(path: Path) -> bool:
+    """Return whether a path is a device or a pipe, which is written to and never replaced."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def check_writable(path: Path) -> None:
     """Raise before any work is done if a file cannot be written.
 
     Raises:
         UsageError: its folder is missing or read-only, or `path` is a folder.
     """
+    path = path.resolve() if path.is_symlink() else path
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name a file")
+    if is_special(path):
+        return
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}; create it first")
     if not os.access(path.parent, os.W_OK):
         raise UsageError(f"{path}: the folder {path.parent} is read-only; choose another folder")
+
+
+def check_new(path: Path) -> None:
+    """Raise if a file would replace one that may not be an earlier output; an empty one is none.
+
+    Raises:
+        UsageError: the file exists, or cannot be written.
+    """
+    check_writable(path)
+    if path.is_file() and path.stat().st_size:
+        raise UsageError(
+            f"{path} exists already, and it could be your data: choose another name, "
+            "or delete it first"
+        )
 
 
 @contextmanager
@@ -88,26 +182,24 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a folder that is renamed to `path` when the block ends without an error.
 
     Its files are flushed to the disk, and their checksums written, before the renaming. After a
-    crash at any moment `recover_from_crash` restores either the old folder or the new one.
+    crash at any moment `recover_from_crash` restores either the old folder or the new one. Files
+    that somebody added to the old folder are kept.
 
     Raises:
+        UsageError: `path` is a file, or a folder that was not written by this function.
         CaptionerError: the disk is full or read-only; the old folder is kept.
     """
+    path = path.resolve() if path.is_symlink() else path  # replaces the target, not the link
     unfinished = path.with_name(path.name + _UNFINISHED)
-    replaced = path.with_name(path.name + _REPLACED)
+    _check_replaceable(path)
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         yield unfinished
         write_checksums(unfinished)
-        _flush_all(unfinished)
-        if path.exists():
-            path.rename(replaced)
-        unfinished.rename(path)
-        shutil.rmtree(replaced, ignore_errors=True)
+        _copy_added(path, unfinished)
+        publish(unfinished, path)
     except OSError as error:
-        if replaced.exists() and not path.exists():
-            replaced.rename(path)
         raise CaptionerError(
             f"{path} cannot be written: {error.strerror or error} ({free_space(path)} MiB free): "
             "free some space or choose another folder; what was saved before is untouched"
@@ -116,16 +208,50 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def _check_replaceable(path: Path) -> None:
+    try:
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{path} is a file: name a new folder")
+        if path.is_dir() and not (path / CHECKSUMS).is_file() and any(path.iterdir()):
+            raise UsageError(
+                f"{path} holds other files, which would be lost: name a new or an empty folder"
+            )
+    except OSError as error:
+        raise CaptionerError(
+            f"{path} cannot be written: {error.strerror or error}: choose another folder"
+        ) from None
+
+
+def _copy_added(old: Path, new: Path) -> None:
+    """Copy what is in the old folder, is not in the new one, and was not written by captioner."""
+    if not old.is_dir():
+        return
+    written = {CHECKSUMS}
+    with suppress(OSError, ValueError, TypeError):  # a corrupt model is replaced too
+        written |= set(json.loads((old / CHECKSUMS).read_text(encoding="utf-8")))
+    for added in old.iterdir():
+        if added.name in written or (new / added.name).exists():
+            continue
+        if added.is_dir():
+            shutil.copytree(added, new / added.name, symlinks=True)
+        else:
+            shutil.copy2(added, new / added.name, follow_symlinks=False)
+
+
 def recover_from_crash(folder: Path) -> None:
     """Remove unfinished folders in `folder`, and restore those that were about to be replaced."""
-    for replaced in folder.glob("*" + _REPLACED):
+    for replaced in _folders(folder, "*" + _REPLACED):
         current = replaced.with_name(replaced.name.removesuffix(_REPLACED))
         if current.exists():
             shutil.rmtree(replaced, ignore_errors=True)
         else:
             replaced.rename(current)
-    for unfinished in folder.glob("*" + _UNFINISHED):
+    for unfinished in _folders(folder, "*" + _UNFINISHED):
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _folders(folder: Path, pattern: str) -> list[Path]:
+    return [path for path in folder.glob(pattern) if path.is_dir()]
 
 
 def write_checksums(folder: Path) -> None:
@@ -146,25 +272,47 @@ def verify_checksums(folder: Path) -> None:
     """
     try:
         expected = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        if not isinstance(expected, dict):
+            raise TypeError("not an object")
+    except PermissionError as error:
+        raise read_error(folder / CHECKSUMS, error) from None
+    except (OSError, ValueError, TypeError) as error:
         raise CaptionerError(
             f"{folder} has no readable {CHECKSUMS} ({error}): it was not saved by captioner, or "
             "only a part of it was copied; copy the whole folder again"
         ) from None
-    for name, checksum in expected.items():
-        if not (folder / name).is_file():
-            raise CaptionerError(f"{folder / name} is missing: copy the whole folder again")
-        if sha256(folder / name) != checksum:
+    for name in expected:
+        try:
+            checksum = sha256(folder / name)
+        except FileNotFoundError:
+            raise CaptionerError(
+                f"{folder / name} is missing: copy the whole folder again"
+            ) from None
+        except OSError as error:
+            raise read_error(folder / name, error) from None
+        if checksum != expected[name]:
             raise CaptionerError(
                 f"{folder / name} is corrupt (its SHA-256 has changed): copy the whole folder again"
             )
 
 
+def read_error(path: Path, error: OSError) -> CaptionerError:
+    """Return the error for a file of a folder that cannot be read, with the way out."""
+    hint = (
+        "give this user the right to read it, or copy the folder"
+        if isinstance(error, PermissionError)
+        else "copy the whole folder again"
+    )
+    return CaptionerError(f"{path} cannot be read: {error.strerror or error}: {hint}")
+
+
 def _flush_all(folder: Path) -> None:
-    for file in folder.iterdir():
-        _flush(file)
-    with suppress(OSError):  # some file systems cannot flush a folder
-        _flush(folder)
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir():
+            with suppress(OSError):  # some file systems cannot flush a folder
+                _flush(path)
+        elif path.is_file():
+            _flush(path)
 
 
 def _flush(path: Path) -> None:

@@ -32,8 +32,9 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from captioner.console import console
+from captioner.console import checked_streams, console
 from captioner.errors import CaptionerError, UsageError
+from captioner.storage import publish
 
 # Seconds before each new attempt. The count starts again whenever the file has grown.
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -57,19 +58,20 @@ def run_app(
     app: typer.Typer, arguments: Sequence[str] | None = None, *, name: str, example: str
 ) -> None:
     """Run a script. An error that the user can fix is one line on stderr, and an exit code."""
-    try:
-        app(args=arguments, prog_name=name)
-    except SystemExit as end:
-        if end.code == UsageError.exit_code:
-            report(example)
-        if end.code == INTERRUPTED:
-            report("interrupted: the same command continues from here")
-        raise
-    except CaptionerError as error:
-        report(f"{name}: {error}")
-        if isinstance(error, UsageError):
-            report(example)
-        sys.exit(error.exit_code)
+    with checked_streams():
+        try:
+            app(args=arguments, prog_name=name)
+        except SystemExit as end:
+            if end.code == UsageError.exit_code:
+                report(example)
+            if end.code == INTERRUPTED:
+                report("interrupted: the same command continues from here")
+            raise
+        except CaptionerError as error:
+            report(f"{name}: {error}")
+            if isinstance(error, UsageError):
+                report(example)
+            sys.exit(error.exit_code)
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ def fetch(url: str, path: Path, bar: Progress) -> None:
         report(f"{path.name}: {reason}; trying again in {PAUSES[failures - 1]:.0f} s")
         time.sleep(PAUSES[failures - 1])
     with writing(path):
-        os.replace(part, path)
+        publish(part, path)
 
 
 def receive(url: str, part: Path, bar: Progress, task: TaskID) -> None:
@@ -249,8 +251,10 @@ def unpack(archive: Archive, path: Path, bar: Progress) -> None:
                 with file.open(members[name]) as source, writing(part), part.open("wb") as sink:
                     shutil.copyfileobj(source, sink, CHUNK)  # checks the CRC at the end
                 with writing(archive.target):
-                    os.replace(part, archive.target / name)
+                    publish(part, archive.target / name, flush=False)
                 bar.advance(task, members[name].file_size)
+        if hasattr(os, "sync"):  # not on Windows
+            os.sync()  # the zip file is removed next; flushing each image would take minutes
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         path.unlink()
         raise CaptionerError(

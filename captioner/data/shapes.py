@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import re
 import shutil
@@ -21,6 +20,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageOps
 
 from captioner.errors import CaptionerError, UsageError
+from captioner.storage import publish
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]  # fractions of the image's side, the origin at the top left
@@ -289,4 +289,4 @@ def _write_json(path: Path, content: object) -> None:
     """Write a temporary file and rename it, so that the file is complete or absent."""
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(content), "utf-8")
-    os.replace(part, path)
+    publish(part, path)

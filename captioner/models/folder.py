@@ -9,13 +9,20 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from captioner.config.schema import ModelConfig
+from captioner.config.schema import DecodingConfig, ModelConfig
 from captioner.errors import CaptionerError, UsageError
-from captioner.storage import CHECKSUMS, atomic_folder, verify_checksums
+from captioner.storage import (
+    CHECKSUMS,
+    atomic_folder,
+    read_error,
+    verify_checksums,
+    written_by_library,
+)
 from captioner.text.tokenizer import Vocabulary
 
 if TYPE_CHECKING:  # without torch, errors about a wrong folder appear at once
@@ -36,6 +43,7 @@ FORMAT_VERSION = 2
 """
 _CONFIG, _WEIGHTS, _VOCABULARY = "config.json", "model.safetensors", "vocab.json"
 _SOURCE_VOCABULARY = "source_vocab.json"
+_FIRST_DECODING = "first_decoding.json"  # the settings before `captioner defaults` changed them
 _RNN_WEIGHT_OF_VERSION_1 = re.compile(r"decoder\.rnn\.((?:weight|bias)_\w+_l0)")
 
 
@@ -43,11 +51,16 @@ def resolve(folder: str | Path | None) -> Path:
     """Return the path of a model folder; for `None` and `bundled`, that of the bundled model.
 
     Raises:
-        CaptionerError: it is not a model folder.
+        CaptionerError: it is not a model folder, or this user cannot read it.
     """
     path = BUNDLED if folder is None or str(folder) == "bundled" else Path(folder)
-    # os.path.isfile returns False for a name that is too long; Path.is_file raises
-    if not os.path.isfile(path / _CONFIG):
+    try:
+        is_model = stat.S_ISREG(os.stat(path / _CONFIG).st_mode)
+    except PermissionError as error:
+        raise read_error(path, error) from None
+    except (OSError, ValueError):  # a name that is too long, for example
+        is_model = False
+    if not is_model:
         raise CaptionerError(f"{path} is not a model folder (it has no {_CONFIG}): {_hint(path)}")
     return path
 
@@ -72,6 +85,8 @@ def weights_digest(folder: str | Path | None) -> str:
     sums = resolve(folder) / CHECKSUMS
     try:
         return str(json.loads(sums.read_text(encoding="utf-8"))[_WEIGHTS])
+    except PermissionError as error:
+        raise read_error(sums, error) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CaptionerError(
             f"{sums} does not name {_WEIGHTS} ({error!r}): copy the whole folder again"
@@ -108,7 +123,8 @@ def write_model(
     (folder / _CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     tensors = {name: _prepare(tensor, half=half) for name, tensor in state.items()}
     try:
-        safetensors.torch.save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+        with written_by_library(folder / _WEIGHTS) as file:
+            safetensors.torch.save_file(tensors, file, metadata={"format": "pt"})
     except safetensors.SafetensorError as error:  # how safetensors reports a full disk, for example
         raise OSError(str(error)) from error
 
@@ -124,12 +140,14 @@ def _prepare(tensor: Tensor, *, half: bool) -> Tensor:
 def write_config(folder: Path, config: ModelConfig) -> None:
     """Replace the config of a model folder and keep all its other files.
 
+    The first change of `config.decoding` keeps the former settings, for `first_decoding`.
+
     Raises:
         CaptionerError: the folder is not valid or cannot be written; it is then unchanged.
     """
     folder = folder.resolve()  # replaces the target of a symbolic link, not the link
     # this checks the old checksums: new ones would hide that a file had changed
-    _, vocabulary, source_vocabulary, state = read_model(folder)
+    former, vocabulary, source_vocabulary, state = read_model(folder)
     rewritten = {_CONFIG, _VOCABULARY, _SOURCE_VOCABULARY, _WEIGHTS}
     with atomic_folder(folder) as new:
         shutil.copytree(
@@ -138,6 +156,9 @@ def write_config(folder: Path, config: ModelConfig) -> None:
             dirs_exist_ok=True,
             ignore=lambda parent, _: rewritten if Path(parent) == folder else set(),
         )
+        first = new / _FIRST_DECODING
+        if config.decoding != former.decoding and not first.exists():
+            first.write_text(json.dumps(former.decoding.to_json(), indent=2), encoding="utf-8")
         write_model(
             new,
             config=config,
@@ -145,6 +166,24 @@ def write_config(folder: Path, config: ModelConfig) -> None:
             source_vocabulary=source_vocabulary,
             state=state,
         )
+
+
+def first_decoding(folder: Path) -> DecodingConfig | None:
+    """Return the decoding settings that a folder had before `write_config` changed them.
+
+    None: they were not changed, or by a version of captioner that did not keep them.
+
+    Raises:
+        CaptionerError: the file that holds them is damaged.
+    """
+    path = folder / _FIRST_DECODING
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CaptionerError(f"{path} cannot be read: {error}") from None
+    return DecodingConfig.parse(values, source=str(path))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -164,6 +203,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         values: dict[str, Any] = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         version = values.pop("format_version")
+    except PermissionError as error:
+        raise read_error(folder / _CONFIG, error) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CaptionerError(
             f"{folder / _CONFIG} is not a captioner model config: {error!r}"
@@ -177,18 +218,21 @@ def load_config(
     """Return the settings of a run.
 
     Args:
-        path: a YAML file. If `init` names a model folder, its architecture (trunk, cell, sizes)
-            replaces that of the file, and the file's other settings replace those of the folder.
+        path: a YAML file, or the name of a config that comes with captioner, such as "shapes"; a
+            file of that name in the current folder is used first. If `init` names a model folder,
+            its architecture (trunk, cell, sizes) replaces that of the file, and the file's other
+            settings replace those of the folder.
         overrides: "key=value" pairs, such as "training.batch_size=32"; the last one wins.
         output: folder of the run, in place of the file's.
 
     Raises:
         UsageError: the settings have mistakes; all are listed.
     """
+    from captioner.config.builtin import find_config
     from captioner.config.loading import apply_overrides, merge, read_yaml
     from captioner.config.run import Config
 
-    file_values = read_yaml(Path(path))
+    file_values = read_yaml(find_config(Path(path)))
     values = apply_overrides(file_values, overrides)
     if isinstance(values.get("init"), str):
         saved = read_config(resolve(values["init"]))
@@ -259,6 +303,17 @@ def read_model(folder: Path) -> ModelFiles:
     }
     config = ModelConfig.parse(values, source=str(folder / _CONFIG))
     return ModelFiles(config, vocabulary, source_vocabulary, state)
+
+
+def read_vocabularies(folder: Path) -> tuple[Vocabulary, Vocabulary]:
+    """Return the vocabulary of what a model generates and of what it reads, without its weights.
+
+    Raises:
+        UsageError: a vocabulary cannot be read.
+    """
+    vocabulary = Vocabulary.load(folder / _VOCABULARY)
+    source = folder / _SOURCE_VOCABULARY
+    return vocabulary, Vocabulary.load(source) if source.is_file() else vocabulary
 
 
 def _read_vocabulary(path: Path, digest: object) -> Vocabulary:

@@ -83,6 +83,12 @@ def download_weights(trunk: TrunkName) -> dict[str, Tensor]:
     import torchvision  # only here: it takes seconds to import
 
     url = torchvision.models.get_model_weights(trunk).DEFAULT.url
+    if torch.hub.get_dir().startswith("~"):
+        raise CaptionerError(
+            f"ImageNet weights for {trunk} cannot be downloaded, as this user has no home folder: "
+            "set the environment variable TORCH_HOME to a folder for them, or encoder.weights to a "
+            "state dict file, or to none"
+        )
     target = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     digest = target.stem.rpartition("-")[2]  # the file name ends with the start of its SHA-256
     try:
@@ -95,7 +101,8 @@ def download_weights(trunk: TrunkName) -> dict[str, Tensor]:
     except (OSError, HTTPException, RuntimeError) as error:
         raise CaptionerError(
             f"ImageNet weights for {trunk} could not be downloaded from {url} ({error}): "
-            f"put that file at {target}, or set encoder.weights to a state dict file, or to none"
+            f"put that file at {target} (the environment variable TORCH_HOME names another "
+            "folder), or set encoder.weights to a state dict file, or to none"
         ) from None
     if not valid:
         raise CaptionerError(
