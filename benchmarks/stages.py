@@ -63,7 +63,7 @@ def stages(
 ) -> None:
     """Print CPU seconds of each stage, from the file to the sentence, with beam search."""
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
-    folder, files = resolve(model), find_images([images])
+    folder, files = resolve(model), find_images([images]).files
     import torch  # not needed for --help
 
     from captioner import Captioner
@@ -126,9 +126,9 @@ def caption_in_stages(
     model: Any = captioner.step_model  # an EncoderDecoder, with folded batch norms
     settings, transform = captioner.decoding_config(BEAM), captioner.transform
     search = build_search(model.step, settings, captioner.vocabulary)
-    to_caption, side, least = captioner._to_caption, transform.min_side, settings.min_confidence
+    to_caption, least = captioner._to_caption, settings.min_confidence
     steps: dict[str, Callable[[Any], Any]] = {  # each gets what the one before it returned
-        "read and decode": lambda batch: [read_image(file, min_side=side) for file in batch],
+        "read and decode": lambda batch: [read_image(file) for file in batch],
         # (B, 3, size, size); the transform draws nothing from the generator
         "resize": lambda batch: torch.stack([transform(each, random.Random(0)) for each in batch]),
         "encoder": model.encode,

@@ -46,6 +46,11 @@ class Caption:
     others: tuple[Caption, ...] = ()  # further captions: the best first, or in the order drawn
     explanation: Explanation | None = None  # how the words' heat maps were computed
 
+    @property
+    def shown(self) -> list[str]:
+        """Return the texts of this caption and of the others, without those not to show."""
+        return [each.text for each in (self, *self.others) if not each.abstained]
+
 
 @dataclass(frozen=True)
 class Translation:

@@ -12,8 +12,9 @@ from PIL import Image
 
 from captioner.console import track
 from captioner.data.datasets import Example
-from captioner.data.images import Header, map_ahead, read_header, read_image
+from captioner.data.images import Header, read_header, read_image
 from captioner.data.problems import Problems
+from captioner.data.streaming import map_ahead
 from captioner.errors import ImageError
 from captioner.storage import sha256
 

@@ -49,8 +49,7 @@ class ImageSource:
 
     def __call__(self, index: int, rng: random.Random) -> Tensor:
         """Return the image (3, size, size) as uint8."""
-        image = read_image(self.examples[index].path, min_side=self.transform.min_side)
-        return self.transform(image, rng)
+        return self.transform(read_image(self.examples[index].path), rng)
 
 
 def _index_is_row(epoch: int, row: int) -> int:

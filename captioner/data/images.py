@@ -6,23 +6,43 @@ import errno
 import glob
 import io
 import os
+import re
 import stat
 import struct
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias, cast
 
-from PIL import Image
+# Here, not with `Image.init()` in the thread that reads the first image: a child that is forked
+# meanwhile would wait for ever for the locks of the imports.
+from PIL import (  # noqa: F401
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
+from captioner.data.pixels import UnreadableError, check_size, to_upright_rgb
 from captioner.errors import ImageError, UsageError
+
+with suppress(ImportError):  # since Pillow 11.3
+    from PIL import AvifImagePlugin  # noqa: F401
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
 MAX_PIXELS = 50_000_000
 
-# Some plugins check the size themselves. Their warning would repeat what `_check_size` reports.
+# Some plugins check the size themselves. Their warning would repeat what `check_size` reports.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM")
@@ -45,23 +65,16 @@ OTHER_FILE_TYPES = (
 )
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*")  # of images
 
-ORIENTATION = 0x0112  # the EXIF tag
-TRANSPOSE_OF_ORIENTATION = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+OneImage: TypeAlias = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image
+)
+"""A file, its content, or a Pillow image."""
 
-ReadableImage = str | Path | bytes | Image.Image
-"""A file, the bytes of a file, or a Pillow image."""
+ReadableImage: TypeAlias = "OneImage | np.ndarray | Tensor"
+"""What `read_image` reads."""
 
-
-class _UnreadableError(Exception):
-    """An image cannot be read. The message is the reason in the `ImageError`."""
+URL = re.compile(r"[a-z][a-z0-9+.-]+://|data:[a-z]+/", re.IGNORECASE)
+MAX_NAME = 200  # characters of a name in a message: a string can be the content of a file
 
 
 def read_image(
@@ -69,21 +82,45 @@ def read_image(
 ) -> Image.Image:
     """Read the first frame of an image as a new upright 8-bit RGB image, with white transparency.
 
-    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size, which is several times faster, if its shortest
-    side keeps `min_side` pixels. Images of more than `max_pixels` are not decoded.
+    An image gives the same pixels in each form, except that arrays and tensors are taken as they
+    are: in RGB, without the rotation that EXIF asks for.
+
+    Args:
+        source: the path of a file; its content as bytes, bytearray, memoryview or an open binary
+            file, which is read from its start if it can seek; a Pillow image; or an array or a
+            tensor, as `captioner.data.arrays.to_pillow` describes them.
+        min_side: for thumbnails, never for what a model reads: decode a JPEG file at 1/2, 1/4 or
+            1/8 of its size, several times faster, if its shortest side keeps this many pixels.
+        max_pixels: images of more pixels are not decoded.
 
     Raises:
         ImageError: the image cannot be read.
     """
-    with _image_errors("image (bytes)" if isinstance(source, bytes) else source):
+    with image_errors(source):
         if isinstance(source, Image.Image):
-            _check_size(source, max_pixels)
-            return _to_upright_rgb(source)
-        with io.BytesIO(source) if isinstance(source, bytes) else _open_file(Path(source)) as file:
+            check_size(*source.size, max_pixels)
+            return to_upright_rgb(source)
+        if hasattr(source, "dtype") and not isinstance(source, str | bytes):  # np.str_ has one
+            from captioner.data.arrays import to_pillow
+
+            return to_upright_rgb(to_pillow(cast(Any, source), max_pixels=max_pixels))
+        with _open(source) as file:
             image = _open_image(file, max_pixels)
             if min_side is not None:
                 image.draft(None, (min_side, min_side))
-            return _to_upright_rgb(image)
+            return to_upright_rgb(image)
+
+
+def is_image(source: object) -> bool:
+    """Return whether this is one image, or meant as one, rather than several."""
+    if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview | Image.Image):
+        return True
+    ndim = getattr(source, "ndim", None)
+    if isinstance(ndim, int):
+        kind = getattr(getattr(source, "dtype", None), "kind", None)
+        are_paths = ndim == 1 and kind in ("O", "U", "T")  # objects, or one of the string types
+        return ndim < 4 and not are_paths
+    return hasattr(source, "read") or not isinstance(source, Iterable)
 
 
 class Header(NamedTuple):
@@ -100,19 +137,55 @@ def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
     Raises:
         ImageError: the header cannot be read, or the image has more than `max_pixels`.
     """
-    with _image_errors(path), _open_file(path) as file:
+    with image_errors(path), _open_file(path) as file:
         image = _open_image(file, max_pixels)
         return Header(*image.size, image.mode)
 
 
 @contextmanager
-def _image_errors(source: str | Path | Image.Image) -> Iterator[None]:
-    """Turn every exception into an `ImageError` that names the source."""
+def image_errors(source: object) -> Iterator[None]:
+    """Turn every exception into an `ImageError` that names the source, but for those that stop."""
     try:
         yield
-    except Exception as error:  # Pillow raises many types of exceptions on damaged files
-        name = "image" if isinstance(source, Image.Image) else str(source)
-        raise ImageError(name, _reason(error)) from error
+    except (ImageError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # of many types: some plugins raise no subclass of Exception
+        raise ImageError(_name(source), _reason(error)) from error
+
+
+def _name(source: object) -> str:
+    if isinstance(source, Image.Image):
+        return "image"
+    name = source if isinstance(source, str | os.PathLike) else getattr(source, "name", None)
+    try:
+        text = os.fsdecode(cast(Any, name))
+    except Exception:  # no name, or one of another type
+        text = f"image ({type(source).__name__})"
+    return text if len(text) <= MAX_NAME else f"{text[:MAX_NAME]}..."
+
+
+def _open(source: object) -> BinaryIO:
+    """Open a path, or the content of a file."""
+    match source:
+        case str() if URL.match(source):
+            raise UnreadableError("is a URL: download it, and give the file or its bytes")
+        case str() | os.PathLike():
+            return _open_file(Path(os.fsdecode(source)))
+        case bytes() | bytearray() | memoryview():
+            return io.BytesIO(source)
+    if not hasattr(source, "read"):
+        raise UnreadableError(
+            "expected a path, the bytes of an image file, an open binary file, a Pillow image, "
+            "an array or a tensor"
+        )
+    if getattr(source, "closed", False):
+        raise UnreadableError("the file is closed")
+    if hasattr(source, "seekable") and source.seekable() and hasattr(source, "seek"):
+        source.seek(0)
+    content = source.read()
+    if not isinstance(content, bytes | bytearray):
+        raise UnreadableError("the file is not open in binary mode: use open(path, 'rb')")
+    return io.BytesIO(content)
 
 
 def _open_file(path: Path) -> BinaryIO:
@@ -120,7 +193,7 @@ def _open_file(path: Path) -> BinaryIO:
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "is a folder")
     if not stat.S_ISREG(status.st_mode):
-        raise _UnreadableError("not a regular file")  # opening a pipe would block
+        raise UnreadableError("not a regular file")  # opening a pipe would block
     return path.open("rb")
 
 
@@ -132,8 +205,7 @@ def _open_image(file: BinaryIO, max_pixels: int) -> Image.Image:
     """
     head = file.read(512)
     if not head:
-        raise _UnreadableError("is empty (0 bytes)")
-    Image.init()
+        raise UnreadableError("is empty (0 bytes)")
     available = [name for name in FORMATS if name in Image.OPEN]
     for name in available:
         plugin, accepts = Image.OPEN[name]
@@ -142,11 +214,11 @@ def _open_image(file: BinaryIO, max_pixels: int) -> Image.Image:
             if accepted and not isinstance(accepted, str):  # a string: no decoder is installed
                 file.seek(0)
                 image = plugin(file, "")
-                _check_size(image, max_pixels)
+                check_size(*image.size, max_pixels)
                 return image
         except (SyntaxError, IndexError, TypeError, struct.error):
             continue  # the file has another format, or is damaged
-    raise _UnreadableError(_describe_unidentified(head, available))
+    raise UnreadableError(_describe_unidentified(head, available))
 
 
 def _describe_unidentified(head: bytes, available: list[str]) -> str:
@@ -158,64 +230,11 @@ def _describe_unidentified(head: bytes, available: list[str]) -> str:
     return f"not an image in a supported format ({', '.join(available)})"
 
 
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    width, height = image.size
-    if not width * height:
-        raise _UnreadableError(f"has no pixels ({width} x {height})")
-    if width * height > max_pixels:
-        raise _UnreadableError(
-            f"too large: {width:,} x {height:,} pixels, the limit is {max_pixels:,} in all"
-        )
-
-
-def _to_upright_rgb(image: Image.Image) -> Image.Image:
-    image.load()
-    transpose = _read_transpose(image)
-    if image.mode == "F" or image.mode.startswith("I"):
-        image = _to_8_bits(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        rgb = Image.new("RGB", image.size, "white")
-        rgb.paste(image, mask=image)
-    else:
-        rgb = image.convert("RGB")
-    rgb.info.clear()  # it holds the EXIF orientation, which must not be applied twice
-    return rgb if transpose is None else rgb.transpose(transpose)
-
-
-def _read_transpose(image: Image.Image) -> Image.Transpose | None:
-    try:
-        return TRANSPOSE_OF_ORIENTATION.get(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # the image itself is fine if its EXIF block is damaged
-        return None
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit, 32-bit and floating-point grey to 0..255, from the range most likely meant.
-
-    16-bit: 0..65535. Others: 0..1 (float), 0..255 or 0..65535 (integer), if all values are in that
-    range; otherwise from the smallest to the largest value.
-    """
-    values = image.convert("F")
-    low, high = cast(tuple[float, float], values.getextrema())  # one band
-    fits_16_bits = image.mode == "I" and low >= 0 and 255 < high <= 65535
-    if fits_16_bits or image.mode.startswith("I;16"):
-        low, high = 0.0, 65535.0
-    elif low >= 0 and high <= 255:
-        low, high = 0.0, 1.0 if image.mode == "F" and high <= 1 else 255.0
-    if not high - low < float("inf"):
-        raise _UnreadableError("holds values that are not finite numbers")
-    scale = 255 / ((high - low) or 1)
-    grey = values.point(lambda value: value * scale + (0.5 - low * scale)).convert("L")
-    grey.info.pop("transparency", None)  # a value of the original range
-    return grey
-
-
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """Return why an image cannot be read, in a few words on one line."""
     message = " ".join(str(error).split())
     match error:
-        case _UnreadableError():
+        case UnreadableError():
             return message
         case FileNotFoundError():
             return "no such file"
@@ -232,67 +251,55 @@ def _reason(error: Exception) -> str:
     return f"corrupt, or in a variant that is not supported ({message or type(error).__name__})"
 
 
-def find_images(paths: Iterable[str]) -> list[Path]:
+class FoundImages(NamedTuple):
+    """The image files that `find_images` found."""
+
+    files: list[Path]
+    problems: list[str]  # a line for each path without images
+
+
+def find_images(paths: Iterable[str]) -> FoundImages:
     """Expand files, folders and globs into image files, without repetitions.
 
     Folders are searched recursively, in sorted order, without hidden files. A file that is named is
     kept whatever its suffix is; folders and globs yield files with a suffix of an image.
 
     Raises:
-        UsageError: a path does not exist, cannot be listed, or contains no image.
+        UsageError: there is no image at all; the message has all problems.
     """
     images: dict[str, Path] = {}
+    problems: list[str] = []
     for path in paths:
-        for image in _expand(path):
+        for image in _expand(path, problems):
             images.setdefault(os.path.abspath(image), image)
-    return list(images.values())
-
-
-def _expand(path: str) -> list[Path]:
-    if os.path.isdir(path):
-        images = sorted(_walk(path))
-        if not images:
-            raise UsageError(f"{path}: no images (*.jpg, *.png, ...) in this folder or below it")
-        return images
-    if os.path.exists(path):
-        return [Path(path)]
-    matches = sorted(Path(match) for match in glob.glob(path, recursive=True))
-    images = [match for match in matches if match.suffix.lower() in SUFFIXES and match.is_file()]
     if not images:
-        raise UsageError(
-            f"{path}: {'no image matches' if glob.has_magic(path) else 'no such file or folder'}"
-        )
+        raise UsageError("; ".join(problems) or "name an image file, a folder or a glob")
+    return FoundImages(list(images.values()), problems)
+
+
+def _expand(path: str, problems: list[str]) -> list[Path]:
+    """Return the images of a path, and add a line to `problems` for what cannot be had."""
+    num_problems = len(problems)
+    if os.path.isdir(path):
+        images = sorted(_walk(path, problems))
+        reason = "no images (*.jpg, *.png, ...) in this folder or below it"
+    elif os.path.exists(path):
+        return [Path(path)]  # reading it tells what is wrong with it
+    else:
+        matches = sorted(Path(match) for match in glob.glob(path, recursive=True))
+        images = [each for each in matches if each.suffix.lower() in SUFFIXES and each.is_file()]
+        reason = "no image matches" if glob.has_magic(path) else "no such file or folder"
+    if not images and len(problems) == num_problems:
+        problems.append(f"{path}: {reason}")
     return images
 
 
-def _walk(folder: str) -> Iterator[Path]:
-    def raise_usage_error(error: OSError) -> None:
-        raise UsageError(
-            f"{error.filename}: {(error.strerror or 'cannot be listed').lower()}"
-        ) from error
+def _walk(folder: str, problems: list[str]) -> Iterator[Path]:
+    def report(error: OSError) -> None:
+        problems.append(f"{error.filename}: {(error.strerror or 'cannot be listed').lower()}")
 
-    for parent, folders, files in os.walk(folder, onerror=raise_usage_error):
+    for parent, folders, files in os.walk(folder, onerror=report):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
                 yield Path(parent, name)
-
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-MAX_PENDING = 64
-
-
-def map_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], *, threads: int
-) -> Iterator[Result]:
-    """Map in threads, ahead of use: like `map`, in order, with up to 64 results pending."""
-    with ThreadPoolExecutor(threads) as pool:
-        pending: deque[Future[Result]] = deque()
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) == MAX_PENDING:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()

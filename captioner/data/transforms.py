@@ -6,11 +6,12 @@ pretrained weights of torchvision were trained with. Random numbers come from th
 
 from __future__ import annotations
 
-import itertools
 import math
+import os
 import random
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -19,7 +20,9 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 
 from captioner.config.schema import AugmentationName, TransformName
-from captioner.data.images import ReadableImage, read_image
+from captioner.data import arrays  # noqa: F401  before a thread does: see `captioner.data.images`
+from captioner.data.images import ReadableImage, image_errors, read_image
+from captioner.data.streaming import batches_as_ready
 from captioner.errors import ImageError
 
 Box = tuple[float, float, float, float]
@@ -32,11 +35,6 @@ class Squash:
 
     size: int
 
-    @property
-    def min_side(self) -> int:
-        """Return the side that becomes `size`."""
-        return self.size
-
     def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
         """Return the image (3, size, size), uint8; `rng` is not used."""
         return _to_tensor(_resize(image, (0, 0, *image.size), self.size))
@@ -47,11 +45,6 @@ class CentreCrop:
     """Crop the central square of 7/8 of the short side, as in ImageNet tests (224 of 256)."""
 
     size: int
-
-    @property
-    def min_side(self) -> int:
-        """Return 8/7 of `size`."""
-        return math.ceil(self.size * 8 / 7)
 
     def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
         """Return the image (3, size, size), uint8; `rng` is not used."""
@@ -67,13 +60,6 @@ class RandomResizedCrop:
     area: tuple[float, float]  # of the crop, as a share of the image's area; uniform
     ratio: tuple[float, float]  # width / height of the crop; uniform on a logarithmic scale
     jitter: float = 0.0  # largest change of brightness, contrast and saturation, as a share
-
-    @property
-    def min_side(self) -> int:
-        """Return the side of an image whose smallest crop has the side `size`."""
-        return math.ceil(
-            self.size / math.sqrt(self.area[0] * min(self.ratio[0], 1 / self.ratio[1]))
-        )
 
     def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
         """Return the image (3, size, size), uint8."""
@@ -99,9 +85,7 @@ class RandomResizedCrop:
 
 
 Transform = Squash | CentreCrop | RandomResizedCrop
-"""Turns an RGB image of any size into the input of the encoder.
-
-`min_side` is the shortest side in pixels at which decoding loses no detail."""
+"""Turns an RGB image of any size into the input of the encoder."""
 
 
 def build_transform(name: TransformName | AugmentationName, size: int) -> Transform:
@@ -136,34 +120,34 @@ def _to_tensor(image: Image.Image) -> Tensor:
     return values.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
 
 
-ImageLike = ReadableImage | Tensor
-"""A file, its bytes, a Pillow image, or a tensor (3, height, width): uint8, or float in 0..1."""
-
-
 def prefetch_images(
-    images: Iterator[ImageLike], transform: Transform, *, size: int
-) -> Iterator[list[Tensor | ImageError]]:
-    """Yield `size` images (3, side, side) or errors at a time, read in threads one batch ahead."""
+    images: Iterable[ReadableImage], transform: Transform, *, size: int
+) -> Generator[list[Tensor | ImageError], None, None]:
+    """Yield up to `size` images (3, side, side) or errors at a time, read a batch ahead.
 
-    def read(image: ImageLike) -> Tensor | ImageError:
+    A batch is smaller where images come late: see `batches_as_ready`.
+    """
+
+    def read(image: ReadableImage) -> Tensor | ImageError:
         try:
-            source = _to_pillow(image) if isinstance(image, Tensor) else image
-            # Transforms for inference draw nothing from the generator.
-            return transform(read_image(source, min_side=transform.min_side), random.Random(0))
+            with image_errors(image):
+                # Transforms for inference draw nothing from the generator.
+                return transform(read_image(image), random.Random(0))
         except ImageError as error:
             return error
 
-    with ThreadPoolExecutor(thread_name_prefix="read-image") as pool:
-        pending = [pool.submit(read, image) for image in itertools.islice(images, size)]
-        while pending:
-            following = [pool.submit(read, image) for image in itertools.islice(images, size)]
-            yield [future.result() for future in pending]
-            pending = following
+    def start(image: ReadableImage) -> Future[Tensor | ImageError]:
+        if isinstance(image, str | os.PathLike | bytes):
+            return pool.submit(read, image)
+        # The others may be closed, or filled with the next image, when the next is asked for.
+        done: Future[Tensor | ImageError] = Future()
+        done.set_result(read(image))
+        return done
 
-
-def _to_pillow(image: Tensor) -> Image.Image:
-    if image.dim() != 3 or image.shape[0] != 3:
-        raise ImageError("tensor", f"has shape {tuple(image.shape)}: expected (3, height, width)")
-    if image.is_floating_point():
-        image = (image.clamp(0, 1) * 255).round()
-    return Image.fromarray(image.to("cpu", torch.uint8).permute(1, 2, 0).numpy())
+    pool = ThreadPoolExecutor(thread_name_prefix="read-image")
+    try:
+        with closing(batches_as_ready(images, size, start=start)) as batches:
+            for batch in batches:
+                yield [future.result() for future in batch]
+    finally:
+        pool.shutdown(cancel_futures=True)

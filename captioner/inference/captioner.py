@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from statistics import fmean
 from typing import TypedDict, TypeVar, Unpack, cast, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from captioner.captions import Caption
 from captioner.config.schema import INFERENCE, DecodingConfig, ImageEncoderConfig, ModelConfig
-from captioner.data.images import ReadableImage
-from captioner.data.transforms import ImageLike, build_transform, prefetch_images
-from captioner.decoding.search import Search, build_search
+from captioner.data.images import OneImage, ReadableImage, is_image
+from captioner.data.transforms import build_transform, prefetch_images
+from captioner.decoding.search import Search
 from captioner.devices import autocast
-from captioner.errors import ImageError, UsageError
-from captioner.inference.pipeline import Decoding, Pipeline, PipelineOptions
+from captioner.errors import ImageError, UsageError, parameter
+from captioner.inference.pipeline import Decoding, Pipeline, PipelineOptions, check_batch_size
 from captioner.models.encoder import ImageEncoder, fold_batch_norms
 from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.text.tokenizer import Vocabulary
@@ -60,24 +62,31 @@ class Captioner(Pipeline):
         self.transform = build_transform(encoder.transform, encoder.image_size)
         self.crops = encoder.transform == "crop"  # the model sees the center of an image only
 
+    def _source_bytes(self) -> int:
+        # Two batches of images, as one is read ahead, and the largest grids of a small CNN: a
+        # ResNet-18 takes 10 times the memory of its images, an EfficientNet-Lite0 21 times.
+        return 10 * 3 * 4 * cast(ImageEncoderConfig, self.config.encoder).image_size ** 2
+
     def _prepare(self, model: EncoderDecoder) -> EncoderDecoder:
         encoder = cast(ImageEncoder, model.encoder)
         return EncoderDecoder(fold_batch_norms(encoder), model.decoder)
 
     @overload  # a str is an iterable of str: the first overload wins
     def caption(  # type: ignore[overload-overlap]
-        self, images: ReadableImage, **options: Unpack[_Options]
+        self, images: OneImage, **options: Unpack[_Options]
     ) -> Caption: ...
-    @overload  # (3, height, width) or (B, 3, height, width)
-    def caption(self, images: Tensor, **options: Unpack[_Options]) -> Caption | list[Caption]: ...
+    @overload  # one image or a batch; both are iterable
+    def caption(  # type: ignore[overload-overlap]
+        self, images: np.ndarray | Tensor, **options: Unpack[_Options]
+    ) -> Caption | list[Caption]: ...
     @overload
     def caption(
-        self, images: Iterable[ImageLike], **options: Unpack[_Options]
+        self, images: Iterable[ReadableImage], **options: Unpack[_Options]
     ) -> list[Caption]: ...
 
     def caption(
         self,
-        images: ImageLike | Iterable[ImageLike],
+        images: ReadableImage | Iterable[ReadableImage],
         *,
         decoding: Decoding | None = None,
         explain: bool = False,
@@ -86,8 +95,10 @@ class Captioner(Pipeline):
         """Return the caption of one image, or a list of the captions of several, in their order.
 
         Args:
-            images: a path, bytes, a Pillow image or a tensor (3, height, width); or an iterable of
-                these, or a tensor (B, 3, height, width).
+            images: an image: a path; the content of a file as bytes, bytearray, memoryview or an
+                open binary file; a Pillow image; an array (H, W, 3) or a tensor (3, H, W) in RGB,
+                of uint8 or of floats in 0..1 (see `captioner.data.arrays.to_pillow` for others).
+                Or several: an iterable of these, an array (B, H, W, 3) or a tensor (B, 3, H, W).
             decoding: settings that differ from the model folder's, as in {"beam": 5}.
             explain: also compute which parts of the image each word depends on. This costs little
                 for a model with attention. For other models and ensembles it takes 50 times longer.
@@ -95,14 +106,16 @@ class Captioner(Pipeline):
 
         Raises:
             ImageError: an image cannot be read. `stream` continues after such an image.
-            UsageError: `decoding` is not valid.
+            UsageError: `decoding` is not valid, or `images` is a mapping.
         """
-        if isinstance(images, ReadableImage) or (isinstance(images, Tensor) and images.dim() == 3):
-            [caption] = self.caption([images], decoding=decoding, explain=explain)
+        if is_image(images):
+            one = [cast(ReadableImage, images)]
+            [caption] = self.caption(one, decoding=decoding, explain=explain, batch_size=batch_size)
             return caption
         captions = []
+        several = cast(Iterable[ReadableImage], images)
         for result in self.stream(
-            images, decoding=decoding, explain=explain, batch_size=batch_size
+            several, decoding=decoding, explain=explain, batch_size=batch_size
         ):
             if isinstance(result, ImageError):
                 raise result
@@ -111,7 +124,7 @@ class Captioner(Pipeline):
 
     def stream(
         self,
-        images: Iterable[ImageLike],
+        images: Iterable[ReadableImage],
         *,
         decoding: Decoding | None = None,
         explain: bool = False,
@@ -119,13 +132,15 @@ class Captioner(Pipeline):
     ) -> Iterator[Caption | ImageError]:
         """Yield a caption for each image, in order, or the `ImageError` of one that cannot be read.
 
-        The next batch of images is read while one is captioned. No more are held in memory.
+        The next batch of images is read while one is captioned. No more are held in memory. A
+        list is captioned in full batches. Another iterable is asked for images in a thread of its
+        own, and they are captioned as they come: a batch is run when no image follows for 50 ms.
+        An exception of the iterable is raised after the captions of the images before it.
 
         Raises:
-            UsageError: `decoding` is not valid.
+            UsageError: `decoding` is not valid, or `images` is one image or a mapping.
         """
-        settings = self.decoding_config(decoding)
-        search = build_search(self.step_model.step, settings, self.vocabulary)
+        settings, search = self.build_search(decoding, batch_size)
         return self._in_batches(
             images,
             lambda batch, _: self._caption_batch(batch, search, settings, explain=explain),
@@ -134,7 +149,7 @@ class Captioner(Pipeline):
 
     def score(
         self,
-        images: Sequence[ImageLike],
+        images: Sequence[ReadableImage],
         captions: Sequence[Sequence[str]],
         *,
         batch_size: int = INFERENCE.batch_size,
@@ -142,8 +157,10 @@ class Captioner(Pipeline):
         """Yield given captions of each image with their log-probabilities; unknown words are <unk>.
 
         Raises:
-            UsageError: `captions` does not have one sequence of captions for each image.
+            UsageError: `captions` does not have one sequence of captions for each image, or
+                `images` is one image or a mapping.
         """
+        check_batch_size(batch_size)
         if any(isinstance(texts, str) for texts in captions) or len(images) != len(captions):
             raise UsageError("captions needs a list of captions for each image: [['a dog']]")
         return self._in_batches(
@@ -154,23 +171,35 @@ class Captioner(Pipeline):
 
     def _in_batches(
         self,
-        images: Iterable[ImageLike],
+        images: Iterable[ReadableImage],
         process: Callable[[Tensor, list[int]], list[Result]],
         batch_size: int,
     ) -> Iterator[Result | ImageError]:
         """Yield results of `process`, which gets readable images (B, 3, size, size) and indices."""
+        if is_image(images) or isinstance(images, Mapping):
+            found = "a mapping" if isinstance(images, Mapping) else "one image"
+            raise UsageError(f"{parameter('images')} is {found}: give a list of images")
+        return self._run(images, process, batch_size)
+
+    def _run(
+        self,
+        images: Iterable[ReadableImage],
+        process: Callable[[Tensor, list[int]], list[Result]],
+        batch_size: int,
+    ) -> Iterator[Result | ImageError]:
         first = 0
-        for batch in prefetch_images(iter(images), self.transform, size=batch_size):
-            readable = {
-                index: image
-                for index, image in enumerate(batch, first)
-                if isinstance(image, Tensor)
-            }
-            stack = torch.stack([*readable.values()]) if readable else None
-            results = iter([] if stack is None else process(stack, [*readable]))
-            for image in batch:
-                yield image if isinstance(image, ImageError) else next(results)
-            first += len(batch)
+        with closing(prefetch_images(images, self.transform, size=batch_size)) as batches:
+            for batch in batches:
+                readable = {
+                    index: image
+                    for index, image in enumerate(batch, first)
+                    if isinstance(image, Tensor)
+                }
+                stack = torch.stack([*readable.values()]) if readable else None
+                results = iter([] if stack is None else process(stack, [*readable]))
+                for image in batch:
+                    yield image if isinstance(image, ImageError) else next(results)
+                first += len(batch)
 
     def _caption_batch(
         self, images: Tensor, search: Search, settings: DecodingConfig, *, explain: bool

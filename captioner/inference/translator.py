@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Self, TypedDict, Unpack, cast, overload
 
@@ -14,7 +14,8 @@ from torch import Tensor
 from captioner.captions import Translation, Word
 from captioner.config.schema import INFERENCE, DecodingConfig
 from captioner.data.batching import pad
-from captioner.decoding.search import Search, build_search
+from captioner.data.streaming import batches_as_ready
+from captioner.decoding.search import Search
 from captioner.devices import DeviceName, PrecisionName, autocast
 from captioner.errors import UsageError, parameter
 from captioner.inference.pipeline import Decoding, Pipeline
@@ -113,16 +114,20 @@ class Translator(Pipeline):
         """Yield the translation of each text, in order.
 
         Some batches of texts are read at a time and sorted by length, so that they need little
-        padding. A translation does not depend on the other texts.
+        padding. A translation does not depend on the other texts. An iterable that is no list is
+        asked for texts in a thread of its own, and they are translated as they come: those that
+        have come are when no text follows for 50 ms. An exception of the iterable is raised after
+        the translations of the texts before it.
 
         Raises:
-            UsageError: as for `translate`.
+            UsageError: as for `translate`, or `texts` is one text.
         """
-        settings = self.decoding_config(decoding)
+        if isinstance(texts, str):
+            raise UsageError(f"{parameter('texts')} is one text: give a list of texts")
+        settings, search = self.build_search(decoding, batch_size)
         if align or settings.replace_unknown:
             self._check_attention("align" if align else "replace_unknown")
-        search = build_search(self.step_model.step, settings, self.vocabulary)
-        return self._in_pools(iter(texts), search, settings, align=align, batch_size=batch_size)
+        return self._in_pools(texts, search, settings, align=align, batch_size=batch_size)
 
     @property
     def has_attention(self) -> bool:
@@ -138,7 +143,7 @@ class Translator(Pipeline):
 
     def _in_pools(
         self,
-        texts: Iterator[str],
+        texts: Iterable[str],
         search: Search,
         settings: DecodingConfig,
         *,
@@ -147,23 +152,25 @@ class Translator(Pipeline):
     ) -> Iterator[Translation]:
         tokenizer = self.source_vocabulary.tokenizer
         needs_case = align or settings.replace_unknown
-        while pool := list(islice(texts, _POOL * batch_size)):
-            tokens = [tokenizer.tokenize(text) for text in pool]
-            shown = [_with_case(tokenizer, text) for text in pool] if needs_case else tokens
-            translations = [Translation("", (), 0.0)] * len(pool)  # that of an empty text
-            order = sorted((len(words), index) for index, words in enumerate(tokens) if words)
-            for start in range(0, len(order), batch_size):
-                indices = [index for _, index in order[start : start + batch_size]]
-                results = self._translate_batch(
-                    [tokens[index] for index in indices],
-                    [shown[index] for index in indices],
-                    search,
-                    settings,
-                    align=align,
-                )
-                for index, translation in zip(indices, results, strict=True):
-                    translations[index] = translation
-            yield from translations
+        ready = batches_as_ready(texts, _POOL * batch_size, start=lambda text: text)
+        with closing(ready) as pools:
+            for pool in pools:
+                tokens = [tokenizer.tokenize(text) for text in pool]
+                shown = [_with_case(tokenizer, text) for text in pool] if needs_case else tokens
+                translations = [Translation("", (), 0.0)] * len(pool)  # that of an empty text
+                order = sorted((len(words), index) for index, words in enumerate(tokens) if words)
+                for start in range(0, len(order), batch_size):
+                    indices = [index for _, index in order[start : start + batch_size]]
+                    results = self._translate_batch(
+                        [tokens[index] for index in indices],
+                        [shown[index] for index in indices],
+                        search,
+                        settings,
+                        align=align,
+                    )
+                    for index, translation in zip(indices, results, strict=True):
+                        translations[index] = translation
+                yield from translations
 
     def _translate_batch(
         self,

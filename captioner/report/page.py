@@ -20,7 +20,8 @@ from pathlib import Path
 from PIL import ImageOps
 
 from captioner.captions import Caption, HeatMap, Word
-from captioner.data.images import map_ahead, read_image
+from captioner.data.images import read_image
+from captioner.data.streaming import map_ahead
 from captioner.errors import ImageError
 from captioner.storage import atomic_file
 
@@ -137,6 +138,7 @@ def _template(name: str, scripts: Sequence[str]) -> str:
 def _entry_json(entry: ReportEntry) -> str:
     """Return the JSON object of an entry, on one line."""
     caption = entry.caption
+    pieces = text_pieces(caption)
     measures = {name: rounded(100 * score, 2) for name, score in entry.scores.items()}
     if caption.confidence is not None:
         measures["confidence"] = rounded(100 * caption.confidence, 2)
@@ -150,9 +152,12 @@ def _entry_json(entry: ReportEntry) -> str:
             "explanation": caption.explanation,
             "sure": caption.sure,
             "words": [
-                [word.text, rounded(_word_confidence(word)), *encoded]
-                for word, encoded in zip(caption.words, _encode_maps(caption), strict=True)
+                [piece.strip() or piece, rounded(_word_confidence(word)), *encoded]
+                for piece, word, encoded in zip(
+                    pieces, caption.words, _encode_maps(caption), strict=True
+                )
             ],
+            "joined": [i for i, piece in enumerate(pieces) if i and not piece.startswith(" ")],
             "measures": measures,
             "others": [
                 [other.text, rounded(other.log_prob), other.sure]
@@ -162,6 +167,24 @@ def _entry_json(entry: ReportEntry) -> str:
             "references": list(entry.references),
         }
     )
+
+
+def text_pieces(caption: Caption) -> list[str]:
+    """Return the part of the caption's text that each word is, with the space before it.
+
+    The text has the case and the spaces of its language, the words are tokens: "▁d" "og". If the
+    text is another one, the words are returned, each with a space before it.
+    """
+    pieces, start, text = [], 0, caption.text
+    for word in caption.words:
+        token = word.text.replace("▁", " ").strip() or " " * (word.text == " ")
+        space = " " * (token != " " and text.startswith(" ", start))
+        piece = text[start : start + len(space) + len(token)]
+        if piece.lower() != space + token.lower():
+            return [f" {other.text}" for other in caption.words]
+        pieces.append(piece)
+        start += len(piece)
+    return pieces
 
 
 def _word_confidence(word: Word) -> float:

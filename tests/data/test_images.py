@@ -143,7 +143,7 @@ def photos(tmp_path, monkeypatch):
 
 
 def names(*paths: str) -> list[str]:
-    return [path.as_posix() for path in find_images(paths)]
+    return [path.as_posix() for path in find_images(paths).files]
 
 
 def test_a_folder_gives_all_images_below_it_but_no_hidden_ones(photos):
@@ -179,6 +179,18 @@ def test_a_path_without_images_is_named(photos, path):
     assert str(caught.value).startswith(f"{path}: no ")
 
 
+def test_what_is_missing_is_named_and_the_rest_is_found(photos):
+    found = find_images(["gone.jpg", "a.png", "empty", "gone/*", "sub"])
+    assert [path.as_posix() for path in found.files] == ["a.png", "sub/c.webp"]
+    assert [problem.partition(": ")[0] for problem in found.problems] == [
+        "gone.jpg",
+        "empty",
+        "gone/*",
+    ]
+    with pytest.raises(UsageError, match=r"gone\.jpg: no such .*; empty: no images"):
+        find_images(["gone.jpg", "empty"])
+
+
 # Real photographs
 
 
@@ -187,7 +199,7 @@ def test_reduced_photographs_show_the_same():
     folder = os.environ.get("CAPTIONER_DATA")
     if not folder:
         pytest.skip("CAPTIONER_DATA does not name the research data")
-    for path in find_images([f"{folder}/coco/val2017"])[:20]:
+    for path in find_images([f"{folder}/coco/val2017"]).files[:20]:
         full, reduced = read_image(path), read_image(path, min_side=100)
         assert 100 <= min(reduced.size) < min(full.size)
         tiny, other = (

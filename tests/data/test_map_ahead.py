@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from captioner.data.images import MAX_PENDING, map_ahead
+from captioner.data.streaming import MAX_PENDING, map_ahead
 
 
 def test_results_come_in_order_from_several_threads():

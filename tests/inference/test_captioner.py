@@ -388,8 +388,16 @@ def test_half_precision_halves_the_file_and_hardly_changes_the_probability(
 
 
 def test_a_tensor_of_a_wrong_shape_is_an_error(captioner):
-    with pytest.raises(ImageError, match=r"has shape \(1, 4, 4\)"):
-        captioner.caption(torch.zeros(1, 4, 4))
+    with pytest.raises(ImageError, match=r"has shape \(2, 4, 4\)"):
+        captioner.caption(torch.zeros(2, 4, 4))
+
+
+def test_one_image_or_a_mapping_in_place_of_several_is_an_error(captioner, photo):
+    for one in (str(photo), photo.read_bytes(), Image.open(photo), torch.zeros(3, 8, 8)):
+        with pytest.raises(UsageError, match="images is one image: give a list"):
+            captioner.stream(one)
+    with pytest.raises(UsageError, match="images is a mapping"):
+        captioner.caption({"image": photo})
 
 
 def test_a_folder_that_is_no_model_is_an_error_with_a_hint(tmp_path, tiny_model):
