@@ -17,8 +17,7 @@ from captioner.config.schema import DecodingConfig
 from captioner.console import console, track
 from captioner.data.datasets import Example, load_examples
 from captioner.errors import ImageError
-from captioner.metrics.scorer import Scorer
-from captioner.text.tokenizer import detokenize
+from captioner.metrics.scorer import METRIC_LABELS, Scorer
 from experiments.command import new_app, run_app
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ DEFAULTS = (
     "captions=5 method=sample top_p=0.9",
 )
 BATCH_SIZE = 32
-METRICS = {"Bleu_4": "BLEU-4", "METEOR": "METEOR", "ROUGE_L": "ROUGE-L", "CIDEr": "CIDEr-D"}
 
 EncodedBatch = tuple["State", list[int]]
 """The initial states of a batch of images, and the keys of the images for sampling."""
@@ -77,11 +75,17 @@ def decodings(
     }
     batches, examples = encode(captioner, examples)
     scorer = Scorer({example.image_id: example.captions for example in examples})
-    head = ["decoding", *METRICS.values(), "best of all", "words", "vocabulary", "unique"]
+    labels = (METRIC_LABELS[name] for name in _columns(scorer))
+    head = ["decoding", *labels, "best of all", "words", "vocabulary", "unique"]
     typer.echo(f"| {' | '.join(head)} |\n|---{'|---:' * (len(head) - 1)}|")
     for text, config in rows.items():
         cells = [text, *row(captioner, batches, examples, scorer, config)]
         typer.echo(f"| {' | '.join(cells)} |")
+
+
+def _columns(scorer: Scorer) -> tuple[str, ...]:
+    """Return the names of the metrics of the table."""
+    return "Bleu_4", scorer.meteor_name, "ROUGE_L", "CIDEr"
 
 
 def encode(
@@ -95,7 +99,7 @@ def encode(
 
     encoded: list[EncodedBatch] = []
     readable: list[Example] = []
-    paths = (example.path for example in examples)
+    paths = [example.path for example in examples]
     batches = prefetch_images(paths, captioner.transform, size=BATCH_SIZE)
     remaining = iter(examples)
     total = -(-len(examples) // BATCH_SIZE)
@@ -143,7 +147,7 @@ def row(
         best = f"{100 * sum(ciders) / len(ciders):.1f}"
     diversity = ranks[0].diversity
     return [
-        *(f"{100 * ranks[0].metrics[metric]:.1f}" for metric in METRICS),
+        *(f"{100 * ranks[0].metrics[name]:.1f}" for name in _columns(scorer)),
         best,
         f"{diversity.mean_length:.1f}",
         f"{diversity.vocabulary:,}",
@@ -162,6 +166,7 @@ def decode(
     search = build_search(captioner.step_model.step, config, captioner.vocabulary)
     with torch.inference_mode():
         results = [hypotheses for state, keys in batches for hypotheses in search(state, keys)]
+    detokenize = captioner.vocabulary.tokenizer.detokenize
     return [
         [detokenize(captioner.vocabulary.decode(one.token_ids)) for one in hypotheses]
         for hypotheses in results

@@ -17,10 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from captioner.errors import UsageError
-from captioner.metrics.meteor import DELTA, EXACT, STEM, SYNONYM, corpus_meteor
-
-PARAPHRASE = 0.6
-"""The weight of METEOR's paraphrase matcher, which only the Java program has."""
+from captioner.metrics.meteor import DELTA, EXACT, PARAPHRASE, STEM, SYNONYM, corpus_meteor
 
 _CORENLP_FILES = ("lib/stanford-corenlp-3.6.0.jar", "lib/stanford-corenlp-3.6.0-models.jar")
 

@@ -1,25 +1,38 @@
-"""METEOR 1.5 for English without Java (Denkowski and Lavie 2014), without the paraphrase matcher.
+"""METEOR 1.5 for English without Java (Denkowski and Lavie 2014).
 
-Two words match if they are equal, have the same stem, or share a synset in WordNet. WordNet is used
-if nltk's data for it is installed. On COCO's captions the score is 0.012 to 0.0135 below that of
-Java's METEOR without WordNet, and about 0.005 below with it (`tests/metrics/test_on_coco.py`).
-Compare scores only if their signatures name the same matchers.
+Two words match if they are equal, have the same stem, or share a synset of WordNet; two phrases
+match if they are a pair of METEOR's paraphrase table. The table, the synsets and the function words
+are read from the METEOR of pycocoevalcap where it is installed: see `meteor_words.py`. The score
+then equals that of the Java program to .001 on each set compared (tests/metrics/test_on_coco.py).
+
+Without the table the score is lower, by .005 to .0135 on COCO's captions, and has another name:
+`Meteor.name`. Compare scores only if their signatures name the same matchers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from heapq import nlargest
-from operator import itemgetter
+from pathlib import Path
 
 import numpy as np
 
 from captioner.metrics.bleu import Number
+from captioner.metrics.english import english_stem, load_wordnet
+from captioner.metrics.meteor_align import Match, align, count_chunks
+from captioner.metrics.meteor_words import (
+    FUNCTION_WORDS,
+    TABLE,
+    find_meteor,
+    normalize,
+    read_function_words,
+    read_synonyms,
+)
+from captioner.metrics.paraphrases import PhraseMatcher, PhraseMatches, phrases_of
 
-METEOR_VERSION = "1.5-1"
+METEOR_VERSION = "1.5-2"
 
-EXACT, STEM, SYNONYM = 1.0, 0.6, 0.8
+EXACT, STEM, SYNONYM, PARAPHRASE = 1.0, 0.6, 0.8, 0.6
 """The weights w_i of the matchers. If two words match in several ways, the first one counts."""
 
 # The other parameters of METEOR 1.5 for English, tuned to human rankings of translations.
@@ -27,32 +40,27 @@ ALPHA = 0.85  # weight of precision in the denominator of the F-mean: recall cou
 BETA, GAMMA = 0.2, 0.6  # exponent and size of the fragmentation penalty
 DELTA = 0.75  # weight of a content word; that of a function word is 1 - DELTA
 
-_FREQUENT = """
-    1 2 a about after all also an and any are as at back be because been but by could do first for
-    from get go good had has have he her him his how i if in into is it its just know like make me
-    more most much my new no not now of on one only or other our out over people said see she so
-    some than that the their them then there these they think this time to two up us very want was
-    way we well were what when where which who will with would you your
-    'd 'll 'm 're 's 've can n't
-"""
-FUNCTION_WORDS = frozenset(_FREQUENT.split())
-"""English words with a frequency above 1 in 1,000 in wordfreq 3.1 (Speer 2022), and contractions.
-
-METEOR 1.5 uses the same threshold (Denkowski and Lavie 2011) on another corpus. Its list also has
-punctuation, "last", "year" and "years", and lacks some thirty words of spoken English, for example
-"my", "good", "back" and "very"."""
+FULL_NAME, PARTIAL_NAME = "METEOR", "METEOR_no_paraphrases"
+"""The names of the metric with the paraphrase table, as papers report it, and without."""
 
 
 class Meteor:
     """METEOR against one set of references, whose vocabulary is indexed once."""
 
-    def __init__(self, references: Sequence[Sequence[Sequence[str]]]) -> None:
-        """Index tokenized references: images x references x words, at least one for each image."""
-        self._lexicon = Lexicon(
-            word for captions in references for words in captions for word in words
-        )
-        self._images = references
+    def __init__(
+        self, references: Sequence[Sequence[Sequence[str]]], *, paraphrases: bool = True
+    ) -> None:
+        """Index tokenized references: images x references x words, at least one for each image.
+
+        Args:
+            references: the references.
+            paraphrases: use METEOR's own lists and table if they are installed; False saves the
+                ten seconds that a process needs to read the table.
+        """
+        self._images = [[normalize(words) for words in captions] for captions in references]
+        self._lexicon = Lexicon(self._images, find_meteor() if paraphrases else None)
         self.stages = self._lexicon.stages
+        self.name = meteor_name(self.stages)
 
     def score(self, candidates: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
         """Return the METEOR (0 to 1) of the set, and that of each image.
@@ -70,10 +78,71 @@ class Meteor:
         their sums over images is the METEOR of the set.
         """
         rows = []
-        for words, references in zip(candidates, self._images, strict=True):
-            matches = [self._lexicon.matches(word) for word in words]
-            rows.append(max((_match(words, matches, other) for other in references), key=meteor))
+        captions = [normalize(words) for words in candidates]
+        all_phrases = self._lexicon.phrases(captions)
+        for words, phrases, references in zip(captions, all_phrases, self._images, strict=True):
+            matching = [self._lexicon.matches(word) for word in words]
+            each = (self._row(words, matching, phrases, other) for other in references)
+            rows.append(max(each, key=meteor))
         return rows
+
+    def _row(
+        self,
+        words: Sequence[str],
+        matching: Sequence[Mapping[str, Sequence[float]]],
+        phrases: Sequence[PhraseMatches],
+        reference: Sequence[str],
+    ) -> tuple[float, ...]:
+        """Return the row of `statistics` for one candidate and one reference.
+
+        Args:
+            words: the candidate.
+            matching: for each of its words, the words that match it, and the weights w_i.
+            phrases: of each of its phrases that has paraphrases in the references: the start, the
+                length, and these paraphrases.
+            reference: the reference.
+        """
+        positions: dict[str, list[int]] = {}
+        for j, word in enumerate(reference):
+            positions.setdefault(word, []).append(j)
+        matches = [
+            Match(j, 1, i, 1, weight)
+            for i, others in enumerate(matching)
+            for word, weights in others.items()
+            for j in positions.get(word, ())
+            for weight in weights
+        ]
+        if phrases:
+            spans: dict[str, list[tuple[int, int]]] = {}
+            for j, length, phrase in phrases_of(reference):
+                spans.setdefault(phrase, []).append((j, length))
+            matches += [
+                Match(j, length, i, candidate_length, PARAPHRASE)
+                for i, candidate_length, others in phrases
+                for phrase in others.keys() & spans.keys()
+                for j, length in spans[phrase]
+                for _ in range(others[phrase])
+            ]
+        alignment = align(matches)
+        matched = reference_matched = 0.0
+        size = reference_size = 0  # the matched words
+        for start, length, candidate_start, candidate_length, weight in alignment:
+            own = words[candidate_start : candidate_start + candidate_length]
+            other = reference[start : start + length]
+            matched += weight * self._lexicon.weigh(own)
+            reference_matched += weight * self._lexicon.weigh(other)
+            size += candidate_length
+            reference_size += length
+        chunks = count_chunks(alignment)
+        if chunks == 1 and size == len(words) and reference_size == len(reference):
+            chunks = 0  # METEOR has no penalty if all words match in the same order
+        totals = self._lexicon.weigh(words), self._lexicon.weigh(reference)
+        return matched, reference_matched, *totals, (size + reference_size) / 2, chunks
+
+
+def meteor_name(stages: str) -> str:
+    """Return the name of the metric with these matchers: see `Lexicon`."""
+    return FULL_NAME if stages.endswith("paraphrase") else PARTIAL_NAME
 
 
 def corpus_meteor(rows: Sequence[Sequence[float]]) -> tuple[float, list[float]]:
@@ -98,152 +167,68 @@ def meteor(sums: Sequence[Number]) -> Number:
     return score
 
 
-def _match(
-    words: Sequence[str], matches: Sequence[Mapping[str, float]], reference: Sequence[str]
-) -> tuple[float, ...]:
-    """Return the row of `Meteor.statistics` for one candidate and one reference.
-
-    Args:
-        words: the candidate.
-        matches: for each word of the candidate, the words that match it, and the weights w_i.
-        reference: the reference.
-    """
-    # The positions are not kept for the next candidate, because 25,000 dictionaries in memory cost
-    # more time in the garbage collector than it takes to make them.
-    positions: dict[str, tuple[int, ...]] = {}
-    for j, word in enumerate(reference):
-        positions[word] = (*positions.get(word, ()), j)
-    weights = {
-        (i, j): matching[word]
-        for i, matching in enumerate(matches)
-        for word in matching
-        for j in positions.get(word, ())
-    }  # w_i of each pair of positions that may be aligned
-    alignment = align({pair: weight == EXACT for pair, weight in weights.items()})
-    chunks = count_chunks(alignment)
-    if chunks == 1 and len(alignment) == len(words) == len(reference):
-        chunks = 0  # METEOR has no penalty if all words match in the same order
-    matched = reference_matched = 0.0
-    for i, j in alignment.items():
-        matched += weights[i, j] * _word_weight(words[i])
-        reference_matched += weights[i, j] * _word_weight(reference[j])
-    weight, reference_weight = (sum(map(_word_weight, caption)) for caption in (words, reference))
-    return matched, reference_matched, weight, reference_weight, len(alignment), chunks
-
-
-def _word_weight(word: str) -> float:
-    return 1 - DELTA if word in FUNCTION_WORDS else DELTA
-
-
 class Lexicon:
-    """Finds the words of one vocabulary that match a word, and caches the results.
+    """Finds the words and phrases of one set of references that match others; caches the results.
 
-    `stages` names the matchers in use: "exact+stem" or "exact+stem+wordnet".
+    `stages` names the matchers in use: "exact+stem+synonym+paraphrase" are METEOR's own; without
+    them "exact+stem+wordnet" or "exact+stem".
     """
 
-    def __init__(self, vocabulary: Iterable[str]) -> None:
-        """Index the words of the references by their stems and synsets."""
-        from nltk.corpus import wordnet  # importing nltk takes a second
-        from nltk.stem.snowball import EnglishStemmer
+    def __init__(self, references: Sequence[Sequence[Sequence[str]]], folder: Path | None) -> None:
+        """Index the words of the references by their stems and synsets.
 
-        self._stem = cache(EnglishStemmer().stem)  # the Porter2 stemmer, as in METEOR 1.5
-        self._wordnet = wordnet
-        try:
-            wordnet.ensure_loaded()
-            self.stages = "exact+stem+wordnet"
-        except LookupError:
-            self.stages = "exact+stem"
-        self._words: dict[str, list[str]] = {}  # stem or synset -> words
-        for word in dict.fromkeys(vocabulary):
-            for key in self._keys(word):
-                self._words.setdefault(key, []).append(word)
+        Args:
+            references: images x references x normalized words.
+            folder: METEOR's folder: see `find_meteor`. The table in it is read when it is used.
+        """
+        self._stem = cache(english_stem())  # the Porter2 stemmer, as in METEOR 1.5
+        self._synsets: Callable[[str], Sequence[str]]
+        if folder:
+            self._synsets, self._function_words = read_synonyms(folder), read_function_words(folder)
+            self.stages = "exact+stem+synonym+paraphrase"
+        else:
+            wordnet = load_wordnet()
+            self._synsets = wordnet.synsets if wordnet else lambda _: ()
+            self._function_words = FUNCTION_WORDS
+            self.stages = "exact+stem+wordnet" if wordnet else "exact+stem"
+        self._references, self._folder = references, folder
+        self._stems: dict[str, list[str]] = {}  # stem -> words
+        self._senses: dict[str, list[str]] = {}  # synset -> words
+        for word in dict.fromkeys(_words(references)):
+            self._stems.setdefault(self._stem(word), []).append(word)
+            for name in self._synsets(word):
+                self._senses.setdefault(name, []).append(word)
         self.matches = cache(self._matches)
+        self._matcher: PhraseMatcher | None = None  # made when it is needed
 
-    def _matches(self, word: str) -> dict[str, float]:
-        """Return the words of the vocabulary that match `word`, with the weight of each match."""
-        others = (other for key in self._keys(word) for other in self._words.get(key, ()))
-        return {other: self._match_weight(word, other) for other in others}
+    def weigh(self, words: Sequence[str]) -> float:
+        """Return the sum of the weights of words: DELTA for content, 1 - DELTA for function."""
+        function = sum(word in self._function_words for word in words)
+        return DELTA * (len(words) - function) + (1 - DELTA) * function
 
-    def _match_weight(self, word: str, other: str) -> float:
-        if word == other:
-            return EXACT
-        return STEM if self._stem(word) == self._stem(other) else SYNONYM
+    def phrases(self, candidates: Sequence[Sequence[str]]) -> list[list[PhraseMatches]]:
+        """Return, for each candidate, its phrases that have paraphrases in the references.
 
-    def _keys(self, word: str) -> list[str]:
-        """Return the stem, and the names of the synsets, for example "dog.n.01"."""
-        synsets = self._wordnet.synsets(word) if self.stages.endswith("wordnet") else ()
-        return [self._stem(word), *(synset.name() for synset in synsets)]
+        Raises:
+            UsageError: the paraphrase table cannot be read.
+        """
+        if self._folder is None:
+            return [[] for _ in candidates]
+        if self._matcher is None:
+            references = (words for captions in self._references for words in captions)
+            self._matcher = PhraseMatcher(self._folder / TABLE, references)
+        return self._matcher.matches(candidates)
 
-
-BEAM = 40
-"""Hypotheses that the alignment search keeps, as in METEOR 1.5. Few captions need as many."""
-
-Pair = tuple[int, int]
-"""A position i in the candidate and a position j in the reference."""
-
-_NO_PAIR = (-2, -2)  # adjacent to no other pair
-
-
-_Hypothesis = tuple[int, int, int, tuple[Pair, ...]]
-"""A partial alignment: equal words, pairs, adjacent pairs, and the pairs. The greater is better."""
-
-_Beam = dict[tuple[int, Pair], _Hypothesis]
-"""The best hypothesis for each bit mask of used reference positions and each last pair."""
+    def _matches(self, word: str) -> dict[str, list[float]]:
+        """Return the words of the vocabulary that match `word`, and the weights of the matches."""
+        matches: dict[str, list[float]] = {}
+        for other in self._stems.get(self._stem(word), ()):
+            matches[other] = [EXACT if other == word else STEM]
+        synonyms = {other for name in self._synsets(word) for other in self._senses.get(name, ())}
+        for other in sorted(synonyms - {word}):
+            matches.setdefault(other, []).append(SYNONYM)
+        return matches
 
 
-def align(candidates: Mapping[Pair, bool]) -> dict[int, int]:
-    """Return the aligned reference position j for each aligned candidate position i.
-
-    The alignment has the most pairs of equal words, then the most pairs, then the fewest chunks
-    (Denkowski and Lavie 2011, section 2).
-
-    Args:
-        candidates: the pairs to choose from, and whether their two words are equal.
-    """
-    options: dict[int, list[int]] = {}
-    uses: dict[int, int] = {}  # candidate positions that may be aligned with each j
-    for i, j in candidates:
-        options.setdefault(i, []).append(j)
-        uses[j] = uses.get(j, 0) + 1
-    unique = {i: js[0] for i, js in options.items() if len(js) == 1 and uses[js[0]] == 1}
-    if len(unique) == len(options):
-        return unique
-    ambiguous = {i: js for i, js in options.items() if i not in unique}
-    return unique | dict(_search(ambiguous, unique, candidates))
-
-
-def count_chunks(alignment: Mapping[int, int]) -> int:
-    """Count the chunks: maximal runs of pairs that are adjacent in both captions."""
-    return sum(alignment.get(i - 1) != j - 1 for i, j in alignment.items())
-
-
-def _search(
-    ambiguous: Mapping[int, list[int]], unique: Mapping[int, int], equal: Mapping[Pair, bool]
-) -> tuple[Pair, ...]:
-    """Align the ambiguous candidate positions from left to right by beam search."""
-    beam: _Beam = {(0, _NO_PAIR): (0, 0, 0, ())}
-    for i, options in ambiguous.items():
-        # Hypotheses with the same key have the same possible continuations: keep the best of them.
-        extended: _Beam = {}
-        for (used, last), hypothesis in beam.items():
-            unaligned = (used, _NO_PAIR)  # position i is not aligned
-            extended[unaligned] = max(hypothesis, extended.get(unaligned, hypothesis))
-            equal_words, size, adjacent, pairs = hypothesis
-            for j in options:
-                if used >> j & 1:
-                    continue
-                pair = (i, j)
-                follows = last == (i - 1, j - 1) or unique.get(i - 1) == j - 1
-                precedes = unique.get(i + 1) == j + 1
-                longer = (
-                    equal_words + equal[pair],
-                    size + 1,
-                    adjacent + follows + precedes,
-                    (*pairs, pair),
-                )
-                key = (used | 1 << j, pair)
-                extended[key] = max(longer, extended.get(key, longer))
-        if len(extended) > BEAM:
-            extended = dict(nlargest(BEAM, extended.items(), key=itemgetter(1)))
-        beam = extended
-    return max(beam.values())[-1]
+def _words(references: Sequence[Sequence[Sequence[str]]]) -> Iterable[str]:
+    return (word for captions in references for words in captions for word in words)

@@ -68,7 +68,11 @@ def _metric(name: RewardName, references: Sequence[Captions]) -> Metric:
         case "ROUGE_L":
             return _per_image(references, lambda refs, texts: RougeL(refs).score(texts)[1])
         case "METEOR":
-            return _per_image(references, lambda refs, texts: Meteor(refs).score(texts)[1])
+            # Without the paraphrase table, which is too slow to search for each batch.
+            return _per_image(
+                references,
+                lambda refs, texts: Meteor(refs, paraphrases=False).score(texts)[1],
+            )
         case other:
             assert_never(other)
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 
 import numpy as np
@@ -15,17 +12,24 @@ from numpy.typing import NDArray
 
 from captioner.captions import ImageId
 from captioner.errors import UsageError, parameter, summarize
-from captioner.metrics.bleu import BLEU_VERSION, Bleu, bleu
-from captioner.metrics.cider import CIDER_VERSION, Cider, CiderD, ReferenceNgrams
+from captioner.metrics.bleu import Bleu, bleu
+from captioner.metrics.cider import Cider, CiderD, ReferenceNgrams
 from captioner.metrics.diversity import Diversity, measure_diversity
-from captioner.metrics.java import JAVA_METRICS, JAVA_VERSIONS, JavaMetricName
-from captioner.metrics.meteor import METEOR_VERSION, Meteor, meteor
-from captioner.metrics.rouge import ROUGE_VERSION, RougeL
-from captioner.text.tokenizer import TOKENIZER_VERSION, tokenize
+from captioner.metrics.java import JAVA_METRICS, JavaMetricName
+from captioner.metrics.meteor import (
+    FULL_NAME,
+    PARTIAL_NAME,
+    Meteor,
+    meteor,
+)
+from captioner.metrics.rouge import RougeL
+from captioner.metrics.signature import build_signature
+from captioner.text.tokenizer import tokenize
 
 METRIC_LABELS = {
     **{f"Bleu_{n}": f"BLEU-{n}" for n in range(1, 5)},
-    **{"METEOR": "METEOR", "ROUGE_L": "ROUGE-L", "CIDEr": "CIDEr-D", "CIDEr_plain": "CIDEr"},
+    **{FULL_NAME: "METEOR", PARTIAL_NAME: "METEOR, no paraphrases"},
+    **{"ROUGE_L": "ROUGE-L", "CIDEr": "CIDEr-D", "CIDEr_plain": "CIDEr"},
     **{"METEOR_java": "METEOR, Java", "SPICE": "SPICE"},
     **{"BLEU": "sacreBLEU", "BLEU_lc": "sacreBLEU lc", "chrF": "chrF", "exact": "exact match"},
 }
@@ -36,6 +40,9 @@ those of `captioner.metrics.translation`."""
 RESAMPLES = 1_000
 CONFIDENCE_LEVEL = 0.95
 """The probability that an interval contains the score of the population of images."""
+MIN_IMAGES = 30
+"""With fewer images the intervals are too narrow, and CIDEr says little."""
+INSTALL = 'pip install "captioner[java]" brings the table, which is read without Java'
 _SEED = 0  # the draws of the bootstrap are the same in every run
 
 
@@ -50,6 +57,7 @@ class Scores:
     images: Sequence[ImageId]  # I images
     statistics: NDArray[np.float64]  # (I, C) the columns that `compute_metrics` describes
     java: Sequence[JavaMetricName]  # the metrics that Java computed
+    meteor_name: str  # see `Meteor.name`
     diversity: Diversity
     reference_diversity: Diversity  # of the first reference of each image
     signature: str
@@ -58,12 +66,12 @@ class Scores:
     def metrics(self) -> dict[str, float]:
         """The value of each metric on the whole set, not rounded."""
         sums = self.statistics.sum(axis=0)[:, None]  # (C, 1)
-        return {name: value.item() for name, value in compute_metrics(sums, self.java).items()}
+        return {name: value.item() for name, value in self.compute(sums).items()}
 
     @cached_property
     def per_image(self) -> dict[str, dict[ImageId, float]]:
         """The value of each metric on each image alone; BLEU is then sentence BLEU."""
-        values = compute_metrics(self.statistics.T, self.java)
+        values = self.compute(self.statistics.T)
         return {
             name: dict(zip(self.images, scores.tolist(), strict=True))
             for name, scores in values.items()
@@ -73,10 +81,30 @@ class Scores:
     def intervals(self) -> dict[str, tuple[float, float]]:
         """The 95 % bootstrap interval of each metric; CIDEr's document frequencies stay fixed.
 
-        With fewer than about 30 images the intervals are too narrow.
+        With fewer than about `MIN_IMAGES` images the intervals are too narrow.
         """
-        samples = compute_metrics(resample_sums(self.statistics), self.java)
+        samples = self.compute(resample_sums(self.statistics))
         return {name: percentile_interval(values) for name, values in samples.items()}
+
+    def compute(self, sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Return each metric (S,) from sums (C, S) of `statistics`: see `compute_metrics`."""
+        return compute_metrics(sums, self.java, self.meteor_name)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What makes these scores unlike those of papers, one line each."""
+        lines = []
+        if len(self.images) < MIN_IMAGES:
+            lines.append(
+                f"CIDEr of {len(self.images):,} image{'s' if len(self.images) > 1 else ''} means "
+                "little: its weights are counted on the references of the scored images, and the "
+                f"words of one image get 0; score {MIN_IMAGES} images or more"
+            )
+        if self.meteor_name != FULL_NAME:
+            lines.append(
+                f"METEOR without its paraphrase table is lower than the METEOR of papers: {INSTALL}"
+            )
+        return lines
 
     def as_dict(self) -> dict[str, object]:
         """Return everything but the images and statistics, ready for JSON."""
@@ -86,6 +114,7 @@ class Scores:
             "diversity": asdict(self.diversity),
             "people": asdict(self.reference_diversity),
             "signature": self.signature,
+            "warnings": self.warnings,
         }
 
     def table(self) -> str:
@@ -95,7 +124,8 @@ class Scores:
         references = self.reference_diversity.formatted
         for name, value in self.diversity.formatted.items():
             rows.append(f"{name:<26}{value:>10}{references[name]:>12}")
-        return "\n".join([*rows, "", self.signature])
+        notes = [f"warning: {line}" for line in self.warnings]
+        return "\n".join([*rows, "", *notes, self.signature])
 
 
 class Scorer:
@@ -141,6 +171,7 @@ class Scorer:
         self._reference_diversity = measure_diversity(
             [captions[0] for captions in tokens], self._training
         )
+        self.meteor_name = meteor_metric.name
         self._signature = build_signature(
             references,
             set_size=subset_of or len(references),
@@ -162,6 +193,7 @@ class Scorer:
             images=self._images,
             statistics=np.column_stack([np.ones(len(candidates)), *averaged, *summed]),
             java=self._java,
+            meteor_name=self.meteor_name,
             diversity=measure_diversity(candidates, self._training),
             reference_diversity=self._reference_diversity,
             signature=self._signature,
@@ -169,18 +201,21 @@ class Scorer:
 
 
 def compute_metrics(
-    sums: NDArray[np.float64], java: Sequence[JavaMetricName] = ()
+    sums: NDArray[np.float64],
+    java: Sequence[JavaMetricName] = (),
+    meteor_column: str = FULL_NAME,
 ) -> dict[str, NDArray[np.float64]]:
     """Return each metric (S,) of S samples of images, from (C, S) sums over the images of each.
 
     The columns are: 1 for each image; ROUGE-L, CIDEr-D and CIDEr; ten of `Bleu.statistics`; six of
     `Meteor.statistics`; then, in the order of `java`, six for METEOR_java and one for SPICE.
+    `meteor_column` names the METEOR: see `Meteor.name`.
     """
     images, rouge, cider_d, cider, *columns = sums
     remaining = iter(columns)
     bleus = bleu(list(islice(remaining, 10)))
     metrics = {f"Bleu_{n}": score for n, score in enumerate(bleus, start=1)}
-    metrics["METEOR"] = meteor(list(islice(remaining, 6)))
+    metrics[meteor_column] = meteor(list(islice(remaining, 6)))
     totals = {"ROUGE_L": rouge, "CIDEr": cider_d, "CIDEr_plain": cider}
     for name in java:
         if name == "METEOR_java":
@@ -206,11 +241,17 @@ def metric_rows(
     metrics: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]
 ) -> list[str]:
     """Return the lines of a table of metrics and their intervals, times 100."""
-    rows = [f"{'metric':<12}{'score':>8}   95 % interval"]
+    width = label_width(metrics)
+    rows = [f"{'metric':<{width}}{'score':>8}   95 % interval"]
     for name, score in metrics.items():
         low, high = (100 * bound for bound in intervals[name])
-        rows.append(f"{METRIC_LABELS[name]:<12}{100 * score:>8.2f}   {low:.2f} to {high:.2f}")
+        rows.append(f"{METRIC_LABELS[name]:<{width}}{100 * score:>8.2f}   {low:.2f} to {high:.2f}")
     return rows
+
+
+def label_width(metrics: Iterable[str]) -> int:
+    """Return the width of a column of the labels of metrics."""
+    return max([12, *(len(METRIC_LABELS[name]) for name in metrics)])
 
 
 def percentile_interval(samples: NDArray[np.float64]) -> tuple[float, float]:
@@ -249,53 +290,3 @@ def _hint(missing: list[str], unknown: list[str]) -> str:
     if unknown:
         return "caption the annotated images, or pass the annotations and the split of these images"
     return f"caption them too, or set {parameter('allow_partial')} to use a subset"
-
-
-def build_signature(
-    references: Mapping[ImageId, Sequence[str]],
-    *,
-    set_size: int,
-    meteor_stages: str,
-    java: Sequence[JavaMetricName] = (),
-) -> str:
-    """Return a line that names the scored images, the references, and the version of each metric.
-
-    For example, images:900/1000|refs:5|split:1f0c63d85b9a|tokenizer:... means 900 of 1,000 images
-    with five references each; the split is identified by the first digits of `hash_split`.
-
-    Args:
-        references: the raw references of each scored image.
-        set_size: the images of the whole set.
-        meteor_stages: the matchers of METEOR: see `Meteor.stages`.
-        java: the metrics computed by Java.
-    """
-    counts = sorted({len(captions) for captions in references.values()})
-    parts: dict[str, object] = {
-        "images": len(references)
-        if len(references) == set_size
-        else f"{len(references)}/{set_size}",
-        "refs": counts[0] if len(counts) == 1 else f"{counts[0]}-{counts[-1]}",
-        "split": hash_split(references)[:12],
-        "tokenizer": TOKENIZER_VERSION,
-        "Bleu": BLEU_VERSION,
-        "METEOR": f"{METEOR_VERSION}({meteor_stages})",
-        "ROUGE_L": ROUGE_VERSION,
-        "CIDEr-D": CIDER_VERSION,
-        **{name: JAVA_VERSIONS[name] for name in java},
-        "captioner": captioner_version(),
-    }
-    return "|".join(f"{name}:{value}" for name, value in parts.items())
-
-
-def hash_split(references: Mapping[ImageId, Sequence[str]]) -> str:
-    """Return the SHA-256, in hexadecimal, of the image ids and references, in any order."""
-    lines = sorted(json.dumps([image, sorted(captions)]) for image, captions in references.items())
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def captioner_version() -> str:
-    """Return the version of the installed captioner package, or "uninstalled"."""
-    try:
-        return version("captioner")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "uninstalled"

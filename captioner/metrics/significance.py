@@ -17,15 +17,13 @@ from captioner.captions import ImageId
 from captioner.console import one_line
 from captioner.metrics.scorer import (
     METRIC_LABELS,
+    MIN_IMAGES,
     RESAMPLES,
     Scores,
-    compute_metrics,
+    label_width,
     percentile_interval,
     resample_sums,
 )
-
-MIN_IMAGES = 30
-"""With fewer images the intervals are too narrow, and the comparison gives no verdict."""
 
 MAX_EXAMPLES = 5
 """The most images that are listed as examples for each of the two sets."""
@@ -124,12 +122,15 @@ class PairedComparison:
 
     def table(self) -> str:
         """Return a text table: scores times 100, the verdict, and the images that differ most."""
-        rows = [f"{'metric':<12}{'a':>8}{'b':>8}{'b - a':>8}   {'95 % interval':<20}{'b wins':>7}"]
+        width = label_width(self.differences)
+        header = f"{'metric':<{width}}{'a':>8}{'b':>8}{'b - a':>8}"
+        rows = [f"{header}   {'95 % interval':<20}{'b wins':>7}"]
         for name, metric in self.differences.items():
             a, b, difference, low, high = (100 * value for value in metric[:5])
             scores = f"{a:>8.2f}{b:>8.2f}{difference:>+8.2f}"
             interval = f"{low:+.2f} to {high:+.2f}"
-            rows.append(f"{METRIC_LABELS[name]:<12}{scores}   {interval:<20}{metric.b_wins:>7.1%}")
+            row = f"{METRIC_LABELS[name]:<{width}}{scores}   {interval:<20}{metric.b_wins:>7.1%}"
+            rows.append(row)
         rows += [
             f"b wins: share of {RESAMPLES:,} resamples of the {self.unit} in which b scores higher "
             "(paired bootstrap)",
@@ -151,9 +152,7 @@ def compare(
     """Return the comparison of two sets of captions, both scored by one `Scorer`."""
     columns = a.statistics.shape[1]
     sums = resample_sums(np.hstack([a.statistics, b.statistics]))  # (2 C, RESAMPLES)
-    samples_a, samples_b = (
-        compute_metrics(part, a.java) for part in (sums[:columns], sums[columns:])
-    )
+    samples_a, samples_b = (a.compute(part) for part in (sums[:columns], sums[columns:]))
     differences = measure_differences(a.metrics, b.metrics, samples_a, samples_b)
     scores_a, scores_b = a.per_image["CIDEr"], b.per_image["CIDEr"]
     pairs = [

@@ -8,10 +8,10 @@ given tokenizer. It needs no library, and chooses the best model in training.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,12 +23,11 @@ from captioner.metrics.bleu import BLEU_VERSION, Bleu, bleu
 from captioner.metrics.chrf import BETA, MAX_LENGTH, chrf, chrf_statistics
 from captioner.metrics.scorer import (
     METRIC_LABELS,
-    captioner_version,
-    hash_split,
     metric_rows,
     percentile_interval,
     resample_sums,
 )
+from captioner.metrics.signature import captioner_version, hash_split
 from captioner.metrics.significance import PairedComparison, largest_leads, measure_differences
 
 if TYPE_CHECKING:
@@ -175,9 +174,10 @@ class TranslationScorer:
         references = [list(each) for each in self._references.values()]
         # sacreBLEU takes one list of I texts for each reference, and None where a text has fewer.
         streams = [list(stream) for stream in zip_longest(*references)]
-        cased = BLEU(tokenize="13a", smooth_method="exp")
+        tokens = _sacrebleu_tokenizer(chain.from_iterable(references))
+        cased = BLEU(tokenize=tokens, smooth_method="exp")
         # `force` only turns off a warning about tokenized outputs, which `cased` has given.
-        folded = BLEU(tokenize="13a", smooth_method="exp", lowercase=True, force=True)
+        folded = BLEU(tokenize=tokens, smooth_method="exp", lowercase=True, force=True)
         characters = CHRF(char_order=MAX_LENGTH, beta=BETA)
         scorers = {"BLEU": cased, "BLEU_lc": folded, "chrF": characters}
         metrics, signatures = {}, {}
@@ -209,6 +209,13 @@ class TranslationScorer:
             f"|split:{hash_split(self._references)[:12]}|tok:{self._tokenizer_name}"
             f"|Bleu:{BLEU_VERSION}|captioner:{captioner_version()}"
         )
+
+
+def _sacrebleu_tokenizer(references: Iterable[str]) -> str:
+    """Return sacreBLEU's tokenizer for a language; for "13a", a Thai sentence is one word."""
+    from captioner.text.scripts import script_without_spaces
+
+    return {"": "13a", "han": "zh", "other": "char"}[script_without_spaces(references)]
 
 
 def compare_translations(a: TranslationEvaluation, b: TranslationEvaluation) -> PairedComparison:

@@ -10,23 +10,34 @@ from captioner.config.schema import DecodingConfig
 from captioner.console import track
 from captioner.data.datasets import Example
 from captioner.errors import UsageError
-from captioner.metrics.scorer import METRIC_LABELS, Scores, captioner_version
+from captioner.metrics.meteor import FULL_NAME, PARTIAL_NAME
+from captioner.metrics.scorer import METRIC_LABELS, Scores
+from captioner.metrics.signature import captioner_version
 from captioner.report.page import ReportEntry, write_report
 from captioner.storage import check_writable
 
-IMAGE_METRICS = ("CIDEr", "METEOR", "ROUGE_L", "Bleu_4")
+IMAGE_METRICS = ("CIDEr", FULL_NAME, PARTIAL_NAME, "ROUGE_L", "Bleu_4")  # a report has one METEOR
 """The metrics that the report shows for each image. It opens sorted by the first."""
+
+GENERATOR = b'<meta name="generator" content="captioner">'
+"""Near the beginning of every page: what has it may be replaced by another page."""
 
 
 def check_report(path: Path) -> None:
     """Raise an error if a report cannot be written to `path`, before any image is captioned.
 
     Raises:
-        UsageError: the file cannot be written, or its name does not end in .html.
+        UsageError: the file cannot be written, its name does not end in .html, or it exists and
+            is not a report.
     """
-    if path.suffix not in (".html", ".htm"):
+    if path.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{path}: a report is an HTML page: end its name in .html")
     check_writable(path)
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb") as file:
+            is_report = GENERATOR in file.read(1000)
+        if not is_report:
+            raise UsageError(f"{path} exists and is not a report: choose another name")
 
 
 def report_captions(
@@ -77,6 +88,7 @@ def report_evaluation(
             scores={
                 METRIC_LABELS[metric]: scores.per_image[metric][example.image_id]
                 for metric in IMAGE_METRICS
+                if metric in scores.metrics
             },
             cropped=cropped,
         )

@@ -59,7 +59,7 @@ def test_the_other_metrics_equal_the_scorers_metrics_of_each_image(random_captio
     )
     per_image = scorer.score(
         {image: " ".join(caption) for image, caption in enumerate(candidates)}
-    ).per_image[metric]
+    ).per_image["METEOR_no_paraphrases" if metric == "METEOR" else metric]
     backwards = range(19, -1, -1)
     rewards = Reward(references, {metric: 1})(backwards, candidates[::-1])
     assert rewards == pytest.approx([per_image[image] for image in backwards], abs=1e-12)

@@ -20,9 +20,10 @@ REFERENCES = {
 }
 RESULTS = {"cat": "a cat sits on the mat", 7: "A dog's running on the beach"}
 CANDIDATES = [tokenize(RESULTS[image]) for image in REFERENCES]
-METRICS = ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr", "CIDEr_plain"]
+METEOR = "METEOR_no_paraphrases"  # these tests run without the table
+METRICS = ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", METEOR, "ROUGE_L", "CIDEr", "CIDEr_plain"]
 CLASSES = {
-    **{"METEOR": Meteor, "ROUGE_L": RougeL},
+    **{METEOR: Meteor, "ROUGE_L": RougeL},
     "CIDEr": lambda references: CiderD(ReferenceNgrams(references)),
     "CIDEr_plain": lambda references: Cider(ReferenceNgrams(references)),
 }
@@ -93,7 +94,9 @@ def test_unseen_captions_are_those_whose_tokens_are_not_in_training():
 def test_json_has_metrics_with_cocos_names_intervals_diversity_and_signature(scores):
     values = json.loads(json.dumps(scores.as_dict()))
     assert {name: values[name] for name in METRICS} == scores.metrics
-    assert values.keys() - METRICS == {"intervals", "diversity", "people", "signature"}
+    assert values.keys() - METRICS == {
+        *("intervals", "diversity", "people", "signature", "warnings")
+    }
     assert {name: tuple(bounds) for name, bounds in values["intervals"].items()} == scores.intervals
     assert values["people"]["unseen"] is None
 
@@ -105,10 +108,21 @@ def test_the_table_has_metrics_times_100_with_intervals_then_diversity_then_the_
     (_, *metrics), diversity, signature = (
         part.split("\n") for part in scores.table().split("\n\n")
     )
-    assert [row.split()[0] for row in metrics] == [METRIC_LABELS[metric] for metric in METRICS]
+    labels = [METRIC_LABELS[metric] for metric in METRICS]
+    assert [row[: len(label)] for row, label in zip(metrics, labels, strict=True)] == labels
     assert metrics[0].split() == ["BLEU-1", "100.00", "100.00", "to", "100.00"]
     assert diversity[-1].split() == ["not", "seen", "in", "training", "100.0%", "100.0%"]
-    assert signature == [scores.signature]
+    *warnings, line = signature
+    assert line == scores.signature
+    assert warnings == [f"warning: {warning}" for warning in scores.warnings]
+
+
+def test_cider_of_few_images_and_meteor_without_its_table_warn():
+    few, enough = ({image: ["a dog"] for image in range(size)} for size in (29, 30))
+    cider, meteor = Scorer(few).score(dict.fromkeys(few, "a dog")).warnings
+    assert cider.startswith("CIDEr of 29 images means little")
+    assert meteor.startswith("METEOR without its paraphrase table is lower")
+    assert Scorer(enough).score(dict.fromkeys(enough, "a dog")).warnings == [meteor]
 
 
 def test_an_empty_caption_is_scored():
