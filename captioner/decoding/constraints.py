@@ -86,9 +86,13 @@ def min_length(length: int, *, eos: int) -> Rule:
     return rule
 
 
-def no_double_words(history: Tensor, log_probs: Tensor, room: Tensor) -> None:
-    """Forbid the last token as the next one. This is a `Rule`."""
-    log_probs.scatter_(1, history[:, -1:], -torch.inf)
+def no_double_words(exempt: Sequence[int] = ()) -> Rule:
+    """Return a rule that forbids the last token as the next one, unless it is in `exempt`."""
+
+    def rule(history: Tensor, log_probs: Tensor, room: Tensor) -> None:
+        _forbid_again(history[:, -1:], log_probs, exempt)
+
+    return rule
 
 
 def no_repeat_ngram(n: int) -> Rule:
@@ -112,11 +116,16 @@ def no_repeat_words(exempt: Sequence[int]) -> Rule:
     """Return a rule that forbids a second occurrence of any token that is not in `exempt`."""
 
     def rule(history: Tensor, log_probs: Tensor, room: Tensor) -> None:
-        may_repeat = torch.isin(history, history.new_tensor(list(exempt)))  # (N, t)
-        own = log_probs.gather(1, history)  # (N, t) of the tokens so far
-        log_probs.scatter_(1, history, own.masked_fill(~may_repeat, -torch.inf))
+        _forbid_again(history, log_probs, exempt)
 
     return rule
+
+
+def _forbid_again(tokens: Tensor, log_probs: Tensor, exempt: Sequence[int]) -> None:
+    """Forbid tokens (N, t) of each caption as its next one, unless they are in `exempt`."""
+    may_repeat = torch.isin(tokens, tokens.new_tensor(list(exempt)))  # (N, t)
+    own = log_probs.gather(1, tokens)  # (N, t) of these tokens
+    log_probs.scatter_(1, tokens, own.masked_fill(~may_repeat, -torch.inf))
 
 
 def require(token_ids: Sequence[int], *, eos: int) -> Rule:

@@ -30,7 +30,7 @@ function photo(entry) {
 
 function caption(entry, query) {
   const line = element("p", { className: "caption" });
-  for (const [text, confidence, columns, map] of entry.words) {
+  for (const [index, [text, confidence, columns, map]] of entry.words.entries()) {
     const word = element("span", { className: map ? "word mapped" : "word" }, marked(text, query));
     word.style.setProperty("--confidence", confidence ?? 0);
     word.role = "button";
@@ -40,8 +40,10 @@ function caption(entry, query) {
     for (const event of ["pointerleave", "blur"]) {
       word.addEventListener(event, () => hideDetails(word));
     }
-    line.append(word, " ");
+    if (index && !entry.joined.includes(index)) line.append(" ");
+    line.append(word);
   }
+  line.append(" ");
   if (!entry.words.length) line.append(element("em", {}, "(no words)"));
   addArrowKeys(line);
   line.append(...unsureMark(entry.sure));

@@ -1,10 +1,16 @@
 // The search, the filter and the order of the images. The form holds the state of the page; `update`
 // shows the images again after each change.
 
-const WORDS = /([\p{L}\p{N}'’-]+)/u;
+// A word, or a character of a script without spaces.
+const UNSPACED = ["Han", "Hira", "Kana", "Thai", "Laoo", "Khmr", "Mymr"]
+  .map((script) => `\\p{sc=${script}}`).join("");
+const OTHER = `(?:(?![${UNSPACED}])[\\p{L}\\p{M}\\p{N}'’-])+`;
+const WORDS = new RegExp(`([${UNSPACED}]\\p{M}*|${OTHER})`, "u");
 const PAGE = 24;
 
 const wordsOf = (text) => text.toLowerCase().split(WORDS).filter((part) => WORDS.test(part));
+const textOf = (entry) => entry.words
+  .map(([text], index) => (entry.joined.includes(index) ? text : ` ${text}`)).join("");
 const images = (count) => `${count.toLocaleString("en")} image${count === 1 ? "" : "s"}`;
 
 const report = read("report");
@@ -27,7 +33,7 @@ const CONDITIONS = {
 function matches(entry, query, where) {
   if (!query.length) return true;
   entry.parts ??= {
-    caption: wordsOf(entry.words.map(([text]) => text).join(" ")),
+    caption: wordsOf(textOf(entry)),
     references: entry.references.flatMap(wordsOf),
     name: wordsOf(entry.name),
   };

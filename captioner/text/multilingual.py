@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import regex
 
@@ -27,6 +27,9 @@ from captioner.text.spacing import (
 )
 from captioner.text.tokenizer import CAPTION_TOKENIZER, Tokenizer
 
+if TYPE_CHECKING:
+    from captioner.config.schema import TokenizerName
+
 # No condition here looks at what is before a token, but for a space: a token is the same alone.
 _TOKEN = regex.compile(
     rf"""
@@ -42,9 +45,9 @@ _TOKEN = regex.compile(
   | (?:\p{{L}}\.){{2,9}}(?!{CHAR})                        # U.S. z.B.
   | (?<!\S)[-−+]\p{{Nd}}+(?:[.,:/]\p{{Nd}}+)*(?!{CHAR})   # -5
     # don't o'clock T-Shirt AT&T 3,5 10:30
-  | {CHAR}+(?:(?:[-‐‑·&]|(?!{CLITIC})[’']|(?<=\p{{Nd}})[.,:/](?=\p{{Nd}})){CHAR}+)*
+  | {CHAR}+(?:(?:[-‐‑·&־׳״՚՛՜՞՟]|(?!{CLITIC})[’']|(?<=\p{{Nd}})[.,:/](?=\p{{Nd}})){CHAR}+)*
     (?:-(?=[\s,]|\Z))?                                  # Ess- und Wohnzimmer
-  | ([.!?*=~-])\1+(?!\p{{M}})                           # ...
+  | ([.!?*=~—…-])\1+(?!\p{{M}})                         # ...
   | [^\s\p{{Cc}}\p{{Cs}}]\p{{M}}*
     """,
     regex.VERBOSE | regex.V1,
@@ -79,6 +82,8 @@ class WordTokenizer:
     capitalize: bool = False
     spacing: Mapping[str, str] = field(default_factory=dict)
 
+    kind: ClassVar[TokenizerName] = "word"
+
     def tokenize(self, text: str) -> list[str]:
         """Return the tokens of a text: "Ein Hund, der läuft." -> Ein Hund , der läuft ."""
         return [word for word, _ in _with_spaces(self._fold(normalize(text)))]
@@ -103,7 +108,7 @@ class WordTokenizer:
 
     def to_json(self) -> dict[str, Any]:
         """Return all settings."""
-        return {"kind": "word", **asdict(self)}
+        return {"kind": self.kind, **asdict(self)}
 
     def _fold(self, text: str) -> str:
         """Return a text in lower case with `fold_case`, else as it is."""
@@ -158,6 +163,8 @@ def usual_spacing_of(texts: Iterable[str]) -> dict[str, str]:
 class CharacterTokenizer:
     """Characters as readers see them (grapheme clusters, UAX 29), spaces included."""
 
+    kind: ClassVar[TokenizerName] = "character"
+
     def tokenize(self, text: str) -> list[str]:
         """Return the characters of a text; any white space is one token " "."""
         characters: list[str] = regex.findall(r"\X", " ".join(normalize(text).split()))
@@ -169,7 +176,7 @@ class CharacterTokenizer:
 
     def to_json(self) -> dict[str, Any]:
         """Return the kind: there is nothing else to store."""
-        return {"kind": "character"}
+        return {"kind": self.kind}
 
 
 def build_tokenizer(

@@ -20,12 +20,12 @@ _ELIDED = regex.compile(r"\p{L}+[’']", regex.V1)  # l' qu'
 _PLURAL = regex.compile(r"[\p{L}-]*[sxz]", regex.V1 | regex.IGNORECASE)
 _SYMBOL = regex.compile(r"[\p{P}\p{S}]+", regex.V1)
 
-_TO_LEFT = frozenset(".,;:!?…%‰°′″)]}।॥،؛؟።")
+_TO_LEFT = frozenset(".,;:!?…%‰°′″)]}।॥،؛؟۔։՝።፣፤፥፦፧၊။།")
 _TO_RIGHT = frozenset("([{#$£¥¿¡@")
 # The marks of Chinese and Japanese are wide: their space is a part of them.
-_TO_BOTH = frozenset("/・、。，．；：！？（）［］｛｝【】〔〕「」『』《》〈〉")
+_TO_BOTH = frozenset("/་・、。，．；：！？％（）［］｛｝【】〔〕「」『』《》〈〉")
 # The marks that close a quotation, by the mark that opens it.
-_CLOSING = {'"': '"“”', "'": "'", "“": '”"', "‘": "’", "„": '“”"', "‚": "‘’"}
+_CLOSING = {'"': '"“”', "'": "'", "“": '”"', "”": "”", "‘": "’", "„": '“”"', "‚": "‘’"}
 _CLOSING |= {"«": "»", "»": "«", "‹": "›", "›": "‹"}
 # The side of a symbol with a space (before it, after it).
 _SIDES: dict[tuple[bool | None, bool | None], str]
@@ -112,7 +112,7 @@ def _side(words: Sequence[str], i: int, closing: list[str], spacing: Mapping[str
     after_quotation = last in ("“", "”", '"', "»", "«") or _IS_CLITIC.fullmatch(last)
     if word in _TO_BOTH or (word[:1] == "-" and after_quotation):  # „Open“-Schild
         return "both"
-    if word in _TO_LEFT or word[:1] in (".", "!", "?") or _IS_CLITIC.fullmatch(word):
+    if word in _TO_LEFT or word[:1] in (".", "!", "?", "…") or _IS_CLITIC.fullmatch(word):
         return "left"
     if word in _CLOSING or word in ("’", "”"):
         return "left" if last else "right"

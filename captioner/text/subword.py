@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from captioner.errors import UsageError
 from captioner.text.multilingual import normalize
+
+if TYPE_CHECKING:
+    from captioner.config.schema import TokenizerName
 
 
 class SubwordTokenizer:
@@ -14,6 +17,8 @@ class SubwordTokenizer:
 
     As in SentencePiece, "▁" in a token is a space, and a text starts with one.
     """
+
+    kind: ClassVar[TokenizerName] = "subword"
 
     def __init__(self, model_json: str) -> None:
         """Read a model that `train_subwords` returned.
@@ -43,7 +48,7 @@ class SubwordTokenizer:
 
     def to_json(self) -> dict[str, Any]:
         """Return the model."""
-        return {"kind": "subword", "model": self.model_json}
+        return {"kind": self.kind, "model": self.model_json}
 
 
 def train_subwords(texts: Iterable[str], size: int) -> SubwordTokenizer:

@@ -15,6 +15,8 @@ compares with Java). The remaining differences:
   three, and an initial ends a sentence before "A" or "The". Here each caption is tokenized alone
   and in lower case, since otherwise `tokenize(detokenize(words))` could differ from `words`:
   "at&t" is three words, and a letter loses its dot at the end and before "a", "an" and "the".
+* In text that is not ASCII, all punctuation is removed; Java keeps some of it, such as "¿" and "।",
+  as words. In scripts without spaces each character is a word: see scripts.py.
 """
 
 from __future__ import annotations
@@ -25,11 +27,14 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from captioner.errors import UsageError
 
-TOKENIZER_VERSION = "treebank-coco-2"
+if TYPE_CHECKING:  # it imports pydantic
+    from captioner.config.schema import TokenizerName
+
+TOKENIZER_VERSION = "treebank-coco-3"
 """A part of every metric signature. Change it whenever `tokenize` changes for any caption."""
 
 _ABBREVIATED = """
@@ -82,12 +87,27 @@ def tokenize(caption: str) -> list[str]:
     text = " ".join(caption.lower().split())
     if _PLAIN.fullmatch(text) and text.rpartition(" ")[2] not in ABBREVIATIONS:
         return text.removesuffix(".").split()  # nine of ten captions; the same result, faster
+    if not text.isascii():
+        from captioner.text.scripts import separate  # imports `regex`, which English does not need
+
+        text = " ".join(separate(text).split())
     return _tokenize_treebank(text)
 
 
 def detokenize(words: Iterable[str]) -> str:
-    """Return words as a readable caption that `tokenize` splits into the same words."""
-    return _CLITIC_SPACE.sub(r"\1", " ".join(words))
+    """Return words as a readable caption that `tokenize` splits into the same words.
+
+    Characters of scripts without spaces have none between them: 犬 が -> 犬が.
+    """
+    words = list(words)
+    text = _CLITIC_SPACE.sub(r"\1", " ".join(words))
+    if text.isascii():
+        return text
+    from captioner.text.scripts import join
+
+    unspaced = _CLITIC_SPACE.sub(r"\1", join(words))
+    # Rarely, two tokens without a space are one character: keep all spaces then.
+    return unspaced if tokenize(unspaced) == words else text
 
 
 def _tokenize_treebank(text: str) -> list[str]:
@@ -101,6 +121,8 @@ class Tokenizer(Protocol):
 
     `tokenize(detokenize(words)) == words` holds for all `words` that `tokenize` returns.
     """
+
+    kind: ClassVar[TokenizerName]
 
     def tokenize(self, text: str) -> list[str]:
         """Return the tokens of a text."""
@@ -118,6 +140,8 @@ class Tokenizer(Protocol):
 class CaptionTokenizer:
     """The words of a caption: the functions `tokenize` and `detokenize`."""
 
+    kind: ClassVar[TokenizerName] = "caption"
+
     def tokenize(self, text: str) -> list[str]:
         """Return the lower-case words of a caption."""
         return tokenize(text)
@@ -128,7 +152,7 @@ class CaptionTokenizer:
 
     def to_json(self) -> dict[str, Any]:
         """Return the kind: there is nothing else to store."""
-        return {"kind": "caption"}
+        return {"kind": self.kind}
 
 
 CAPTION_TOKENIZER = CaptionTokenizer()

@@ -22,7 +22,7 @@ from captioner.distributed import Ranks
 from captioner.errors import UsageError
 from captioner.metrics.scorer import Scorer
 from captioner.results.files import write_results
-from captioner.text.tokenizer import detokenize, tokenize
+from captioner.text.tokenizer import tokenize
 from captioner.training.checkpoint import checkpoints
 from captioner.training.loaders import ImageLoaders
 from captioner.training.recorder import read_log
@@ -115,6 +115,7 @@ def caption(
             token_ids += [best.token_ids for best, *_ in search(model.init_state(batch.source), ())]
         times.append(time.process_time())
     seconds = median(end - start for start, end in pairwise(times)) * (len(times) - 1)
+    detokenize = captioner.vocabulary.tokenizer.detokenize
     texts = [detokenize(captioner.vocabulary.decode(ids)) for ids in token_ids]
     return {
         example.image_id: text for example, text in zip(dev.examples, texts, strict=True)

@@ -63,7 +63,7 @@ class TestRules:
         assert all(6 <= length <= LENGTH for length in lengths)
 
     def test_no_word_occurs_twice_in_a_row(self, search, seed):
-        for words in texts(search, seed, [no_double_words]):
+        for words in texts(search, seed, [no_double_words()]):
             assert all(one != other for one, other in itertools.pairwise(words))
 
     def test_no_word_occurs_twice_unless_it_is_exempt(self, search, seed):
@@ -78,13 +78,13 @@ class TestRules:
             assert len(ngrams) == len(set(ngrams))
 
     def test_captions_start_with_the_prefix_whatever_other_rules_forbid(self, search, seed):
-        for words in texts(search, seed, [forbid([4]), no_double_words], prefix=[4, 4, 7]):
+        for words in texts(search, seed, [forbid([4]), no_double_words()], prefix=[4, 4, 7]):
             assert words[:3] == [4, 4, 7]
             assert 4 not in words[3:]
 
     def test_log_probabilities_are_the_languages_own(self, search, seed):
         step = random_step(seed, VOCABULARY, spread=2.0)
-        rules = [forbid([3]), no_double_words, require([5, 6], eos=EOS)]
+        rules = [forbid([3]), no_double_words(), require([5, 6], eos=EOS)]
         constrained, state = constrain(step, start(4), rules, prefix=[7])
         for image, found in enumerate(captions(search, constrained, state, required=[5, 6])):
             for caption in found:
@@ -114,7 +114,7 @@ def test_in_a_thousand_random_trials_required_words_appear_and_forbidden_ones_ne
             min_length(rng.randint(0, LENGTH), eos=EOS),
             require(required, eos=EOS),
             no_repeat_ngram(rng.randint(1, 3)),
-            no_double_words,
+            no_double_words(),
         ]
         for words in texts(
             SEARCHES[trial % len(SEARCHES)], trial, rules, prefix=prefix, required=required
