@@ -64,7 +64,7 @@ class DataSet:
 
     def write(self):
         """Write the annotation files and a config that names them; return its path."""
-        data = {}
+        data = {"min_count": 1}  # there are four captions to train on
         for split, content in self.content.items():
             path = self.folder / f"{split}.json"
             path.write_text(json.dumps(content))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import NamedTuple
 
 from captioner.checkup.leakage import ImageInfo, read_image_infos, record_shared_images
 from captioner.checkup.pairs import (
+    Tokenizers,
     compute_pair_statistics,
+    learn_tokenizer,
     learn_tokenizers,
     record_shared_sources,
 )
@@ -18,6 +22,7 @@ from captioner.checkup.statistics import (
     Coverage,
     Split,
     SplitStatistics,
+    captions_of,
     compute_statistics,
     shorten,
     vocabulary_coverage,
@@ -25,10 +30,22 @@ from captioner.checkup.statistics import (
 from captioner.config.run import TokenizerConfig
 from captioner.console import track
 from captioner.data.datasets import Example
+from captioner.data.learnable import record_few_examples, record_poor_data
 from captioner.data.plain_text import TextExample
 from captioner.data.problems import Problems
 from captioner.data.splits import divide_text, reference_words
 from captioner.errors import ImageError
+
+
+class Known(NamedTuple):
+    """The words that a model knows from an earlier training, and how it divides text into them."""
+
+    words: Collection[str] = ()
+    source_words: Collection[str] = ()
+    tokenizers: Tokenizers | None = None  # none: learnt from the texts
+
+
+NOTHING = Known()
 
 
 @dataclass(frozen=True)
@@ -48,7 +65,12 @@ class CheckResult:
 
 
 def check_splits(
-    splits: Sequence[Split], *, max_length: int, tokenizer: TokenizerConfig
+    splits: Sequence[Split],
+    *,
+    max_length: int,
+    tokenizer: TokenizerConfig,
+    min_count: int,
+    known: Known = NOTHING,
 ) -> CheckResult:
     """Read every image completely, compute statistics, and compare the splits with each other.
 
@@ -56,7 +78,10 @@ def check_splits(
         splits: the splits, with different names; either all have pairs, or none has. Those of the
             first one's group, or else it alone, supply the vocabulary.
         max_length: largest number of words in a caption that training does not truncate.
-        tokenizer: how pairs are divided into words, learnt from them where it is learnt.
+        tokenizer: how captions or pairs are divided into words, as in training: of pairs, it is
+            learnt from both sides.
+        min_count: rarer words are not learnt.
+        known: the words of the model that training starts from.
 
     Raises:
         UsageError: the library of the tokenizer is not installed.
@@ -73,26 +98,74 @@ def check_splits(
     first_group = [each for each in splits if group and each.group == group] or [splits[0]]
     learnt = [split.name for split in first_group]
     if splits[0].pairs is None:
+        own = known.tokenizers.target if known.tokenizers else None
+        own = own or learn_tokenizer(captions_of(first_group), tokenizer, default="caption")
         statistics = {
-            split.name: compute_statistics(split, infos, max_length=max_length) for split in splits
+            split.name: compute_statistics(split, infos, own.tokenize, max_length=max_length)
+            for split in splits
         }
     else:
         pairs = [pair for split in first_group for pair in split.pairs or ()]
-        tokenizers = learn_tokenizers(pairs, tokenizer)
+        tokenizers = known.tokenizers or learn_tokenizers(pairs, tokenizer)
         statistics = {
             split.name: compute_pair_statistics(split, tokenizers, max_length=max_length)
             for split in splits
         }
+    poor = Problems("data.train") if group else first_group[0].problems
+    _record_poor_data(poor, [statistics[name] for name in learnt], min_count, known)
+    _record_few_examples(poor, splits, first_group)
     words = {name: split.words for name, split in statistics.items()}
     source_words = {name: split.source_words for name, split in statistics.items()}
-    of_files = {id(split.problems): split.problems for split in splits}  # each once
+    of_files = {id(split.problems): split.problems for split in splits} | {id(poor): poor}
     return CheckResult(
-        [*of_files.values(), *between_splits],
+        [*of_files.values(), *between_splits],  # each once
         statistics,
         learnt,
         vocabulary_coverage(words, learnt),
         vocabulary_coverage(source_words, learnt) if splits[0].pairs is not None else [],
     )
+
+
+def _record_few_examples(
+    problems: Problems, splits: Sequence[Split], learnt: Sequence[Split]
+) -> None:
+    """Record that train has too few examples, unless errors in its files may be the reason."""
+    is_text = learnt[0].pairs is not None
+    number = sum(len(split.pairs or split.examples) for split in learnt)
+    is_captions = not number and any(split.text for split in learnt)  # a file of captions alone
+    could_hold_out = not learnt[0].group or len(splits) > len(learnt)
+    if could_hold_out and not is_captions and not any(split.problems.errors for split in learnt):
+        record_few_examples(problems, number, "text" if is_text else "image")
+
+
+def _record_poor_data(
+    problems: Problems, learnt: Sequence[SplitStatistics], min_count: int, known: Known
+) -> None:
+    """Record what cannot be learnt from the captions, or from both sides of pairs."""
+    is_text = any(split.pairs is not None for split in learnt)
+    sides = {
+        "targets" if is_text else "captions": (
+            [split.words for split in learnt],
+            [split.words_per_caption for split in learnt],
+            known.words,
+        )
+    }
+    if is_text:
+        sides["sources"] = (
+            [split.source_words for split in learnt],
+            [split.words_per_source for split in learnt],
+            known.source_words,
+        )
+    for noun, (counts, lengths, words) in sides.items():
+        record_poor_data(
+            problems,
+            sum(counts, Counter()),
+            sum(lengths, Counter()),
+            noun=noun,
+            min_count=min_count,
+            max_length=None,  # each text that is cut is listed already
+            words=words,
+        )
 
 
 def record_leaked_text(
@@ -117,7 +190,9 @@ def _read_images(splits: Sequence[Split]) -> dict[Path, ImageInfo]:
     for (path, split), result in zip(split_of.items(), results, strict=True):
         if isinstance(result, ImageError):
             kind = re.split(r"[:(,]", result.reason)[0].strip()  # details follow after : ( or ,
-            split.problems.add_error(f"images that cannot be read: {kind}", [result])
+            skips = split.skips_bad_images
+            record = split.problems.add_warning if skips else split.problems.add_error
+            record(f"images that cannot be read: {kind}", [result])
         else:
             infos[path] = result
     return infos

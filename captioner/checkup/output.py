@@ -97,7 +97,7 @@ def describe_split(split: SplitStatistics) -> dict[str, str]:
         "words per caption": _range(split.words_per_caption),
     }
     if not split.images:
-        return {"images": "none: text", **text}
+        return {"images": "none: text" if split.captions else "none", **text}
     return {
         "images": f"{split.images:,}",
         "captions": text["captions"],

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from captioner.checkup.statistics import Split, SplitStatistics, has_wrong_encoding, shorten
 from captioner.config.run import TokenizerConfig
+from captioner.config.schema import TokenizerName
 from captioner.console import track
 from captioner.data.parallel import Pair
 from captioner.data.problems import Problems
@@ -41,16 +42,29 @@ def learn_tokenizers(pairs: Sequence[Pair], config: TokenizerConfig) -> Tokenize
         [pair.source for pair in pairs],
         [target for pair in pairs for target in pair.captions],
     )
-    source, target = (
-        build_tokenizer(
-            config.kind or "word",
-            texts=texts,
-            fold_case=config.fold_case,
-            subwords=config.subwords,
-        )
-        for texts in sides
-    )
+    source, target = (learn_tokenizer(texts, config, default="word") for texts in sides)
     return Tokenizers(source, target)
+
+
+def learn_tokenizer(
+    texts: Sequence[str], config: TokenizerConfig, *, default: TokenizerName
+) -> Tokenizer:
+    """Build the tokenizer of a config as training does; some are learnt from texts.
+
+    Args:
+        texts: the training captions, or one side of the training pairs.
+        config: its settings.
+        default: the kind if the config names none.
+
+    Raises:
+        UsageError: the library of the tokenizer is not installed.
+    """
+    return build_tokenizer(
+        config.kind or default,
+        texts=texts,
+        fold_case=config.fold_case,
+        subwords=config.subwords,
+    )
 
 
 def compute_pair_statistics(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,6 @@ from captioner.data.datasets import Example
 from captioner.data.parallel import Pair
 from captioner.data.plain_text import TextExample
 from captioner.data.problems import Problems
-from captioner.text.tokenizer import tokenize
 
 MIN_COUNTS = (1, 2, 3, 5, 10, 20)
 LOST_CHARACTERS = re.compile("[\ufffd\ud800-\udc7f\udd00-\udfff]")  # or halves of one
@@ -32,6 +31,7 @@ class Split(NamedTuple):
     text: Sequence[TextExample] = ()  # captions without images
     pairs: Sequence[Pair] | None = None  # texts with their targets, instead of examples and text
     group: str = ""  # "train" or "dev" of a config; splits of one group are not compared
+    skips_bad_images: bool = False  # training leaves out those that cannot be read
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,21 @@ class Coverage(NamedTuple):
     shares: dict[str, float]  # split → share of its words that are known
 
 
+def captions_of(splits: Iterable[Split]) -> list[str]:
+    """Return the captions of splits, with and without images."""
+    captions: list[str] = []
+    for split in splits:
+        captions += (caption for example in split.examples for caption in example.captions)
+        captions += (example.caption for example in split.text)
+    return captions
+
+
 def compute_statistics(
-    split: Split, infos: Mapping[Path, ImageInfo], *, max_length: int
+    split: Split,
+    infos: Mapping[Path, ImageInfo],
+    tokenize: Callable[[str], list[str]],
+    *,
+    max_length: int,
 ) -> SplitStatistics:
     """Count captions, words and readable images, and record problems of captions."""
     words: Counter[str] = Counter()

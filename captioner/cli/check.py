@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from captioner.checkup.check import check_splits
+from captioner.checkup.check import NOTHING, Known, check_splits
 from captioner.checkup.output import to_json, to_text, write_page
-from captioner.checkup.statistics import Split
+from captioner.checkup.pairs import Tokenizers
+from captioner.checkup.statistics import Split, captions_of
 from captioner.cli.options import ImagesOption, SettingsArgument
+from captioner.config.builtin import is_config
 from captioner.config.run import Config, DataConfig, SourceConfig
-from captioner.data.datasets import load_with_problems, train_dev_split
+from captioner.console import console, print_results
+from captioner.data.datasets import AnyExample, load_with_problems, train_dev_split
 from captioner.data.formats import UnsupportedFormatError, split_names
 from captioner.data.generated import generate
+from captioner.data.learnable import too_few_to_hold_out
 from captioner.data.parallel import is_parallel, load_pairs, pair_problems
 from captioner.data.plain_text import is_plain_text, load_text
 from captioner.data.problems import Problems
 from captioner.data.shapes import draw_shapes
 from captioner.data.splits import find_sources
 from captioner.errors import UsageError
-from captioner.models.folder import load_config
+from captioner.models.folder import load_config, read_vocabularies, resolve
 from captioner.report.build import check_report
+from captioner.text.scripts import suitable_kind_hint
 
 EXAMPLE = "captioner check photos/captions.jsonl --html checkup.html"
 
@@ -33,8 +39,9 @@ def check(
         Path,
         typer.Argument(
             metavar="CONFIG|ANNOTATIONS|TEXT",
-            help="A config (.yaml): check and compare train and dev; or annotations of any format; "
-            "or texts, one a line, with --target; or both sides in one .tsv or .jsonl file.",
+            help="A config, as for `captioner train`: check and compare train and dev; "
+            "or annotations of any format; or texts, one a line, with --target; "
+            "or both sides in one .tsv or .jsonl file.",
             show_default=False,
         ),
     ],
@@ -61,7 +68,7 @@ def check(
     """
     if html:
         check_report(html)
-    if source.suffix in (".yaml", ".yml"):
+    if is_config(source):
         if images:
             raise UsageError(
                 "the config names the folder of the images: "
@@ -73,18 +80,40 @@ def check(
             )
         config = load_config(source, settings or [])
         splits, data = _read_config(config), config.data
+        known = _known_words(config.init)
     else:
         if settings:
             raise UsageError(
                 f"{source} is not a config and has no settings: leave out {' '.join(settings)}"
             )
-        splits, data = _read_file(source, images, target), DataConfig()
-    result = check_splits(splits, max_length=data.max_length, tokenizer=data.tokenizer)
-    typer.echo(json.dumps(to_json(result)) if as_json else to_text(result))
-    if html:
-        write_page(html, result, title=str(source))
+        # No minimum count is set: the statistics tell the words of several.
+        splits, data, known = _read_file(source, images, target), DataConfig(min_count=1), NOTHING
+    subwords = data.tokenizer.kind == "subword"
+    result = check_splits(
+        splits,
+        max_length=data.max_length,
+        tokenizer=data.tokenizer,
+        min_count=1 if subwords else data.min_count,
+        known=known,
+    )
+    uses_default = data.tokenizer.kind is None and known.tokenizers is None
+    if uses_default and (hint := suitable_kind_hint(captions_of(splits))):
+        console.print(f"captioner: {hint}", markup=False)
+    with print_results(files=html is not None) as print_line:
+        print_line(json.dumps(to_json(result)) if as_json else to_text(result))
+        if html:
+            write_page(html, result, title=str(source))
     if result.num_problems:
         raise typer.Exit(3)
+
+
+def _known_words(init: str | None) -> Known:
+    """Return the words of the model that training starts from; none without one."""
+    if init is None:
+        return NOTHING
+    target, source = read_vocabularies(resolve(init))
+    tokenizers = Tokenizers(source.tokenizer, target.tokenizer)
+    return Known(frozenset(target.words), frozenset(source.words), tokenizers)
 
 
 def _read_config(config: Config) -> list[Split]:
@@ -97,10 +126,12 @@ def _read_config(config: Config) -> list[Split]:
     groups = {"train": sources.train, "dev": sources.dev}
     splits = []
     files: dict[Path, Problems] = {}
+    skip_missing = config.data.on_bad_image == "skip"
     for group, named in groups.items():
         # The only source of a group has its name.
         keys = [group] if len(named) == 1 else [f"{group} {name}" for name in named]
-        read = _read(dict(zip(keys, named.values(), strict=True)), files)
+        named_splits = dict(zip(keys, named.values(), strict=True))
+        read = _read(named_splits, files, skip_missing=skip_missing)
         splits += [split._replace(group=group) for split in read]
     return splits if sources.dev else _hold_out(splits, config.data.holdout)
 
@@ -112,17 +143,28 @@ def _hold_out(splits: list[Split], share: float) -> list[Split]:
         if split.text:
             train.append(split)
             continue
-        name = split.name.replace("train", "dev", 1)
-        held_out = split._replace(name=name, group="dev")
+        held_out = split._replace(name=split.name.replace("train", "dev", 1), group="dev")
         if split.pairs is not None:
-            pairs, held_out_pairs = train_dev_split(split.pairs, share)
+            pairs, held_out_pairs = _held_out(split, split.pairs, share, "text")
             train.append(split._replace(pairs=pairs))
             dev.append(held_out._replace(pairs=held_out_pairs))
         else:
-            examples, held_out_examples = train_dev_split(split.examples, share)
+            examples, held_out_examples = _held_out(split, split.examples, share, "image")
             train.append(split._replace(examples=examples))
             dev.append(held_out._replace(examples=held_out_examples))
     return [*train, *dev]
+
+
+def _held_out(
+    split: Split, examples: Sequence[AnyExample], share: float, noun: str
+) -> tuple[list[AnyExample], list[AnyExample]]:
+    """Divide examples into train and dev as training does; if there is one, record an error."""
+    kept, held_out = train_dev_split(examples, share)
+    if kept:
+        return kept, held_out
+    name = split.name.removeprefix("train ")
+    split.problems.add_error("no images or texts for dev", [too_few_to_hold_out(name, noun)])
+    return held_out, []
 
 
 def _read_file(path: Path, images: Path | None, target: Path | None) -> list[Split]:
@@ -144,7 +186,9 @@ def _read_file(path: Path, images: Path | None, target: Path | None) -> list[Spl
         raise UsageError(f"{error.marked_message}\n{hint}") from error
 
 
-def _read(sources: dict[str, SourceConfig], files: dict[Path, Problems]) -> list[Split]:
+def _read(
+    sources: dict[str, SourceConfig], files: dict[Path, Problems], *, skip_missing: bool = False
+) -> list[Split]:
     """Read the splits. Those of the same file share its problems, which are kept in `files`."""
     splits = []
     for name, source in sources.items():
@@ -158,7 +202,13 @@ def _read(sources: dict[str, SourceConfig], files: dict[Path, Problems]) -> list
             splits.append(Split(name, (), (), shared, load_text(source.path, shared)))
             continue
         loaded = load_with_problems(
-            source.path, source.images, source.split, restval=source.restval, problems=shared
+            source.path,
+            source.images,
+            source.split,
+            restval=source.restval,
+            skip_missing=skip_missing,
+            problems=shared,
         )
-        splits.append(Split(name, loaded.examples, loaded.missing, shared))
+        split = Split(name, loaded.examples, loaded.missing, shared)
+        splits.append(split._replace(skips_bad_images=skip_missing))
     return splits

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
-import re
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from captioner.data.formats import Annotations, Entry, read_annotations
+from captioner.data.formats import Annotations, Entry, find_file, read_annotations
+from captioner.data.lookup import ImageFolder, Lookup, find_elsewhere, is_outside
 from captioner.data.problems import Problems, repeated
 from captioner.errors import UsageError
 
@@ -61,9 +60,18 @@ def load_examples(
 
 
 def load_with_problems(
-    annotations: Path, images: Path | None, split: str | None, *, restval: bool, problems: Problems
+    annotations: Path,
+    images: Path | None,
+    split: str | None,
+    *,
+    restval: bool,
+    skip_missing: bool = False,
+    problems: Problems,
 ) -> LoadedExamples:
     """Load a split as `load_examples` does, but record its errors in `problems` and continue.
+
+    Images that are missing are returned too. They are an error, unless `skip_missing` says that the
+    caller leaves them out.
 
     Raises:
         UsageError: the file cannot be read, or holds no image with a caption.
@@ -71,17 +79,34 @@ def load_with_problems(
     if images is not None and not os.path.isdir(images):
         raise UsageError(f"{images}: no such folder of images")
     content = _read(annotations, split, restval, problems)
-    root = images or _find_image_folder(content)
-    outside = {entry.file for entry in content.entries if _is_outside(entry.file)}
-    problems.add_error("image names that lead out of their folder", map(repr, outside))
-    # No caller opens the other images.
-    inside = [entry for entry in content.entries if entry.file not in outside]
-    missing = _find_missing(root, (entry.file for entry in inside))
-    problems.add_error(f"images missing in {root}", map(repr, missing))
+    base = find_file(annotations).parent
+    root = images or _find_image_folder(content, base)
+    lookup = ImageFolder(root, base).find_all(entry.file for entry in content.entries)
+    if lookup.missing and not lookup.found:
+        first = next(iter(lookup.missing))
+        elsewhere = find_elsewhere(first, [base, root, root.parent])
+        if elsewhere:
+            lookup.missing[first] = f"it is in {elsewhere}: name this folder in `images`"
+    _record_missing(problems, root, lookup, skip_missing=skip_missing)
+    paths = {name: root / file for name, file in lookup.found.items()}
+    paths |= {name: root / name for name in lookup.missing}  # no caller opens those outside
     examples = [
-        Example(entry.image_id, root / entry.file, _nonempty(entry.captions)) for entry in inside
+        Example(entry.image_id, paths[entry.file], _nonempty(entry.captions))
+        for entry in content.entries
+        if entry.file in paths
     ]
-    return LoadedExamples(examples, {root / file for file in missing})
+    return LoadedExamples(examples, {root / name for name in lookup.missing})
+
+
+def _record_missing(problems: Problems, root: Path, lookup: Lookup, *, skip_missing: bool) -> None:
+    """Record the images that are missing, outside their folder, or written in another way."""
+    problems.add_error("image names that lead out of their folder", map(repr, lookup.outside))
+    add = problems.add_warning if skip_missing else problems.add_error
+    effect = ", skipped in training" if skip_missing else ""
+    cases = (f"{name!r} ({hint})" if hint else repr(name) for name, hint in lookup.missing.items())
+    add(f"images missing in {root}{effect}", cases)
+    respelled = (f"{name!r} is {file!r}" for name, file in lookup.respelled.items())
+    problems.add_warning("image names written otherwise than their files, found", respelled)
 
 
 def load_references(annotations: Path, split: str | None = None) -> dict[int | str, list[str]]:
@@ -136,35 +161,18 @@ def _nonempty(captions: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(caption.strip() for caption in captions if caption and not caption.isspace())
 
 
-def _find_image_folder(content: Annotations) -> Path:
-    """Return the first usual folder with one of the first images, else the first that exists."""
-    files = [entry.file for entry in content.entries[:20] if not _is_outside(entry.file)]
-    for folder in content.folders:
-        if any(os.path.isfile(folder / file) for file in files):
-            return folder
-    return next(folder for folder in content.folders if os.path.isdir(folder))
+def _find_image_folder(content: Annotations, base: Path) -> Path:
+    """Return the first usual folder with one of the images, else the first that exists.
 
-
-def _is_outside(file: str) -> bool:
-    """Return whether a relative file name leads out of its folder."""
-    is_absolute = file.startswith(("/", "\\")) or bool(os.path.splitdrive(file)[0])
-    return is_absolute or ".." in re.split(r"[/\\]", file)
-
-
-def _find_missing(root: Path, files: Iterable[str]) -> list[str]:
-    """Return the files that do not exist.
-
-    Each folder is listed once, since a call for each file is slow on a network disk.
+    Only some images are looked for, from the whole file. Names as they are written come first.
     """
-    listings: dict[str, set[str]] = {}
-    missing = []
-    for file in files:
-        folder, name = os.path.split(file)
-        if folder not in listings:
-            listings[folder] = set()
-            with contextlib.suppress(OSError, ValueError):  # then each file is checked on its own
-                listings[folder].update(os.listdir(root / folder))
-        # A listing may write a name in another case, if the file system ignores case.
-        if name not in listings[folder] and not os.path.isfile(root / file):
-            missing.append(file)
-    return missing
+    files = [entry.file for entry in content.entries]
+    files = [*files[:20], *files[:: max(1, len(files) // 100)]]
+    folders = [ImageFolder(folder, base) for folder in content.folders if os.path.isdir(folder)]
+    for folder in folders:
+        if any(folder.has(file) for file in files if not is_outside(file)):
+            return folder.root
+    for folder in folders:
+        if any(map(folder.guess, files)):
+            return folder.root
+    return folders[0].root

@@ -7,12 +7,11 @@ They raise `UsageError` only if they cannot continue. No image file is opened.
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ from captioner.data.problems import (
     repeated,
     valid_records,
 )
+from captioner.data.tables import find_table, first_row, read_table
 from captioner.errors import UsageError
 
 
@@ -46,11 +46,22 @@ class Annotations(NamedTuple):
 
 TEXT = (str, type(None))
 ID = (int, str)
+REFUSED = "images left without a caption, since theirs are refused"  # a kind of problem
 FILES_IN_FOLDERS = ("captions.jsonl", "captions.csv", "captions.txt")
+IMAGE_FOLDERS = (
+    "images",
+    "Images",
+    "Flicker8k_Dataset",
+    "Flickr8k_Dataset",
+    "Flickr8k_Dataset/Flicker8k_Dataset",
+    "flickr30k-images",
+    "flickr30k_images",
+)
 FORMATS = """unsupported annotation format. Supported are:
   .json   COCO captions (images and annotations), or Karpathy's dataset_*.json (with sentences)
   .jsonl  on each line {"image": "1.jpg", "captions": ["a dog", ...]}, or one "caption": "a dog"
-  .csv    (or .txt) with the header image,caption
+  .csv    (or .tsv, .txt) with the header image,caption; also with semicolons, tabs or |, and
+          with the names that others use: image_name, file_name, filename; comment, text
   .txt    Flickr8k's and Flickr30k's token file: 1.jpg#0<TAB>a dog
   a folder with captions.jsonl, captions.csv or captions.txt"""
 JSON_FORMATS = """unsupported annotation format. COCO files are {"images": [...], "annotations": \
@@ -75,10 +86,9 @@ def read_annotations(
         return _read_json(text, path, split, restval, problems)
     _reject_options(path, restval=restval)
     entries = _read_lines(text, path, problems)
-    names = (".", "images", "Images", "Flicker8k_Dataset", "flickr30k-images")
     if split:
         entries = _select_listed(entries, Path(split), problems)
-    return Annotations(entries, [path.parent / name for name in names])
+    return Annotations(entries, [path.parent, *_usual_folders(path)])
 
 
 def split_names(path: Path) -> list[str] | list[None]:
@@ -96,6 +106,15 @@ def split_names(path: Path) -> list[str] | list[None]:
         return [None]
     names = (image.get("split") for image in images if isinstance(image, dict))
     return sorted({name for name in names if isinstance(name, str)}) or [None]
+
+
+def _usual_folders(path: Path) -> list[Path]:
+    """Return where the images of an annotation file usually are: beside it, or beside its folder.
+
+    The archives of Flickr8k and Flickr30k, from their authors and from Kaggle, have such folders.
+    """
+    parents = (path.parent, Path(os.path.normpath(path.parent / "..")))
+    return [parent / name for parent in parents for name in IMAGE_FOLDERS]
 
 
 def find_file(path: Path) -> Path:
@@ -123,12 +142,12 @@ def _read_json(
     parent, grandparent = path.parent, Path(os.path.normpath(path.parent / ".."))
     if _is_karpathy(images):
         entries = _read_karpathy(images, path, split, restval, problems)
-        return Annotations(entries, [parent, parent / "images", grandparent])
+        return Annotations(entries, [parent, *_usual_folders(path), grandparent])
     _reject_options(path, split=split, restval=restval)
     entries = _read_coco(images, content["annotations"], problems)
     years = re.findall(r"(?:train|val|test)20\d\d", path.name)  # COCO's image folders
     folders = [folder / year for year in years for folder in (parent, grandparent)]
-    return Annotations(entries, [*folders, parent / "images", parent])
+    return Annotations(entries, [*folders, parent / "images", parent, *_usual_folders(path)])
 
 
 def _parse(text: str, path: Path, problems: Problems) -> dict[str, list[Any]]:
@@ -159,6 +178,7 @@ def _read_coco(images: list[Any], annotations: list[Any], problems: Problems) ->
     listed = {row["id"] for row in images if isinstance(row, dict) and type(row.get("id")) in ID}
     images = valid_records(images, "images", {"id": ID, "file_name": (str,)}, problems)
     fields: Fields = {"id": ID, "image_id": ID, "caption": TEXT}
+    refused_ids = _image_ids(annotations)
     annotations = valid_records(annotations, "annotations", fields, problems)
     repeated_ids = repeated(row["id"] for row in annotations)
     problems.add_error("annotation ids given more than once", repeated_ids)
@@ -173,7 +193,19 @@ def _read_coco(images: list[Any], annotations: list[Any], problems: Problems) ->
         coco.dataset = {"images": images, "annotations": annotations}
         coco.createIndex()
     texts = {key: [row["caption"] for row in group] for key, group in coco.imgToAnns.items()}
-    return [Entry(row["id"], row["file_name"], texts.get(row["id"], [])) for row in images]
+    without = refused_ids - texts.keys()
+    problems.add_warning(REFUSED, (repr(row["id"]) for row in images if row["id"] in without))
+    return [
+        Entry(row["id"], row["file_name"], texts.get(row["id"], []))
+        for row in images
+        if row["id"] not in without
+    ]
+
+
+def _image_ids(annotations: list[Any]) -> set[int | str]:
+    """Return the ids of the images of annotations, also of those that are not valid."""
+    rows = (row for row in annotations if isinstance(row, dict))
+    return {row["image_id"] for row in rows if type(row.get("image_id")) in ID}
 
 
 def _read_karpathy(
@@ -196,8 +228,12 @@ def _read_karpathy(
         file = f"{folder}{image['filename']}"
         key = "cocoid" if "cocoid" in image else "imgid"
         sentences = valid_records(image["sentences"], file, {"raw": TEXT}, problems)
-        if is_valid(image, file, {key: ID}, problems):
-            entries.append(Entry(image[key], file, [sentence["raw"] for sentence in sentences]))
+        if not is_valid(image, file, {key: ID}, problems):
+            continue
+        if image["sentences"] and not sentences:
+            problems.add_warning(REFUSED, [repr(image[key])])
+            continue
+        entries.append(Entry(image[key], file, [sentence["raw"] for sentence in sentences]))
     return entries
 
 
@@ -210,16 +246,12 @@ def _read_lines(text: str, path: Path, problems: Problems) -> list[Entry]:
     first = lines[0][1]
     if path.suffix.lower() == ".jsonl":
         return _read_jsonl(lines, problems)
-    if is_csv(first):
-        return _read_csv(text, problems)
+    if table := find_table(text):
+        captions_of = read_table(text, table, problems)
+        return [Entry(name, name, captions) for name, captions in captions_of.items()]
     if is_token_line(first):
         return _read_token_file(lines, problems)
-    raise UnsupportedFormatError(f"{path}: {FORMATS}")
-
-
-def is_csv(first_line: str) -> bool:
-    """Return whether a text is CSV with images and captions, given its first line."""
-    return {"image", "caption"} <= {name.strip().lower() for name in first_line.split(",")}
+    raise UnsupportedFormatError(f"{path}: {FORMATS}\nIts first line is {first_row(text)!r}")
 
 
 def is_token_line(line: str) -> bool:
@@ -231,6 +263,7 @@ def _read_jsonl(lines: list[tuple[int, str]], problems: Problems) -> list[Entry]
     """Read an object from each line. Lines with a single `caption` may repeat an image."""
     entries = []
     captions_of: dict[str, list[str | None]] = {}  # images with a single caption on each line
+    refused = []
     for number, line in lines:
         try:
             record = parse_json(line, number)
@@ -243,44 +276,16 @@ def _read_jsonl(lines: list[tuple[int, str]], problems: Problems) -> list[Entry]
         captions = [record["caption"]] if single else record.get("captions")
         if not isinstance(captions, list) or not all(isinstance(text, TEXT) for text in captions):
             problems.add_error("wrong or missing captions", [f"line {number}"])
+            refused.append(image)
         elif single and image in captions_of:
             captions_of[image] += captions
         else:
             entries.append(Entry(image, image, captions))
             if single:
                 captions_of[image] = captions
+    accepted = {entry.image_id for entry in entries}
+    problems.add_warning(REFUSED, (repr(image) for image in refused if image not in accepted))
     return entries
-
-
-def _read_csv(text: str, problems: Problems) -> list[Entry]:
-    """Read the columns image and caption. Captions with commas are quoted."""
-    captions_of: dict[str, list[str | None]] = {}
-    rows = _read_rows(text.lstrip(), problems)
-    _, header = next(rows, (1, []))
-    names = [name.strip().lower() for name in header]
-    if not {"image", "caption"} <= set(names):
-        if header:  # otherwise a quote in it is never closed, which is recorded
-            problems.add_error("no columns image and caption outside of quotes", ["line 1"])
-        return []
-    image, caption = names.index("image"), names.index("caption")
-    for line, row in rows:
-        if len(row) == len(header):
-            captions_of.setdefault(row[image].strip(), []).append(row[caption])
-        elif row:
-            problems.add_error(f"rows without exactly {len(header)} columns", [f"line {line}"])
-    return [Entry(name, name, captions) for name, captions in captions_of.items()]
-
-
-def _read_rows(text: str, problems: Problems) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row with the number of its last line, and record rows that are not CSV."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    while True:
-        try:
-            for row in reader:
-                yield reader.line_num, row
-            return
-        except csv.Error as error:
-            problems.add_error("broken CSV", [f"line {reader.line_num}: {error}"])
 
 
 def _read_token_file(lines: list[tuple[int, str]], problems: Problems) -> list[Entry]:

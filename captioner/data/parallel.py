@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from captioner.data.lines import Line, split_lines
 from captioner.data.problems import BrokenJSONError, Problems, is_valid, parse_json, read_text
+from captioner.data.tables import find_table
 from captioner.errors import UsageError
 
 STDIN = "-"
@@ -87,9 +88,12 @@ def is_parallel(path: Path) -> bool:
         UsageError: the file cannot be read.
     """
     suffix = path.suffix.lower()
-    if suffix != ".jsonl":
-        return suffix == ".tsv"
-    first_line = read_text(path, Problems(path)).lstrip().partition("\n")[0]
+    if suffix not in BOTH_SIDES:
+        return False
+    text = read_text(path, Problems(path))
+    if suffix == ".tsv":
+        return find_table(text) is None  # else it is a table of images and captions
+    first_line = text.lstrip().partition("\n")[0]
     try:
         record = parse_json(first_line)
     except BrokenJSONError:

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from captioner.data.formats import (
     find_file,
-    is_csv,
     is_token_line,
     read_annotations,
     split_names,
 )
 from captioner.data.problems import Problems, read_text
+from captioner.data.tables import find_table
 from captioner.errors import UsageError
 
 
@@ -64,7 +64,7 @@ def is_plain_text(path: Path) -> bool:
 
 def _is_plain_text(path: Path, text: str) -> bool:
     first_line = text.lstrip().partition("\n")[0]
-    return path.suffix.lower() == ".txt" and not (is_csv(first_line) or is_token_line(first_line))
+    return path.suffix.lower() == ".txt" and not (find_table(text) or is_token_line(first_line))
 
 
 def _read_captions(path: Path, problems: Problems) -> list[tuple[str, str | None]]:

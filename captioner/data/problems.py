@@ -70,10 +70,11 @@ class Problems:
         if new:
             self._by_kind.setdefault(kind, Problem(kind, is_error)).cases.update(new)
 
-    def raise_errors(self) -> None:
+    def raise_errors(self, way_out: str = "") -> None:
         """Log the warnings, and raise the errors as one `UsageError`: with counts and examples.
 
-        The message has one line for a single kind of error, else one line for each kind.
+        The message has one line for a single kind of error, else one line for each kind. It ends
+        with the way out, if one is given.
 
         Raises:
             UsageError: at least one error was recorded.
@@ -83,10 +84,12 @@ class Problems:
                 logger.warning("%s: %s", self.source, problem)
         errors = self.errors
         if len(errors) == 1:
-            raise UsageError(f"{self.source}: {errors[0]}")
+            end = f"; {way_out}" if way_out else ""
+            raise UsageError(f"{self.source}: {errors[0]}{end}")
         if errors:
             total = sum(len(problem.cases) for problem in errors)
             lines = [f"{total:,} problems, so nothing was started:", *map(str, errors)]
+            lines += [way_out] if way_out else []
             raise UsageError(f"{self.source}: " + "\n  ".join(lines))
 
 

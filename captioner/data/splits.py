@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from captioner.config.run import CaptionCount, DataConfig, SourceConfig, source_names
 from captioner.console import console
-from captioner.data.datasets import Example, load_examples, train_dev_split
+from captioner.data.datasets import Example, load_with_problems, train_dev_split
+from captioner.data.learnable import too_few_to_hold_out
 from captioner.data.parallel import Pair, load_pairs, pair_problems
 from captioner.data.plain_text import TextExample, load_text
 from captioner.data.problems import Problems
@@ -249,9 +250,28 @@ def _load(name: str, source: SourceConfig, data: DataConfig) -> ExampleSet:
         examples = load_pairs(source.source, source.target, problems)
         problems.raise_errors()
     else:
-        examples = load_examples(source.path, source.images, source.split, restval=source.restval)
+        examples = _load_images(source, skip_missing=data.on_bad_image == "skip")
     captions_per_image = source.captions_per_image or data.captions_per_image
     return ExampleSet(name, examples, source.repeat, captions_per_image)
+
+
+def _load_images(source: SourceConfig, *, skip_missing: bool) -> list[Example]:
+    """Return the examples of a source. Its missing images are an error unless they are skipped."""
+    problems = Problems(source.path)
+    loaded = load_with_problems(
+        source.path,
+        source.images,
+        source.split,
+        restval=source.restval,
+        skip_missing=skip_missing,
+        problems=problems,
+    )
+    way_out = (
+        "name their folder in `images` of this source, or train without the missing ones: "
+        "data.on_bad_image=skip"
+    )
+    problems.raise_errors(way_out if loaded.missing and not skip_missing else "")
+    return loaded.examples
 
 
 def shared_sources(train: Iterable[SourceExample], dev: Iterable[SourceExample]) -> list[Pair]:
@@ -283,10 +303,7 @@ def hold_out(
         kept, held_out = train_dev_split(source.examples, share)
         if not kept:
             noun = "text" if isinstance(held_out[0], Pair) else "image"
-            raise UsageError(
-                f"data.train has one {noun} in {source.name}: too few to hold out a part as dev; "
-                f"set data.dev, or add {noun}s"
-            )
+            raise UsageError(f"data.train: {too_few_to_hold_out(source.name, noun)}")
         train.append(source._replace(examples=kept))
         dev.append(source._replace(examples=held_out, repeat=1))
     return train, dev

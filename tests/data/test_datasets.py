@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from captioner.data.datasets import Example, load_examples, load_references
+from captioner.data.datasets import Example, load_examples, load_references, load_with_problems
+from captioner.data.problems import Problems
 from captioner.errors import UsageError
 
 
@@ -248,6 +249,55 @@ def test_empty_captions_and_images_without_captions_are_dropped_and_counted(tmp_
         f"{path}: empty captions, left out (3): 1 #2, 1 #3, 2 #1",
         f"{path}: images without a caption, left out (2): 2, 3",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "refused"),
+    [
+        (
+            "coco.json",
+            coco(
+                [image(1), image(2), image(3), image(4)],
+                [annotation(1, 1, 7), annotation(2, 1), annotation(3, 2, 7), annotation(4, 4)],
+            ),
+            ["2"],
+        ),
+        (
+            "karpathy.json",
+            {
+                "images": [
+                    {"imgid": n, "filename": f"{n}.jpg", "split": "train", "sentences": sentences}
+                    for n, sentences in (
+                        (1, [{"raw": 7}, {"raw": "a dog"}]),
+                        (2, [{"raw": 7}]),
+                        (3, []),
+                        (4, [{"raw": "a cat"}]),
+                    )
+                ]
+            },
+            ["2"],
+        ),
+        (
+            "captions.jsonl",
+            "\n".join(
+                json.dumps({"image": f"{n}.jpg", "caption": caption})
+                for n, caption in ((1, 7), (1, "a dog"), (2, 7), (3, ""), (4, "a cat"))
+            ),
+            ["'2.jpg'"],
+        ),
+    ],
+)
+def test_images_left_without_a_caption_by_refused_ones_are_told_apart_from_those_without(
+    tmp_path, name, content, refused
+):
+    path = write(tmp_path / name, content)
+    problems = Problems(path)
+    split = "train" if name == "karpathy.json" else None
+    load_with_problems(path, None, split, restval=False, problems=problems)
+    cases = {it.kind: list(it.cases) for it in problems}
+    assert cases["images left without a caption, since theirs are refused"] == refused
+    [without] = cases["images without a caption, left out"]
+    assert without.strip("'").removesuffix(".jpg") == "3"
 
 
 def test_string_ids_are_kept_as_strings(tmp_path):

@@ -250,7 +250,8 @@ def test_lines_to_translate_that_are_no_text_are_refused_by_name_and_line(tmp_pa
 
 def test_a_file_of_both_sides_is_told_from_annotations_by_its_name_and_first_line(tmp_path):
     for name, content, expected in (
-        ("a.tsv", "", True),
+        ("a.tsv", "a dog\tein Hund\n", True),
+        ("b.tsv", "\timage\tcaption\n0\t1.jpg\ta dog\n", False),
         ("a.jsonl", "\n" + json_lines({"source": "a", "target": "b"}), True),
         ("b.jsonl", json_lines({"image": "1.jpg", "caption": "a", "source": "web"}), False),
         ("c.jsonl", "{broken\n", False),

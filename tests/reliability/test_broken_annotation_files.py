@@ -89,4 +89,5 @@ def test_a_csv_header_whose_quotes_hide_its_columns_is_reported(run, data_set):
     path.write_text('"a,image,caption,b"\n1.jpg,a dog\n')
     code, _, err = run("train", config, f"data.train.annotations={path}")
     assert code == 2
-    assert f"{path}: no columns image and caption outside of quotes (1): line 1" in err
+    assert err.startswith(f"captioner: {path}: unsupported annotation format")
+    assert "Its first line is '\"a,image,caption,b\"'" in err
