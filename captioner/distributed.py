@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from captioner.errors import UsageError
+from captioner.errors import UsageError, parameter
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
 
 Item = TypeVar("Item")
 
 # Parts of gloo's messages when another process closes its connection. Their type is RuntimeError.
 _LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
+_PERIOD = 0.2  # seconds between two looks at the store
+
 
 def is_lost_connection(error: Exception) -> bool:
     """Return whether an error means that another rank has ended."""
-    return isinstance(error, dist.DistError) or any(
-        message in str(error) for message in _LOST_CONNECTION
+    has_ranks = dist.is_available() and dist.is_initialized()
+    return isinstance(error, dist.DistError) or (
+        has_ranks and any(message in str(error) for message in _LOST_CONNECTION)
     )
 
 
@@ -36,6 +43,7 @@ class Ranks:
     rank: int
     world_size: int
     device: torch.device
+    store: Store | None = None  # shared by the ranks of a group
 
     @property
     def is_first(self) -> bool:
@@ -72,12 +80,38 @@ class Ranks:
 
     @contextmanager
     def first_rank_first(self) -> Iterator[None]:
-        """Run the block on the first rank, then on the others, which read its cache."""
+        """Run the block on the first rank, then on the others, which read its cache.
+
+        No rank leaves before all have run it. The block may take longer than the time-out of the
+        group, because the ranks wait outside of it.
+
+        Raises:
+            DistError: the block has failed on another rank.
+        """
+        if self.store is None:
+            yield
+            return
+        block = self.store.add(f"blocks/{self.rank}", 1)  # its number, the same on every rank
         if not self.is_first:
-            self.wait()
-        yield
+            self._wait_for(f"{block}/first", 1)
+        try:
+            yield
+        except BaseException:
+            self.store.add(f"{block}/failed", 1)
+            raise
         if self.is_first:
-            self.wait()
+            self.store.add(f"{block}/first", 1)
+        self.store.add(f"{block}/done", 1)
+        self._wait_for(f"{block}/done", self.world_size)
+
+    def _wait_for(self, key: str, count: int) -> None:
+        """Wait until `count` ranks have added 1 to a key."""
+        assert self.store is not None
+        failed = f"{key.partition('/')[0]}/failed"
+        while self.store.add(key, 0) < count:
+            if self.store.add(failed, 0):
+                raise dist.DistError("another rank has failed")
+            time.sleep(_PERIOD)
 
     def wrap(self, objective: nn.Module) -> nn.Module:
         """Return the objective with gradients averaged over the ranks."""
@@ -89,8 +123,14 @@ class Ranks:
 
 
 @contextmanager
-def process_group(device: torch.device) -> Iterator[Ranks]:
+def process_group(
+    device: torch.device, *, timeout: timedelta = timedelta(hours=1)
+) -> Iterator[Ranks]:
     """Join the processes that torchrun started: with gloo on a CPU, with NCCL on CUDA.
+
+    Args:
+        device: of this process; on CUDA, each rank takes a GPU of its own.
+        timeout: of a collective operation, after which the other ranks count as lost.
 
     Raises:
         UsageError: there are more ranks than GPUs.
@@ -100,11 +140,26 @@ def process_group(device: torch.device) -> Iterator[Ranks]:
         yield Ranks(0, 1, device)
         return
     if device.type == "cuda":
+        if device.index is not None:
+            raise UsageError(
+                f"{parameter('device')} '{device}' is one GPU, but each of {world_size} ranks "
+                "takes one of its own: use 'cuda' or 'auto'"
+            )
         device = _local_gpu()
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(hours=1))
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, _ = next(rendezvous("env://"))
+    dist.init_process_group(
+        backend,
+        store=PrefixStore("group", store),
+        rank=rank,
+        world_size=world_size,
+        timeout=timeout,
+    )
     try:
-        yield Ranks(dist.get_rank(), world_size, device)
+        yield Ranks(rank, world_size, device, PrefixStore("ranks", store))
     finally:
         dist.destroy_process_group()
 

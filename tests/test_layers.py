@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "captioner"
 # From the bottom to the top: a module may import from its own folder and from the rows above it.
 LAYERS = [
     {"errors"},
-    {"types", "captions", "console", "devices", "distributed", "storage"},
+    {"types", "captions", "console", "devices", "distributed", "storage", "locking"},
     {"config"},
     {"text"},
     {"data", "metrics"},

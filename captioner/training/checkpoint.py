@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +61,7 @@ class TrainingState(NamedTuple):
     optimizer: dict[str, Any]  # state dict
     average: dict[str, Any]  # state dict of the EMA
     rng_states: list[list[torch.Tensor]]  # of each rank
+    provenance: Mapping[str, Any] = {}  # a `Provenance`; empty in older checkpoints
 
 
 def save_checkpoint(
@@ -87,6 +88,7 @@ def _save(state: TrainingState, path: Path) -> None:
         "optimizer": state.optimizer,
         "average": state.average,
         "random": state.rng_states,
+        "provenance": dict(state.provenance),
     }
     with path.open("wb") as file:
         try:
@@ -154,7 +156,11 @@ def load_checkpoint(folder: Path) -> TrainingState:
         names = {key: name for name, key in _KEYS.items()}
         progress = {names.get(key, key): value for key, value in content["progress"].items()}
         return TrainingState(
-            Progress(**progress), content["optimizer"], content["average"], content["random"]
+            Progress(**progress),
+            content["optimizer"],
+            content["average"],
+            content["random"],
+            content.get("provenance", {}),
         )
     except Exception as error:  # torch.load does not document what it raises for a foreign file
         reason = " ".join(str(error).split())[:200]

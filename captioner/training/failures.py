@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -27,14 +29,26 @@ from captioner.storage import atomic_file, free_space
 from captioner.training.checkpoint import resume_hint
 from captioner.training.loop import NotFiniteError
 
-# Parts of the messages of torch and of oneDNN on a CPU. Their type is RuntimeError.
-_OUT_OF_CPU_MEMORY = ("can't allocate memory", "could not create a primitive")
+# torch and the libraries below it report these with the type RuntimeError. A primitive *descriptor*
+# that oneDNN cannot create is an operation without an implementation, not a lack of memory.
+_OUT_OF_MEMORY = re.compile(
+    r"DefaultCPUAllocator: (can't allocate|not enough) memory"
+    r"|could not create a (primitive(?! descriptor)|memory object)"
+    r"|std::bad_alloc|CUDA error: out of memory|MPS backend out of memory"
+    r"|CU(BLAS|DNN)_STATUS_ALLOC_FAILED"
+)
+_OUT_OF_SHARED_MEMORY = re.compile(
+    r"unable to (open|allocate|resize|mmap|write to) [^:\n]*(shared memory|</torch_)"
+)
+_TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that a CPU or a GPU has too little memory."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        message in str(error) for message in _OUT_OF_CPU_MEMORY
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
     )
 
 
@@ -54,25 +68,42 @@ def explain_failures(output: Path, settings: TrainingConfig) -> Iterator[None]:
             f"{error}: fix it or remove it from the annotations, or set data.on_bad_image=skip; "
             f"{resume_hint(output)}"
         ) from error
-    except (MemoryError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            raise CaptionerError(
-                f"out of memory with training.batch_size={settings.batch_size} and "
-                f"training.accumulate={settings.accumulate}, so no step was taken: set "
-                "training.accumulate to auto or to a larger number, which keeps the batch, or "
-                f"lower training.batch_size (or encoder.image_size); {resume_hint(output)}"
-            ) from error
-        if is_lost_connection(error):
-            raise CaptionerError(
-                f"another rank has ended, so this one ends too: {resume_hint(output)}"
-            ) from error
-        raise
-    except OSError as error:
+    except (MemoryError, RuntimeError, OSError) as error:
+        explanation = _explain(error, output, settings)
+        if explanation is None:
+            raise
+        raise CaptionerError(explanation) from error
+
+
+def _explain(error: Exception, output: Path, settings: TrainingConfig) -> str | None:
+    """Return what an error of the machine means, or None if it is a bug."""
+    hint = resume_hint(output)
+    if is_out_of_memory(error):
+        return (
+            f"out of memory with training.batch_size={settings.batch_size} and "
+            f"training.accumulate={settings.accumulate}, so no step was taken: set "
+            "training.accumulate to auto or to a larger number, which keeps the batch, or "
+            f"lower training.batch_size (or encoder.image_size); {hint}"
+        )
+    if _OUT_OF_SHARED_MEMORY.search(str(error)):
+        return (
+            "the worker processes have too little shared memory (/dev/shm): set "
+            f"training.workers=0, or give it more (docker run --shm-size=8g); {hint}"
+        )
+    if getattr(error, "errno", None) in _TOO_MANY_FILES or "Too many open files" in str(error):
+        return (
+            "too many open files: raise the limit (ulimit -n 65536), or lower training.workers; "
+            f"{hint}"
+        )
+    if is_lost_connection(error):
+        return f"another rank has ended, so this one ends too: {hint}"
+    if isinstance(error, OSError):
         path = Path(error.filename) if isinstance(error.filename, str) else output
-        raise CaptionerError(
+        return (
             f"{path}: {error.strerror or error} ({free_space(output)} MiB free in {output}); "
-            f"what was saved before is untouched: {resume_hint(output)}"
-        ) from error
+            f"what was saved before is untouched: {hint}"
+        )
+    return None
 
 
 @contextmanager

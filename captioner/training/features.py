@@ -19,25 +19,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captioner.console import console
 from captioner.data.datasets import Example
 from captioner.errors import CaptionerError
-from captioner.storage import check_space, free_space
+from captioner.locking import Lock
+from captioner.storage import check_space, free_space, publish, sha256
 
+_VERSION = 2  # of the way in which images are decoded and features computed
 _HOST = f".{platform.node()}-"  # in the names of unfinished folders
 
 
-def features_key(encoder: str, examples: Sequence[Example]) -> str:
+def features_key(encoder: str, examples: Sequence[Example], contents: Sequence[str]) -> str:
     """Return a hash of everything that the features depend on.
 
     Args:
-        encoder: hash of the encoder and its transform.
-        examples: their image ids and the sizes and modification times of the files are hashed.
+        encoder: hash of the encoder, its transform and its precision.
+        examples: their image ids are hashed.
+        contents: the `content_hash` of the file of each example.
     """
-    digest = hashlib.sha256(encoder.encode())
-    for example in examples:
-        status = example.path.stat()
-        digest.update(f"{example.image_id!r} {status.st_size} {status.st_mtime_ns}\n".encode())
+    digest = hashlib.sha256(f"{_VERSION} {encoder}".encode())
+    for example, content in zip(examples, contents, strict=True):
+        digest.update(f"{example.image_id!r} {content}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def content_hash(example: Example) -> str:
+    """Return a hash of the bytes of an image file: neither its time nor its size tell a change."""
+    return sha256(example.path)
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,8 @@ def cached_features(
 ) -> FeatureSource:
     """Open the features in `folder / key`; if they do not exist, compute and write them first.
 
-    The folder gets its name when it is complete. Incomplete ones of killed runs are removed.
+    The folder gets its name when it is complete. Incomplete ones of killed runs are removed. If
+    another run is computing the same features, they are waited for.
 
     Args:
         folder: the folder of all cached features.
@@ -106,25 +115,41 @@ def cached_features(
         CaptionerError: the disk is full or read-only.
     """
     complete = folder / key
-    if not (complete / "features.npy").exists():
-        unfinished = folder / f"{key}{_HOST}{os.getpid()}.tmp"
+    if not _is_complete(complete):
         try:
-            _remove_abandoned(folder)
-            unfinished.mkdir(parents=True, exist_ok=True)
-            ids = [example.image_id for example in examples]
-            (unfinished / "ids.json").write_text(json.dumps(ids), encoding="utf-8")
-            _write(unfinished / "features.npy", len(examples), compute())
-            shutil.rmtree(complete, ignore_errors=True)
-            unfinished.rename(complete)
+            with Lock(folder / f".{key}.lock", what=str(complete), wait=_print_wait):
+                if not _is_complete(complete):  # the other run may have failed
+                    _write_folder(complete, examples, compute)
         except OSError as error:
             raise CaptionerError(
                 f"features cannot be written to {folder} ({error.strerror}; "
                 f"{free_space(folder)} MiB free): free some space, choose another output folder, "
                 "or set training.cache_features=false"
             ) from None
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
     return FeatureSource(np.load(complete / "features.npy", mmap_mode="r"))
+
+
+def _is_complete(folder: Path) -> bool:
+    return (folder / "features.npy").exists()
+
+
+def _print_wait(holder: str) -> None:
+    console.print(f"waiting for {holder}, which computes the same features", markup=False)
+
+
+def _write_folder(
+    complete: Path, examples: Sequence[Example], compute: Callable[[], Iterable[Tensor]]
+) -> None:
+    unfinished = complete.with_name(f"{complete.name}{_HOST}{os.getpid()}.tmp")
+    try:
+        _remove_abandoned(complete.parent)
+        unfinished.mkdir(parents=True, exist_ok=True)
+        ids = [example.image_id for example in examples]
+        (unfinished / "ids.json").write_text(json.dumps(ids), encoding="utf-8")
+        _write(unfinished / "features.npy", len(examples), compute())
+        publish(unfinished, complete)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _remove_abandoned(folder: Path) -> None:

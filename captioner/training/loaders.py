@@ -24,10 +24,12 @@ from captioner.data.batching import (
     ImageSource,
     Loader,
     LoadSource,
+    default_num_workers,
     sequential_batches,
 )
 from captioner.data.datasets import Example
 from captioner.data.splits import ExampleSet, Mixture, SourceExample, Splits
+from captioner.data.streaming import map_ahead
 from captioner.data.transforms import Transform, build_transform
 from captioner.devices import autocast
 from captioner.distributed import Ranks
@@ -38,6 +40,7 @@ from captioner.training.features import (
     FeatureViews,
     JoinedFeatures,
     cached_features,
+    content_hash,
     features_key,
 )
 from captioner.training.synthetic import SyntheticFeatures
@@ -150,6 +153,7 @@ class ImageLoaders(LoaderFactory):
         super().__init__(config, vocabulary, splits, ranks=ranks)
         self.encoder, self.settings = encoder, cast(ImageEncoderConfig, config.encoder)
         self.transform = build_transform(self.settings.transform, self.settings.image_size)
+        self._contents: dict[tuple[str, str], list[str]] = {}  # of each split and source
 
     def mixture(self, phase: PhaseConfig) -> Mixture:
         """Return what an epoch of a phase holds: text only where features are cached."""
@@ -219,7 +223,8 @@ class ImageLoaders(LoaderFactory):
         kind = "grid" if self.config.decoder.context == "attention" else "summary"
         crop = f"crop{number}-" if number else ""
         images = _images(source.examples)
-        digest = features_key(self._encoder_hash(transform), images)
+        contents = self._content_hashes(split, source, label)
+        digest = features_key(self._encoder_hash(transform), images, contents)
         with self.ranks.first_rank_first():
             return cached_features(
                 self.config.output.parent / "features",
@@ -232,6 +237,20 @@ class ImageLoaders(LoaderFactory):
                     keep_grid=kind == "grid",
                 ),
             )
+
+    def _content_hashes(self, split: Split, source: ExampleSet, label: str) -> list[str]:
+        """Return the hash of the file of each image of a source, in order; each is read once."""
+        key = (split.name, source.name)
+        if key not in self._contents:
+            images = _images(source.examples)
+            is_shared = split.name == self.train.name  # by the ranks, which divide the work
+            own = self.ranks.shard(images) if is_shared else images
+            hashes = map_ahead(content_hash, own, threads=default_num_workers())
+            tracked = track(hashes, total=len(own), doing=f"hashing {label}", unit="images")
+            parts = self.ranks.gather([*tracked]) if is_shared else [[*tracked]]
+            shares = len(parts)
+            self._contents[key] = [parts[i % shares][i // shares] for i in range(len(images))]
+        return self._contents[key]
 
     @torch.inference_mode()
     def _compute_features(
@@ -255,8 +274,10 @@ class ImageLoaders(LoaderFactory):
             yield grid if keep_grid else grid.mean(dim=1, keepdim=True)
 
     def _encoder_hash(self, transform: Transform) -> str:
-        """Return a hash of a transform and the trunk's weights."""
-        digest = hashlib.sha256(repr((self.encoder.name, transform)).encode())
+        """Return a hash of a transform, the precision and the trunk's weights."""
+        with autocast(self.ranks.device, self.config.training.precision):
+            is_low = torch.is_autocast_enabled(self.ranks.device.type)
+        digest = hashlib.sha256(repr((self.encoder.name, transform, is_low)).encode())
         for name, tensor in self.encoder.trunk.state_dict().items():
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())
         return digest.hexdigest()

@@ -97,7 +97,8 @@ def accumulate_gradients(
     """
     micro_batches = [batch.to(ranks.device) for batch in micro_batches]
     terms = ranks.sum(torch.stack([count(batch) for batch in micro_batches]).sum())  # scalar int64
-    total = torch.zeros((), device=ranks.device)
+    zero = torch.zeros((), device=ranks.device)
+    summed = LossSum(zero, zero.long())  # over this rank's micro-batches
     for index, batch in enumerate(micro_batches):
         # DDP averages gradients over ranks in `backward`; once a step is enough.
         is_last = index == len(micro_batches) - 1
@@ -108,6 +109,8 @@ def accumulate_gradients(
             # The factor `world_size` turns DDP's mean over ranks into a sum.
             scaled = output.loss.total * (ranks.world_size / terms)
             scaled.backward()  # type: ignore[no-untyped-call]
-        total += output.loss.total.detach()
+        loss = output.loss
+        summed += LossSum(loss.total.detach(), loss.count, loss.penalties)
     # The metrics are those of the last micro-batch.
-    return ObjectiveOutput(LossSum(ranks.sum(total), terms), output.metrics)
+    penalties = {name: ranks.sum(penalty) for name, penalty in summed.penalties.items()}
+    return ObjectiveOutput(LossSum(ranks.sum(summed.total), terms, penalties), output.metrics)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,9 +19,13 @@ class LossSum:
 
     total: Tensor
     count: Tensor  # int64
+    penalties: Mapping[str, Tensor] = field(default_factory=dict)  # parts of `total` in training
 
     def __add__(self, other: LossSum) -> LossSum:
-        return LossSum(self.total + other.total, self.count + other.count)
+        penalties = dict(self.penalties)
+        for name, penalty in other.penalties.items():
+            penalties[name] = penalties.get(name, torch.zeros_like(penalty)) + penalty
+        return LossSum(self.total + other.total, self.count + other.count, penalties)
 
     @property
     def mean(self) -> float:
@@ -43,10 +48,11 @@ def cross_entropy(
     scored and turned into gradients a chunk at a time, while they are in the cache (Wijmans et al.
     2024, "Cut your losses in large-vocabulary language models").
     """
-    total: Tensor = _LinearCrossEntropy.apply(
+    total, log_likelihood = _LinearCrossEntropy.apply(
         hidden, output.weight, output.bias, targets, label_smoothing, weights
     )
-    return LossSum(total, targets.new_tensor(targets.numel()))
+    smoothing = {"label_smoothing": total.detach() + log_likelihood} if label_smoothing else {}
+    return LossSum(total, targets.new_tensor(targets.numel()), smoothing)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -61,7 +67,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         targets: Tensor,  # (M,)
         smoothing: float,
         importance: Tensor | None,  # (M,)
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         device, dtype = hidden.device.type, weight.dtype
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
@@ -70,6 +76,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         needs_gradient = any(ctx.needs_input_grad)
         hidden_grads, weight_grad, bias_grad = [], torch.zeros_like(weight), torch.zeros_like(bias)
         total = hidden.new_zeros((), dtype=torch.float32)
+        log_likelihood = total.clone()  # of the targets, for the log
         factors = hidden.new_ones(()) if importance is None else importance.unsqueeze(1)
         factors = factors.expand(len(hidden), 1)  # (M, 1)
         chunks = (
@@ -81,7 +88,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             log_probs = logits.float().log_softmax(dim=1)  # (R, V)
             # The target distribution q is smoothing / V everywhere, plus 1 - smoothing at the
             # target (Szegedy et al. 2016, section 7). The loss is -sum_v q_v log p_v.
-            total -= (1 - smoothing) * (factor * log_probs.gather(1, target)).sum()
+            of_targets = (factor * log_probs.gather(1, target)).sum()
+            log_likelihood += of_targets
+            total -= (1 - smoothing) * of_targets
             if smoothing:
                 total -= smoothing / vocab_size * (factor * log_probs.sum(1, keepdim=True)).sum()
             if not needs_gradient:
@@ -95,7 +104,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             weight_grad += logits_grad.t() @ h  # (V, D)
         if needs_gradient:
             ctx.save_for_backward(torch.cat(hidden_grads).to(hidden.dtype), weight_grad, bias_grad)
-        return total
+        ctx.mark_non_differentiable(log_likelihood)
+        return total, log_likelihood
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

@@ -119,7 +119,9 @@ class TeacherForcing(Objective):
             # Xu et al. 2015, equation 14: the loss is -log p(caption) + lambda * penalty.
             source_mask = memory.mask[batch.source_index]  # (N, P)
             penalty = doubly_stochastic_penalty(output.weights, batch.target_mask, source_mask)
-            loss = LossSum(loss.total + self.attention_penalty * penalty, loss.count)
+            penalty = self.attention_penalty * penalty
+            parts = {**loss.penalties, "attention_penalty": penalty.detach()}
+            loss = LossSum(loss.total + penalty, loss.count, parts)
         return ObjectiveOutput(loss)
 
     def decoder_inputs(self, batch: Batch, state: State, progress: float) -> Tensor:

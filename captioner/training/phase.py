@@ -22,6 +22,15 @@ from captioner.training.recorder import Recorder
 from captioner.types import Batch
 
 
+def smallest_micro_batch(module: nn.Module) -> int:
+    """Return the least number of examples in a micro-batch: two if batch norms learn from them.
+
+    Ioffe and Szegedy 2015, "Batch normalization", section 3.1: one value has no variance.
+    """
+    norms = (each for each in module.modules() if isinstance(each, nn.BatchNorm2d))
+    return 2 if any(norm.training for norm in norms) else 1
+
+
 class StepRollback:
     """A copy of the state that a forward pass changes: random states and batch norm statistics.
 
@@ -71,10 +80,25 @@ class Phase:
     def _reached_max_steps(self) -> bool:
         return self.settings.max_steps is not None and self.progress.step >= self.settings.max_steps
 
-    def _is_complete(self) -> bool:
+    @property
+    def _is_out_of_patience(self) -> bool:
         patience = self.settings.early_stopping
-        out_of_patience = patience is not None and self.progress.validations_since_best >= patience
-        return self._reached_max_steps or out_of_patience
+        return patience is not None and self.progress.validations_since_best >= patience
+
+    def _is_complete(self) -> bool:
+        return self._reached_max_steps or self._is_out_of_patience
+
+    def end_reason(self) -> str:
+        """Return why this phase takes no further step, and the setting that would change it."""
+        if self._reached_max_steps:
+            return f"training.max_steps={self.settings.max_steps} is reached; a larger one goes on"
+        if self._is_out_of_patience:
+            return (
+                f"the last {self.progress.validations_since_best} validations were not better than "
+                f"the best one (training.early_stopping={self.settings.early_stopping}); "
+                "a larger number goes on"
+            )
+        return f"all {self.config.epochs} epochs of the last phase are done; more epochs go on"
 
     def run(self) -> None:
         """Take all steps that are left, and save a checkpoint of the last one.
@@ -85,6 +109,8 @@ class Phase:
         objective = self.ranks.wrap(self.objective).train()
         with self.signals:
             while self.progress.epoch < self.config.epochs and not self._is_complete():
+                if self.ranks.any(self.signals.stop_requested()):
+                    self._stop()  # even if an epoch takes no step
                 self._run_epoch(objective)
             if self.is_last and self.progress.validated_step != self.progress.step:
                 self._validate()
@@ -97,10 +123,9 @@ class Phase:
         self.sampler.epoch = sum(phase.epochs for phase in earlier_phases) + self.progress.epoch
         with self.recorder.epoch(self.config.epochs, self.sampler.num_batches):
             self._validate_and_save()  # due already, if a signal came before a validation
-            while self.progress.batch < self.sampler.num_batches and not self._is_complete():
-                if not self._take_steps(objective):
-                    self._use_smaller_micro_batches()
-        if self.progress.batch == self.sampler.num_batches:
+            while not self._is_complete() and not self._take_steps(objective):
+                self._use_smaller_micro_batches()
+        if self.progress.batch >= self.sampler.num_batches:
             self._end_epoch()
 
     def _end_epoch(self) -> None:
@@ -125,9 +150,9 @@ class Phase:
                 if self._is_complete():
                     break
         except (MemoryError, RuntimeError) as error:
-            smallest_batch = self.sampler.num_rows // self.sampler.num_batches
-            can_be_smaller = self._rollback is not None and 2 * size <= smallest_batch
-            if not (can_be_smaller and is_out_of_memory(error)):
+            smallest = self.sampler.num_rows // self.sampler.num_batches // (2 * size)
+            can_be_smaller = smallest >= smallest_micro_batch(self.objective)
+            if self._rollback is None or not can_be_smaller or not is_out_of_memory(error):
                 raise
             return False
         return True
@@ -151,7 +176,12 @@ class Phase:
         self.progress.step += 1
         self.progress.batch += 1
         captions = sum(len(batch.tokens) for batch in micro_batches) * self.ranks.world_size
-        self.recorder.step(output, captions=captions, learning_rate=learning_rate)
+        self.recorder.step(
+            output,
+            objective=self.config.objective,
+            captions=captions,
+            learning_rate=learning_rate,
+        )
         if self.signals.all_ranks_stop():
             self._stop()
         self._validate_and_save()

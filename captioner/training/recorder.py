@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,15 +16,22 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from captioner.config.schema import ObjectiveName
 from captioner.config.training import TrainingConfig
-from captioner.console import console, progress_bar
+from captioner.console import console, one_line, progress_bar
 from captioner.data.batching import Loader
 from captioner.data.datasets import Example
 from captioner.data.images import read_image
 from captioner.data.parallel import Pair
 from captioner.data.splits import ExampleSet, SourceExample
 from captioner.distributed import Ranks
-from captioner.storage import atomic_folder, check_space, folder_size
+from captioner.storage import (
+    atomic_binary_file,
+    atomic_file,
+    atomic_folder,
+    check_space,
+    folder_size,
+)
 from captioner.training.checkpoint import (
     Progress,
     TrainingState,
@@ -35,6 +44,12 @@ from captioner.training.objectives import ObjectiveOutput
 from captioner.training.optim import EMA
 from captioner.training.validation import Validation, Validator
 
+_LOSSES: Mapping[ObjectiveName, str] = {
+    "teacher_forcing": "loss",
+    "scheduled_sampling": "loss after own words",  # a share of them
+    "free_running": "free-running loss",
+    "self_critical": "self-critical loss",
+}
 SAMPLES = 12  # images in samples.png
 _SIDE, _TEXT, _MARGIN, _LINE = 220, 84, 10, 17  # pixels of samples.png
 _WIDTH, _HEIGHT = _SIDE + _MARGIN, _SIDE + _TEXT + _MARGIN  # of a cell of samples.png
@@ -58,9 +73,12 @@ class RunLog:
         self._file.seek(0, os.SEEK_END)
         self._events: Any = None
         if find_spec("tensorboard"):
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._events = SummaryWriter(str(folder / "events"))
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except Exception as error:  # a broken installation raises what it likes
+                _tell_missing("events", "tensorboard", str(error))
+            else:
+                self._events = SummaryWriter(str(folder / "events"))
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write the metrics of a step."""
@@ -99,15 +117,18 @@ class Recorder:
         validator: Validator,
         average: EMA,
         write_model: Callable[[Path], None],
+        provenance: Mapping[str, Any],
         ranks: Ranks,
     ) -> None:
         self.output, self.settings, self.progress = output, settings, progress
         self.dev, self.validator = dev, validator
         self._noun = "targets" if isinstance(dev[0].examples[0], Pair) else "captions"
         self.average, self.write_model, self.ranks = average, write_model, ranks
+        self.provenance = provenance  # of the checkpoints
         self.log = RunLog(output, size=progress.log_size) if ranks.is_first else None
         self._is_saved = True  # whether the newest checkpoint holds all of `progress`
         self._epoch_loss: LossSum | None = None
+        self._objective: ObjectiveName = "teacher_forcing"  # of the epoch's steps
         # Training captions since the last validation, and the time at which their count began.
         self._captions, self._start = 0, time.monotonic()
         self._bar = progress_bar("batches")
@@ -152,17 +173,29 @@ class Recorder:
         with self._bar:
             yield
 
-    def step(self, output: ObjectiveOutput, *, captions: int, learning_rate: float) -> None:
+    def step(
+        self,
+        output: ObjectiveOutput,
+        *,
+        objective: ObjectiveName,
+        captions: int,
+        learning_rate: float,
+    ) -> None:
         """Write the metrics of a step; `captions` is the number of captions in its batch."""
         loss, metrics = output.loss, {"learning_rate": learning_rate, **output.metrics}
+        self._objective = objective
         self._is_saved = False
         self._epoch_loss = loss if self._epoch_loss is None else self._epoch_loss + loss
         self._captions += captions
         if self.log:
-            self.log.write(self.progress.step, {"loss": loss.mean, **metrics})
+            # the reward's loss is no cross-entropy, and has no place in its curve
+            name = "self_critical_loss" if objective == "self_critical" else "loss"
+            self.log.write(self.progress.step, {**loss_parts(loss, name), **metrics})
         shown = "".join(f"  {name} {value:.3g}" for name, value in metrics.items())
         self._bar.update(
-            self._task, completed=self.progress.batch, note=f"loss {loss.mean:.3f}{shown}"
+            self._task,
+            completed=self.progress.batch,
+            note=f"{describe_loss(loss, objective)}{shown}",
         )
 
     def validate(self, loader: Loader, *, stop: Callable[[], bool]) -> bool:
@@ -204,7 +237,9 @@ class Recorder:
             write_samples(self.output / "samples.txt", pairs, shown)
 
     def _print(self, result: Validation, *, speed: float, is_best: bool) -> None:
-        loss = f"loss {self._epoch_loss.mean:.3f}  " if self._epoch_loss else ""
+        loss = ""
+        if self._epoch_loss:
+            loss = f"{describe_loss(self._epoch_loss, self._objective)}  "
         trained = f"  {speed:.0f} {self._noun}/s" if speed else ""
         best = "  (best)" if is_best else ""
         console.print(f"step {self.progress.step}  {loss}{result}{trained}{best}")
@@ -217,7 +252,11 @@ class Recorder:
         if self.log:
             self.progress.log_size = self.log.flush()
             state = TrainingState(
-                self.progress, optimizer.state_dict(), self.average.state_dict(), rng_states
+                self.progress,
+                optimizer.state_dict(),
+                self.average.state_dict(),
+                rng_states,
+                self.provenance,
             )
             save_checkpoint(
                 self.output,
@@ -229,15 +268,38 @@ class Recorder:
         self.ranks.wait()
 
 
+def loss_parts(loss: LossSum, name: str = "loss") -> dict[str, float]:
+    """Return the mean of a loss without its penalties, as validation has it, and each penalty."""
+    penalties = {key: float(value / loss.count) for key, value in loss.penalties.items()}
+    return {name: loss.mean - sum(penalties.values()), **penalties}
+
+
+def describe_loss(loss: LossSum, objective: ObjectiveName) -> str:
+    """Return a training loss for the console: "loss 3.620 (+ attention penalty 8.70)".
+
+    The first number is what the dev loss is: nats per token of the references after their true
+    words. The losses of objectives with other inputs or targets have another name.
+    """
+    own, *penalties = loss_parts(loss).items()
+    added = ", ".join(
+        f"{'-' if value < 0 else '+'} {name.replace('_', ' ')} {abs(value):.3g}"
+        for name, value in penalties
+    )
+    return f"{_LOSSES[objective]} {own[1]:.3f}" + (f" ({added})" if added else "")
+
+
 def draw_curves(folder: Path) -> None:
     """Draw curves.png from metrics.jsonl: losses of train and dev, and scores by step.
 
-    Without matplotlib, nothing is drawn.
+    Where matplotlib cannot be imported, nothing is drawn, and a line says so.
     """
-    if not find_spec("matplotlib"):
+    # without a writable home folder it would tell at length which other folder it uses
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    try:
+        from matplotlib.figure import Figure
+    except Exception as error:  # a broken installation raises what it likes
+        _tell_missing("curves.png", "matplotlib", str(error))
         return
-    from matplotlib.figure import Figure
-
     lines = read_log(folder)
     figure = Figure(figsize=(10, 4), layout="constrained")
     losses, scores = figure.subplots(1, 2)
@@ -254,7 +316,18 @@ def draw_curves(folder: Path) -> None:
         axes.set(xlabel="step", title=title)
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(folder / "curves.png", dpi=110)
+    with atomic_binary_file(folder / "curves.png") as file:
+        figure.savefig(file, dpi=110, format="png")
+
+
+@cache
+def _tell_missing(file: str, package: str, reason: str) -> None:
+    """Say once which file of a run is missing, and why."""
+    console.print(
+        f"{file} is not written, because {package} cannot be imported ({one_line(reason)}): "
+        f"pip install --upgrade {package}",
+        markup=False,
+    )
 
 
 def _of_sources(lines: Sequence[Mapping[str, Any]], metrics: Collection[str]) -> list[str]:
@@ -269,7 +342,8 @@ def write_samples(path: Path, pairs: Sequence[Pair], outputs: Sequence[str]) -> 
         f"source     {pair.source}\noutput     {output}\nreference  {pair.captions[0]}\n"
         for pair, output in zip(pairs, outputs, strict=True)
     ]
-    path.write_text("\n".join(lines), encoding="utf-8")
+    with atomic_file(path) as file:
+        file.write("\n".join(lines))
 
 
 def draw_samples(
@@ -291,7 +365,8 @@ def draw_samples(
             lines = _wrap(caption, font, _SIDE)
             draw.multiline_text((left, top), "\n".join(lines), fill=color, font=font, spacing=2)
             top += _LINE * len(lines)
-    sheet.save(path)
+    with atomic_binary_file(path) as file:
+        sheet.save(file, "PNG")
 
 
 def _wrap(
@@ -303,6 +378,11 @@ def _wrap(
         longer = f"{lines[-1]} {word}".strip()
         if font.getlength(longer) <= width:
             lines[-1] = longer
-        else:
-            lines.append(word)
+            continue
+        if lines[-1]:
+            lines.append("")
+        for character in word:  # a text without spaces is one long word
+            if font.getlength(lines[-1] + character) > width:
+                lines.append("")
+            lines[-1] += character
     return lines[:limit]

@@ -17,7 +17,7 @@ from captioner.decoding.constraints import apply_rules, forbid
 from captioner.decoding.sampling import greedy, sample
 from captioner.metrics.reward import Reward
 from captioner.models.encoder_decoder import EncoderDecoder
-from captioner.text.tokenizer import BOS, EOS, SUPPRESSED, Vocabulary
+from captioner.text.tokenizer import BOS, EOS, SUPPRESSED, Tokenizer, Vocabulary
 from captioner.training.losses import LossSum, cross_entropy
 from captioner.training.objectives import Objective, ObjectiveOutput
 from captioner.training.validation import LengthLimits
@@ -139,6 +139,19 @@ def _suppress(step: Step, state: State, limits: Tensor) -> tuple[Step, State]:
     return apply_rules(step, state, [forbid(SUPPRESSED)], eos=EOS, limits=limits)
 
 
+def _to_words(tokenizer: Tokenizer) -> Callable[[list[str]], list[str]]:
+    """Return a function from the tokens of a model to words: the metrics count n-grams of these.
+
+    Parts of words are put together, and the text is divided into words and punctuation.
+    """
+    if tokenizer.kind not in ("character", "subword"):
+        return lambda tokens: tokens
+    from captioner.text.multilingual import WordTokenizer
+
+    words = WordTokenizer()
+    return lambda tokens: words.tokenize(tokenizer.detokenize(tokens))
+
+
 def caption_reward(
     train: Sequence[SourceExample | TextExample],
     vocabulary: Vocabulary,
@@ -148,14 +161,15 @@ def caption_reward(
 
     The references of the split are counted once, here.
     """
+    to_words = _to_words(vocabulary.tokenizer)
     references = [
-        [vocabulary.tokenizer.tokenize(caption) for caption in example.captions]
+        [to_words(vocabulary.tokenizer.tokenize(caption)) for caption in example.captions]
         for example in train
     ]
     score = Reward(references, weights)
 
     def reward(images: Sequence[int], captions: Sequence[Sequence[int]]) -> Tensor:
-        words = [vocabulary.decode(caption) for caption in captions]
+        words = [to_words(vocabulary.decode(caption)) for caption in captions]
         return torch.from_numpy(score(images, words)).float()
 
     return reward

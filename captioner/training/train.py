@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -15,14 +15,16 @@ from captioner.config.schema import INFERENCE, ImageEncoderConfig, TokenizerName
 from captioner.console import console, quiet_console, track
 from captioner.data.batching import default_num_workers
 from captioner.data.datasets import Example
-from captioner.data.images import map_ahead, read_image
+from captioner.data.images import read_image
+from captioner.data.learnable import refuse_poor_data
 from captioner.data.parallel import Pair
 from captioner.data.plain_text import TextExample
 from captioner.data.splits import ExampleSet, SourceExample, Splits, load_splits
-from captioner.data.transforms import build_transform
+from captioner.data.streaming import map_ahead
 from captioner.devices import DeviceName, pick_device
 from captioner.distributed import Ranks, process_group
 from captioner.errors import CaptionerError, ImageError, UsageError, first_few, parameter
+from captioner.locking import Lock
 from captioner.models.build import build_model, load_model
 from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.models.folder import resolve
@@ -35,6 +37,9 @@ from captioner.training.trainer import Trainer
 if TYPE_CHECKING:
     from captioner.models.encoder import ImageEncoder
     from captioner.models.text_encoder import TextEncoder
+
+_SAMPLE = 5_000  # captions whose lengths are compared with decoding.max_length
+_MANY_LONGER = 0.1  # larger shares are told
 
 
 def train(
@@ -56,6 +61,7 @@ def train(
         process_group(pick_device(device)) as ranks,
         quiet_console(quiet=not ranks.is_first),
         explain_failures(config.output, config.training),
+        _lock(config.output, ranks),
     ):
         checkpoint = _find_start(config.output, resume, ranks)
         splits = _read_splits(config, ranks, resumed=checkpoint is not None)
@@ -73,13 +79,19 @@ def train(
     return config.output / "best"
 
 
+def _lock(output: Path, ranks: Ranks) -> AbstractContextManager[object]:
+    """Return a lock that keeps other runs out of the output folder; the first rank holds it."""
+    return Lock(output / ".lock", what=str(output)) if ranks.is_first else nullcontext()
+
+
 def _find_start(output: Path, resume: str | None, ranks: Ranks) -> Path | None:
     """Return the checkpoint to start from, or None, after the traces of a crash are removed.
 
     Raises:
-        UsageError: the folder contains a run, and `resume` is None.
+        UsageError: the folder contains a run, and `resume` names none or that of another folder.
     """
-    if resume is None:
+    is_elsewhere = resume not in (None, "auto") and not _is_of_run(Path(resume), output)
+    if resume is None or is_elsewhere:
         _refuse_run(output)  # before any change to its folder: the run may be alive
     if ranks.is_first:
         recover_from_crash(output)
@@ -88,6 +100,10 @@ def _find_start(output: Path, resume: str | None, ranks: Ranks) -> Path | None:
         return find_checkpoint(output, resume, console.print)
     _refuse_run(output)  # a crash may have left its only checkpoint under another name
     return None
+
+
+def _is_of_run(checkpoint: Path, output: Path) -> bool:
+    return checkpoint.resolve().parent == output.resolve()
 
 
 def _refuse_run(output: Path) -> None:
@@ -102,8 +118,7 @@ def _read_splits(config: Config, ranks: Ranks, *, resumed: bool) -> Splits:
     """Return the examples of train and dev, without unreadable images if the config skips them."""
     splits = load_splits(config.data, ranks)
     config.output.mkdir(parents=True, exist_ok=True)
-    encoder = config.encoder
-    if config.data.on_bad_image == "error" or not isinstance(encoder, ImageEncoderConfig):
+    if config.data.on_bad_image == "error" or config.encoder.kind != "image":
         return splits
     sources = {
         split: {split if len(images) == 1 else f"{split}/{each.name}": each for each in images}
@@ -114,7 +129,7 @@ def _read_splits(config: Config, ranks: Ranks, *, resumed: bool) -> Splits:
         for named in sources.values()
         for name, each in named.items()
     }
-    skipped = _find_skipped(config, encoder, by_name, ranks, resumed=resumed)
+    skipped = _find_skipped(config, by_name, ranks, resumed=resumed)
     train, dev = (
         [_without(source, name, skipped[name], config) for name, source in named.items()]
         for named in sources.values()
@@ -139,7 +154,6 @@ def _without(
 
 def _find_skipped(
     config: Config,
-    encoder: ImageEncoderConfig,
     splits: Mapping[str, Sequence[Example]],
     ranks: Ranks,
     *,
@@ -151,12 +165,13 @@ def _find_skipped(
     then those of the run that it resumes.
     """
     file = config.output / "skipped.json"
-    if resumed and file.exists():
-        return json.loads(file.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
-    transform = build_transform(encoder.transform, encoder.image_size)
-    skipped = {
-        name: _find_unreadable(split, ranks, transform.min_side, max_share=config.data.bad_images)
-        for name, split in splits.items()
+    skipped = _read_skipped(file, splits) if resumed else {}
+    missing = {name: split for name, split in splits.items() if name not in skipped}
+    if not missing:
+        return skipped
+    skipped |= {
+        name: _find_unreadable(split, ranks, max_share=config.data.bad_images)
+        for name, split in missing.items()
     }
     if ranks.is_first:
         with atomic_file(file) as stream:
@@ -164,13 +179,22 @@ def _find_skipped(
     return skipped
 
 
+def _read_skipped(file: Path, splits: Iterable[str]) -> dict[str, list[dict[str, int | str]]]:
+    """Return the records of these splits in skipped.json; none of a split that it does not have."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {name: content[name] for name in splits if name in content}
+
+
 def _find_unreadable(
-    split: Sequence[Example], ranks: Ranks, min_side: int, *, max_share: float
+    split: Sequence[Example], ranks: Ranks, *, max_share: float
 ) -> list[dict[str, int | str]]:
     """Read all images of a split, each rank its share, and return a record for each failure."""
     shard, threads = ranks.shard(split), default_num_workers()
     # Pillow decodes without holding Python's global lock.
-    failures = map_ahead(partial(_failure_of, min_side=min_side), shard, threads=threads)
+    failures = map_ahead(_failure_of, shard, threads=threads)
     tracked = track(failures, total=len(shard), doing="reading images", unit="images")
     failed = [failure for failure in tracked if failure]
     records = [record for rank_records in ranks.gather(failed) for record in rank_records]
@@ -183,10 +207,10 @@ def _find_unreadable(
     return records
 
 
-def _failure_of(example: Example, *, min_side: int) -> dict[str, int | str] | None:
+def _failure_of(example: Example) -> dict[str, int | str] | None:
     """Return a record of the reason why training cannot read an image, or None if it can."""
     try:
-        read_image(example.path, min_side=min_side)
+        read_image(example.path)
     except ImageError as error:
         return {"image_id": example.image_id, "file": str(example.path), "reason": error.reason}
     return None
@@ -222,6 +246,7 @@ def start_model(
 
 def _new_model(config: Config, examples: Sequence[SourceExample | TextExample]) -> StartModel:
     vocabulary, source_vocabulary = _new_vocabularies(config, examples)
+    refuse_poor_data(examples, vocabulary, source_vocabulary, config.data)
     model = _build(config, vocabulary, source_vocabulary)
     if isinstance(config.encoder, ImageEncoderConfig):
         cast("ImageEncoder", model.encoder).load_trunk(config.encoder.weights)
@@ -237,7 +262,10 @@ def _new_vocabularies(
     data = config.data
     targets, sources = _texts(examples)
     if config.encoder.kind == "image":
+        if data.tokenizer.kind is None:
+            _advise_kind(targets)
         vocabulary = _vocabulary(data, "caption", targets, targets)
+        _advise_length(targets, vocabulary.tokenizer, config.decoding.max_length)
         return vocabulary, vocabulary
     if not data.share_vocabulary:
         own, read = (_vocabulary(data, "word", texts, texts) for texts in (targets, sources))
@@ -247,6 +275,28 @@ def _new_vocabularies(
     learns_from = both if data.tokenizer.kind == "subword" else targets
     vocabulary = _vocabulary(data, "word", learns_from, both)
     return vocabulary, vocabulary
+
+
+def _advise_kind(captions: Sequence[str]) -> None:
+    """Print a line if the tokenizer that was not chosen does not suit the captions."""
+    from captioner.text.scripts import suitable_kind_hint
+
+    if hint := suitable_kind_hint(captions):
+        console.print(f"captioner: {hint}", markup=False)
+
+
+def _advise_length(captions: Sequence[str], tokenizer: Tokenizer, max_length: int) -> None:
+    """Print a line if many captions have more tokens than the model will generate at most."""
+    sample = captions[:: len(captions) // _SAMPLE + 1]
+    lengths = sorted(len(tokenizer.tokenize(caption)) for caption in sample)
+    longer = sum(length > max_length for length in lengths)
+    if longer > _MANY_LONGER * len(lengths):
+        console.print(
+            f"captioner: {100 * longer / len(lengths):.0f} % of the captions have more tokens than "
+            f"decoding.max_length={max_length}, which cuts what the model generates: raise it, "
+            f"for example to {lengths[-1 - len(lengths) // 100]}",
+            markup=False,
+        )
 
 
 def _texts(examples: Sequence[SourceExample | TextExample]) -> tuple[list[str], list[str]]:
@@ -268,9 +318,13 @@ def _vocabulary(
         tokenizer = build_tokenizer(
             kind, texts=learns_from, fold_case=settings.fold_case, subwords=settings.subwords
         )
-    min_count = 1 if kind == "subword" else data.min_count
     tokenized = (tokenizer.tokenize(text) for text in texts)
-    return Vocabulary.from_captions(tokenized, min_count, tokenizer=tokenizer)
+    return Vocabulary.from_captions(tokenized, _min_count(data, tokenizer), tokenizer=tokenizer)
+
+
+def _min_count(data: DataConfig, tokenizer: Tokenizer) -> int:
+    """Return how often a token must occur: learning the subwords has chosen them already."""
+    return 1 if tokenizer.kind == "subword" else data.min_count
 
 
 def _build(config: Config, vocabulary: Vocabulary, source: Vocabulary) -> EncoderDecoder:
@@ -289,7 +343,7 @@ def _continue_model(
 
     def extended(vocabulary: Vocabulary, texts: Sequence[str]) -> Vocabulary:
         tokenized = [vocabulary.tokenizer.tokenize(text) for text in texts]
-        return vocabulary.extended(tokenized, min_count=config.data.min_count)
+        return vocabulary.extended(tokenized, _min_count(config.data, vocabulary.tokenizer))
 
     targets, sources = _texts(examples)
     if is_shared:
@@ -297,6 +351,7 @@ def _continue_model(
     else:
         vocabulary = extended(trained.vocabulary, targets)
         source = extended(trained.source_vocabulary, sources)
+    refuse_poor_data(examples, vocabulary, source, config.data)
     model = _build(config, vocabulary, source)  # new words have random weights
     model.decoder.copy_weights(trained.model.decoder)
     if config.encoder.kind == "text":
@@ -331,8 +386,12 @@ def _load_embeddings(model: EncoderDecoder, vocabulary: Vocabulary, path: Path) 
     from captioner.text.glove import read_glove
 
     embedding = model.decoder.embedding
-    vectors = read_glove(path, vocabulary, size=embedding.embedding_dim)
-    for word, vector in vectors.items():
-        embedding.weight[vocabulary.id_of(word)] = torch.tensor(vector)
-    words = len(vocabulary) - len(SPECIALS)
-    console.print(f"{len(vectors)} of {words} words start from their vectors in {path}")
+    words = vocabulary.words[len(SPECIALS) :]
+    folded = {word: word.lower() for word in words}  # most files have words in lower case
+    vectors = read_glove(path, {*words, *folded.values()}, size=embedding.embedding_dim)
+    found = 0
+    for word in words:
+        if vector := vectors.get(word) or vectors.get(folded[word]):
+            embedding.weight[vocabulary.id_of(word)] = torch.tensor(vector)
+            found += 1
+    console.print(f"{found} of {len(words)} words start from their vectors in {path}")

@@ -12,11 +12,12 @@ import torch
 import yaml
 
 from captioner.config.run import Config
-from captioner.config.schema import TextEncoderConfig
+from captioner.config.schema import INFERENCE, TextEncoderConfig
 from captioner.config.training import PhaseConfig, TrainingConfig
 from captioner.console import console
 from captioner.data.plain_text import TextExample
 from captioner.data.splits import SourceExample, Splits
+from captioner.decoding.memory import check_search_memory
 from captioner.decoding.search import Search, build_search, length_limits
 from captioner.distributed import Ranks
 from captioner.errors import UsageError
@@ -35,7 +36,9 @@ from captioner.training.objectives import (
     build_schedule,
 )
 from captioner.training.optim import EMA, make_optimizer, restore_optimizer
-from captioner.training.phase import Phase
+from captioner.training.phase import Phase, smallest_micro_batch
+from captioner.training.precision import usable_precision
+from captioner.training.provenance import adapt_progress, provenance
 from captioner.training.recorder import Recorder
 from captioner.training.validation import LengthLimits, Validator
 
@@ -66,15 +69,15 @@ class Trainer:
         source_vocabulary: Vocabulary | None = None,
         ranks: Ranks,
     ) -> None:
-        self.config, self.settings, self.ranks = config, config.training, ranks
+        self.config, self.ranks = config, ranks
         self.model, self.vocabulary = model.to(ranks.device), vocabulary
+        precision = usable_precision(model, config, ranks.device)
+        self.settings = config.training.model_copy(update={"precision": precision})
         self.source_vocabulary = source_vocabulary or vocabulary
         self.dev = splits.dev
         self.average = EMA(self.model, decay=self.settings.ema)
         self.loaders = self._make_loaders(splits)
         self.train = self.loaders.train.mixture
-        for phase in self.settings.phases:  # an unknown stage is an error now, not hours later
-            model.encoder.finetune(phase.finetune_from)
         self._check_text()
         self._check_sizes()
         self.validator = Validator(
@@ -88,15 +91,24 @@ class Trainer:
             precision=self.settings.precision,
         )
         self.signals = SignalHandler(ranks)
+        samplers = [self.loaders.sampler(phase) for phase in self.settings.phases]
+        self.provenance = provenance(
+            config,
+            self.train.examples,
+            (example for source in splits.dev for example in source.examples),
+            rows=[sampler.num_rows for sampler in samplers],
+            batches=[sampler.num_batches for sampler in samplers],
+        )
 
     def _make_loaders(self, splits: Splits) -> LoaderFactory:
-        if self.config.encoder.kind == "text":
+        config = self.config.model_copy(update={"training": self.settings})
+        if config.encoder.kind == "text":
             from captioner.training.text_loaders import TextLoaders
 
             vocabularies = self.vocabulary, self.source_vocabulary
-            return TextLoaders(self.config, *vocabularies, splits, ranks=self.ranks)
+            return TextLoaders(config, *vocabularies, splits, ranks=self.ranks)
         encoder = cast(ImageEncoder, self.model.encoder)
-        return ImageLoaders(self.config, encoder, self.vocabulary, splits, ranks=self.ranks)
+        return ImageLoaders(config, encoder, self.vocabulary, splits, ranks=self.ranks)
 
     def _check_text(self) -> None:
         """Check that a phase can use the text, and print how many cannot."""
@@ -122,13 +134,22 @@ class Trainer:
                 "a number"
             )
         micro_batches = world_size * (1 if accumulate == "auto" else accumulate)
-        samplers = [self.loaders.sampler(phase) for phase in self.settings.phases]
-        smallest = min(sampler.num_rows // sampler.num_batches for sampler in samplers)
-        if smallest < micro_batches:
-            raise UsageError(
-                f"a batch of {smallest} {self._noun} is too small for {micro_batches} "
-                "micro-batches (ranks times training.accumulate): set a larger training.batch_size"
-            )
+        for phase in self.settings.phases:
+            sampler = self.loaders.sampler(phase)
+            batch = sampler.num_rows // sampler.num_batches
+            if batch < micro_batches:
+                raise UsageError(
+                    f"a batch of {batch} {self._noun} is too small for {micro_batches} "
+                    "micro-batches (ranks times training.accumulate): set a larger "
+                    "training.batch_size"
+                )
+            self.model.encoder.finetune(phase.finetune_from)
+            if batch // micro_batches < smallest_micro_batch(self.model.train()):
+                raise UsageError(
+                    f"a batch of {batch} in {micro_batches} micro-batches leaves one image for "
+                    "batch norms, which cannot learn from it: set a larger training.batch_size, or "
+                    "encoder.batch_norm=eval"
+                )
         smallest = min(len(source.examples) for source in self.dev)
         if smallest < world_size:
             raise UsageError(
@@ -162,7 +183,7 @@ class Trainer:
                 phase = self._make_phase(progress, recorder)
                 phase.run()
         if progress.step == first_step:
-            console.print("the run is complete: no step was left to take")
+            console.print(f"no step was left to take: {phase.end_reason()}", markup=False)
 
     def write_model(self, folder: Path) -> None:
         """Write the model folder."""
@@ -184,8 +205,14 @@ class Trainer:
         self.average.load_state_dict(state.average)
         if len(state.rng_states) == self.ranks.world_size:
             set_rng_states(state.rng_states[self.ranks.rank], self.ranks.device)
-        console.print(f"resuming from {checkpoint} (step {state.progress.step})")
-        return state.progress, state.optimizer
+        progress = state.progress
+        console.print(f"resuming from {checkpoint} (step {progress.step})")
+        for message in adapt_progress(progress, state.provenance, self.provenance):
+            console.print(message, markup=False)
+        if not (self.config.output / "best").is_dir():
+            # the run was resumed into another folder: its best model is yet to be found
+            progress.best_score, progress.validated_step = -1.0, 0
+        return progress, state.optimizer
 
     def _make_recorder(self, progress: Progress) -> Recorder:
         recorder = Recorder(
@@ -196,6 +223,7 @@ class Trainer:
             validator=self.validator,
             average=self.average,
             write_model=self.write_model,
+            provenance=self.provenance,
             ranks=self.ranks,
         )
         is_text = self.config.encoder.kind == "text"
@@ -269,14 +297,30 @@ class Trainer:
 
 
 def _build_search(config: Config, model: EncoderDecoder, vocabulary: Vocabulary) -> Search:
-    """Return the beam search of validations: with `training.validation_beam` beams."""
+    """Return the beam search of validations: with `training.validation_beam` beams.
+
+    Raises:
+        UsageError: `config.decoding`, which the model folder will store, cannot be used.
+    """
     settings = {
         "method": "beam",
         "captions": 1,
         "beam": config.training.validation_beam,
         "replace_unknown": False,  # it needs the words of the source
     }
-    return build_search(model.step, config.decoding.model_copy(update=settings), vocabulary)
+    validation = config.decoding.model_copy(update=settings)
+    batch_sizes = ((config.decoding, INFERENCE.batch_size), (validation, 1))
+    try:
+        for decoding, batch_size in batch_sizes:
+            check_search_memory(
+                decoding,
+                vocab_size=len(vocabulary),
+                batch_size=batch_size,
+                device=next(model.parameters()).device,
+            )
+        return build_search(model.step, validation, vocabulary)
+    except UsageError as error:  # without the marks that stand for options
+        raise UsageError(f"decoding: {error}") from None
 
 
 def build_objective(

@@ -2,14 +2,19 @@
 
 import os
 import signal
+import socket
 import subprocess
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import torch
+import torch.multiprocessing
 from trainings import finish, small, start, steps_done
 
 from captioner.data.batching import EpochBatchSampler
+from captioner.distributed import process_group
 from captioner.training.checkpoint import checkpoints
 from captioner.training.recorder import read_log
 
@@ -104,3 +109,33 @@ def rank_of(torchrun, rank):
         if f"RANK={rank}" in Path(f"/proc/{child}/environ").read_text().split("\0"):
             return child
     raise AssertionError
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def _wait_for_a_slow_rank(rank, port, folder, slow):
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "RANK": str(rank),
+        "WORLD_SIZE": "2",
+    }
+    with process_group(torch.device("cpu"), timeout=timedelta(seconds=2)) as ranks:
+        with ranks.first_rank_first():
+            if rank == slow:
+                time.sleep(5)
+        assert ranks.gather(rank) == [0, 1]
+        Path(f"{folder}/{rank}").touch()
+
+
+@pytest.mark.slow
+@pytest.mark.row(35)
+@pytest.mark.parametrize("slow", [0, 1], ids=["first", "other"])
+def test_ranks_wait_for_one_that_works_for_longer_than_the_time_out_of_the_group(tmp_path, slow):
+    arguments = (free_port(), str(tmp_path), slow)
+    torch.multiprocessing.spawn(_wait_for_a_slow_rank, arguments, nprocs=2)
+    assert {file.name for file in tmp_path.iterdir()} == {"0", "1"}

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import threading
+import time
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch.multiprocessing
 
 from captioner.config.schema import DecoderConfig, ImageEncoderConfig, ModelConfig
 from captioner.data.batching import collate
-from captioner.distributed import Ranks, process_group
+from captioner.distributed import Ranks, is_lost_connection, process_group
 from captioner.models.build import build_model
 from captioner.training.checkpoint import checkpoints
 from captioner.training.loop import accumulate_gradients
@@ -101,6 +103,46 @@ def test_two_ranks_with_unequal_shares_have_the_gradients_of_one_process(tmp_pat
         assert count == loss.count
         for name in whole:
             torch.testing.assert_close(shared[name], whole[name])
+
+
+def in_turn(work):
+    """Call `work(rank)` on two ranks of one store, in threads; return the errors of the ranks."""
+    store, errors, begun = torch.distributed.HashStore(), {}, []
+
+    def run(rank):
+        ranks = Ranks(rank, 2, torch.device("cpu"), store)
+        try:
+            for block in range(2):
+                with ranks.first_rank_first():
+                    begun.append((block, rank))
+                    work(rank)
+        except Exception as error:
+            errors[rank] = error
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return begun, errors
+
+
+@pytest.mark.parametrize("slow", [0, 1])
+def test_the_first_rank_works_first_and_none_goes_on_before_all_have_worked(slow):
+    begun, errors = in_turn(lambda rank: time.sleep(0.5 * (rank == slow)))
+    assert begun == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert not errors
+
+
+@pytest.mark.parametrize(("failing", "other"), [(0, 1), (1, 0)])
+def test_the_failure_of_a_rank_ends_those_that_wait_for_it(failing, other):
+    def work(rank):
+        if rank == failing:
+            raise OSError
+
+    _, errors = in_turn(work)
+    assert isinstance(errors[failing], OSError)
+    assert is_lost_connection(errors[other])
 
 
 @pytest.mark.slow

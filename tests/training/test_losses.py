@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from captioner.training import losses
 from captioner.training.losses import LossSum, cross_entropy
+from captioner.training.recorder import describe_loss, loss_parts
 
 
 def example(words=50, vocabulary=13, size=7):
@@ -75,3 +76,31 @@ def test_the_mean_of_added_losses_weighs_every_token_equally():
         LossSum(torch.tensor(4.0), torch.tensor(3)),
     )
     assert (few + many).mean == pytest.approx(6 / 4)
+
+
+def test_label_smoothing_is_a_part_of_the_loss_beside_that_of_validation():
+    hidden, output, targets = example()
+    plain = cross_entropy(hidden, output, targets)
+    smoothed = cross_entropy(hidden, output, targets, label_smoothing=0.1)
+    assert plain.penalties == {}
+    torch.testing.assert_close(smoothed.total - smoothed.penalties["label_smoothing"], plain.total)
+    assert not smoothed.penalties["label_smoothing"].requires_grad
+
+
+def test_penalties_are_added_by_their_names():
+    def with_penalty(total, count, **penalties):
+        tensors = {name: torch.tensor(value) for name, value in penalties.items()}
+        return LossSum(torch.tensor(total), torch.tensor(count), tensors)
+
+    loss = with_penalty(9.0, 2, a=1.0) + with_penalty(8.0, 1, a=2.0, b=4.0)
+    assert loss_parts(loss) == pytest.approx({"loss": (17 - 7) / 3, "a": 1.0, "b": 4 / 3})
+
+
+def test_the_console_names_each_part_of_a_loss():
+    penalties = {"attention_penalty": torch.tensor(26.1), "label_smoothing": torch.tensor(0.6)}
+    loss = LossSum(torch.tensor(37.56), torch.tensor(3), penalties)
+    assert describe_loss(loss, "teacher_forcing") == (
+        "loss 3.620 (+ attention penalty 8.7, + label smoothing 0.2)"
+    )
+    assert describe_loss(LossSum(loss.total, loss.count), "teacher_forcing") == "loss 12.520"
+    assert describe_loss(loss, "self_critical").startswith("self-critical loss 3.620 (")

@@ -1,6 +1,9 @@
 """A run is reproducible, can be resumed, learns, and writes all its files."""
 
 import json
+import os
+import re
+import shutil
 
 import pytest
 import torch
@@ -65,6 +68,24 @@ def test_resuming_a_finished_run_changes_nothing(tiny, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"max_steps": 1}, "training.max_steps=1 is reached; a larger one goes on"),
+        (
+            {"early_stopping": 1, "phases": [{"epochs": 9, "learning_rate": 1e-12}]},
+            "the last 1 validations were not better than the best one (training.early_stopping=1)",
+        ),
+        ({"phases": [{"epochs": 1}]}, "all 1 epochs of the last phase are done"),
+    ],
+)
+def test_a_run_that_takes_no_further_step_says_why(tiny, capsys, settings, reason):
+    train(tiny(training=settings), device="cpu")
+    assert "no step was left" not in capsys.readouterr().err
+    train(tiny(training=settings), device="cpu", resume="auto")
+    assert f"no step was left to take: {reason}" in capsys.readouterr().err
+
+
 def test_a_folder_that_contains_a_run_is_not_overwritten(tiny):
     train(tiny(training={"max_steps": 1}), device="cpu")
     message = (
@@ -107,12 +128,32 @@ def test_features_are_computed_once_and_give_the_same_losses_as_images(tiny, tmp
             assert seen.get(name, 0) == pytest.approx(cached.get(name, 0), rel=1e-3)
 
 
-def test_a_changed_image_is_not_taken_from_the_cache(tiny, shapes, tmp_path):
-    train(tiny(output=tmp_path / "one", training={"max_steps": 1}), device="cpu")
-    picture = next((shapes / "train").iterdir())
+def of_train(folder):
+    return sorted(path.name for path in folder.glob("train-*"))
+
+
+def test_the_cache_knows_an_image_by_its_content_and_not_by_its_size_and_time(
+    tiny, tmp_path, shapes
+):
+    """An image is replaced by one of the same size and time; then only its time changes."""
+    folder = tmp_path / "train"
+    shutil.copytree(shapes / "train", folder)
+    data = tiny().data.train[0].model_dump() | {"images": folder}
+    short = {"data": {"train": data, "min_count": 1}, "training": {"max_steps": 1}}
+    train(tiny(output=tmp_path / "one", **short), device="cpu")
+    (first,) = of_train(tmp_path / "features")
+    picture = next(folder.iterdir())
+    before, content = picture.stat(), bytearray(picture.read_bytes())
+    content[-1] ^= 1  # in the check sum after the last pixel
+    picture.write_bytes(content)
+    os.utime(picture, ns=(before.st_atime_ns, before.st_mtime_ns))
+    train(tiny(output=tmp_path / "two", **short), device="cpu")
+    both = of_train(tmp_path / "features")
+    assert first in both
+    assert len(both) == 2
     picture.touch()
-    train(tiny(output=tmp_path / "two", training={"max_steps": 1}), device="cpu")
-    assert len(list((tmp_path / "features").glob("train-*"))) == 2
+    train(tiny(output=tmp_path / "three", **short), device="cpu")
+    assert of_train(tmp_path / "features") == both
 
 
 def test_a_run_can_memorize_four_captions(tiny, tmp_path):
@@ -191,6 +232,15 @@ def test_embeddings_start_from_word_vectors_and_those_of_other_words_are_random(
     )
 
 
+def test_words_with_capitals_start_from_the_vectors_of_lower_case_files(tiny, tmp_path):
+    path = glove_of(tmp_path / "glove.txt", 16)
+    captions = [Example(1, tmp_path / "1.png", ("A Zebra", "A Zebra"))]
+    data = tiny().to_json()["data"] | {"tokenizer": {"kind": "word"}}
+    model, vocabulary, _ = start_model(tiny(training={"glove": path}, data=data), captions, None)
+    for word, number in (("A", 0.5), ("Zebra", 9)):
+        assert set(model.decoder.embedding.weight[vocabulary.id_of(word)].tolist()) == {number}
+
+
 def test_word_vectors_of_another_size_are_refused_with_the_size_to_set(tiny, tmp_path):
     with pytest.raises(
         UsageError, match=r"vectors of 25 numbers, not of 16: set decoder\.embed_size=25"
@@ -210,8 +260,37 @@ def test_the_log_has_the_share_of_generated_tokens_at_each_step(tiny, tmp_path):
 
 def test_the_log_has_the_mean_reward_of_self_critical_training(tiny, tmp_path):
     train(tiny(training={"phases": [{"objective": "self_critical", "epochs": 1}]}), device="cpu")
-    steps = [line for line in read_log(tmp_path / "run") if "loss" in line]
-    assert [list(line) for line in steps] == [["step", "loss", "learning_rate", "reward"]] * 3
+    steps = [line for line in read_log(tmp_path / "run") if "learning_rate" in line]
+    names = ["step", "self_critical_loss", "learning_rate", "reward"]
+    assert [list(line) for line in steps] == [names] * 3
+
+
+def test_the_losses_of_training_and_dev_are_the_same_measure(tiny, tmp_path, capsys):
+    """Train and dev are the same images, and the weights do not change."""
+    source = tiny().data.train[0].model_dump()
+    encoder = {"trunk": "resnet18", "weights": "none", "image_size": 64}
+    config = tiny(
+        encoder=encoder,
+        data={"train": source, "dev": source, "min_count": 1, "captions_per_image": "all"},
+        decoder={"context": "attention", "attention_size": 8, "hidden_size": 16, "dropout": 0.0},
+        training={
+            "phases": [{"epochs": 1, "learning_rate": 1e-9}],
+            "label_smoothing": 0.2,
+            "accumulate": 2,
+        },
+    )
+    train(config, device="cpu")
+    *steps, validation = read_log(tmp_path / "run")
+    mean = sum(line["loss"] for line in steps) / len(steps)
+    assert mean == pytest.approx(validation["dev_loss"], rel=0.01)
+    # the grid has 4 positions; an untrained decoder gives each a quarter of its attention
+    assert all(line["attention_penalty"] > 0.1 for line in steps)
+    assert all(line["label_smoothing"] != 0 for line in steps)  # either sign
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "dev loss" in line]
+    assert re.search(
+        r"loss \d\.\d+ \([+-] label smoothing [\d.e-]+, \+ attention penalty [\d.]+\)  dev loss",
+        told,
+    )
 
 
 def test_early_stopping_ends_a_phase_without_better_validations(tiny, tmp_path):
