@@ -3,36 +3,96 @@
 from __future__ import annotations
 
 import platform
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Literal
+import re
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
 from captioner.errors import UsageError, parameter
 
 if TYPE_CHECKING:
     import torch
 
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+DeviceName = str
+"""`auto`, `cpu`, `mps`, `cuda`, or `cuda:N` for the GPU with number N; the first one has number 0.
+
+A `torch.device` is accepted too."""
+DEVICES = "auto|cpu|cuda|cuda:N|mps"  # as the help texts of options list them
+
 PrecisionName = Literal["auto", "fp32", "bf16"]
 
 
-def pick_device(device: DeviceName) -> torch.device:
+def check_device_name(device: object) -> DeviceName:
+    """Return the name of a device that may exist, also on another machine.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    name = str(device)  # that of a torch.device is its name
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,4})?", name):
+        raise UsageError(
+            f"{parameter('device')} {name[:40]!r} is not a device: use 'auto', 'cpu', 'cuda', "
+            "'cuda:N' with the number N of a GPU, or 'mps'"
+        )
+    return name
+
+
+def check_precision(precision: object) -> None:
+    """Raise a UsageError if there is no precision with this name."""
+    if precision not in (names := get_args(PrecisionName)):
+        raise UsageError(
+            f"{parameter('precision')} {str(precision)[:40]!r} is not a precision: use "
+            + " or ".join(map(repr, names))
+        )
+
+
+def pick_device(device: DeviceName | torch.device) -> torch.device:
     """Return the device with this name; `auto` is the first available of cuda, mps and cpu.
 
     Raises:
-        UsageError: the device is not available.
+        UsageError: there is no such device, or it is not available.
     """
     import torch
 
+    name = check_device_name(device)
     has_mps = torch.backends.mps.is_available()
     available = {"cuda": torch.cuda.is_available(), "mps": has_mps, "cpu": True}
-    if device == "auto":
-        return torch.device(next(name for name, usable in available.items() if usable))
-    if not available[device]:
+    if name == "auto":
+        return torch.device(next(each for each, usable in available.items() if usable))
+    kind, _, number = name.partition(":")
+    if not available[kind]:
         raise UsageError(
-            f"{parameter('device')} '{device}' is not available to torch {torch.__version__} "
+            f"{parameter('device')} '{name}' is not available to torch {torch.__version__} "
             "on this machine: use 'cpu' or 'auto'"
         )
-    return torch.device(device)
+    if number and int(number) >= (count := torch.cuda.device_count()):
+        raise UsageError(
+            f"{parameter('device')} '{name}' does not exist: the GPUs of this machine are "
+            f"{', '.join(f'cuda:{each}' for each in range(count))}"
+        )
+    return torch.device(name)
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Return the bytes that can still be allocated on a device, or None if the system hides it.
+
+    On a CPU this is what Linux calls available, or less where a container has a limit.
+    """
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type != "cpu":
+        return None
+    found = []
+    with suppress(OSError, ValueError, AttributeError):
+        line = re.search(r"MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text())
+        found.append(int(line[1]) * 1024)  # type: ignore[index]  # else the next source
+    with suppress(OSError, ValueError):  # "max" without a limit
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        found.append(max(0, limit - int((group / "memory.current").read_text())))
+    return min(found, default=None)
 
 
 def autocast(device: torch.device, precision: PrecisionName) -> AbstractContextManager[object]:

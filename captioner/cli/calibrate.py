@@ -14,6 +14,7 @@ import typer
 from captioner.cli.options import (
     ModelOption,
     SplitOption,
+    check_may_change,
     load_captioner,
     with_options,
 )
@@ -33,7 +34,6 @@ from captioner.metrics.calibration import (
     sureness_rates,
 )
 from captioner.models.folder import resolve, write_config
-from captioner.text.tokenizer import tokenize
 
 if TYPE_CHECKING:
     from captioner.inference.captioner import Captioner
@@ -72,6 +72,7 @@ def calibrate(
     Both are stored in the model folder. Each data set has the same weight. The table shows how far
     you can rely on them, on images that they were not fitted on.
     """
+    check_may_change(model)
     folder = resolve(model)
     if not os.access(folder.resolve().parent, os.W_OK):
         raise UsageError(
@@ -119,14 +120,20 @@ def _caption(
     paths = (example.path for example in examples)
     captions = captioner.stream(paths, decoding={"min_confidence": 0.0}, batch_size=batch_size)
     generated = []
+    tokenize = captioner.vocabulary.tokenizer.tokenize  # references become the model's words
     for example, caption in skip_unreadable(examples, captions, doing="captioning"):
         reference_words = {word for text in example.captions for word in tokenize(text)}
         generated.append(
             [GeneratedWord(word.log_prob, word.text in reference_words) for word in caption.words]
         )
-    if not any(generated):
+    if not generated:
         raise CaptionerError(
             f"none of the {len(examples)} images of {annotations} could be read: check the files"
+        )
+    if not any(generated):
+        raise CaptionerError(
+            f"every caption of the {len(generated)} images of {annotations} is empty, so that no "
+            "word can be calibrated: check what the model was trained on"
         )
     if len(generated) < MIN_IMAGES:
         console.print(

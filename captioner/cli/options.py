@@ -14,8 +14,9 @@ import typer
 from annotated_types import Ge, Gt, Le
 from pydantic.fields import FieldInfo
 
-from captioner.config.schema import DecodingConfig, InferenceConfig
-from captioner.devices import DeviceName
+from captioner.config.schema import LARGEST, DecodingConfig, InferenceConfig
+from captioner.console import loading
+from captioner.devices import DEVICES, DeviceName
 from captioner.errors import PARAMETER_MARK, CaptionerError, UsageError
 from captioner.models.folder import BUNDLED, read_config
 
@@ -35,7 +36,7 @@ _NAMES = {
 _TYPES: dict[str, Any] = {"method": bool, "require": list[str], "forbid": list[str]}
 _METAVARS = {
     **{"groups": "GROUPS", "no_repeat_ngram": "N"},
-    **{"prefix": "TEXT", "require": "WORD", "forbid": "WORD"},
+    **{"prefix": "TEXT", "require": "WORD", "forbid": "WORD", "device": DEVICES},
 }
 
 _BEAM_SEARCH_ONLY = ("beam", "length_norm", "length_alpha", "groups", "diversity")
@@ -99,6 +100,10 @@ def _bounds(field: FieldInfo) -> dict[str, Any]:
     bounds: dict[str, Any] = {}
     for bound in field.metadata:
         match bound:
+            case Ge(ge=int() as low) if low == -LARGEST:
+                continue  # the upper bound checks both
+            case Le(le=int() as high) if high == LARGEST:  # help texts do not list this one
+                bounds["callback"] = _refuse_huge
             case Ge(ge=low):
                 bounds["min"] = low
             case Le(le=high):
@@ -106,6 +111,12 @@ def _bounds(field: FieldInfo) -> dict[str, Any]:
             case Gt(gt=float() | int() as low):  # typer has no open ranges
                 bounds["callback"] = _refuse_up_to(low)
     return bounds
+
+
+def _refuse_huge(value: int | None) -> int | None:
+    if value is not None and abs(value) > LARGEST:
+        raise typer.BadParameter(f"it must be at most {LARGEST}.")
+    return value
 
 
 def _refuse_up_to(bound: float) -> Callable[[float | None], float | None]:
@@ -174,20 +185,31 @@ def with_options(
 
 def load_captioner(models: Sequence[Path] | None, inference: InferenceConfig) -> Captioner:
     """Load the models of --model, or the bundled one. Imports torch, so check arguments first."""
-    from captioner.inference.captioner import Captioner
+    with loading("the model"):
+        from captioner.inference.captioner import Captioner
 
-    return Captioner.from_pretrained(
-        *(models or []), device=inference.device, precision=inference.precision
-    )
+        return Captioner.from_pretrained(
+            *(models or []), device=inference.device, precision=inference.precision
+        )
 
 
 def load_translator(models: Sequence[Path], inference: InferenceConfig) -> Translator:
     """Load the models of --model. Imports torch, so check arguments first."""
-    from captioner.inference.translator import Translator
+    with loading("the model"):
+        from captioner.inference.translator import Translator
 
-    return Translator.from_pretrained(
-        *models, device=inference.device, precision=inference.precision
-    )
+        return Translator.from_pretrained(
+            *models, device=inference.device, precision=inference.precision
+        )
+
+
+def check_may_change(model: Path | None) -> None:
+    """Raise a UsageError if a command that changes the model folder has no folder of the user's."""
+    if model is None or str(model) == "bundled":
+        raise UsageError(
+            "this would change the model that is installed with captioner: name the folder of "
+            f"another one with --model, or copy {BUNDLED} and name the copy"
+        )
 
 
 def check_outputs(results: Path | None, report: Path | None) -> None:
@@ -266,7 +288,8 @@ SettingsArgument = Annotated[
     ),
 ]
 DeviceOption = Annotated[
-    DeviceName, typer.Option(help=InferenceConfig.model_fields["device"].description)
+    DeviceName,
+    typer.Option(metavar=DEVICES, help=InferenceConfig.model_fields["device"].description),
 ]
 ModelsOption = Annotated[
     list[Path] | None,

@@ -9,17 +9,25 @@ from typing import Annotated
 import typer
 
 from captioner.cli.options import DeviceOption, SettingsArgument
+from captioner.config.builtin import builtin_configs
 from captioner.config.schema import INFERENCE
+from captioner.console import loading
+from captioner.devices import check_device_name
 from captioner.errors import CaptionerError, UsageError
 from captioner.models.folder import load_config
 
-EXAMPLE = "captioner train configs/shapes.yaml training.batch_size=32 --output runs/first"
+EXAMPLE = "captioner train shapes training.batch_size=32 --output runs/first"
 
 
 def train(
     config: Annotated[
         Path,
-        typer.Argument(metavar="CONFIG", help="A YAML file; see configs/.", show_default=False),
+        typer.Argument(
+            metavar="CONFIG",
+            help="A YAML file; or a config that comes with captioner: "
+            f"{', '.join(builtin_configs())}.",
+            show_default=False,
+        ),
     ],
     settings: SettingsArgument = None,
     resume: Annotated[
@@ -40,9 +48,11 @@ def train(
 
     Prints the folder of the model that is best on dev. Ctrl-C saves a checkpoint first.
     """
+    check_device_name(device)
     loaded = load_config(config, settings or [], output=output)
-    from captioner.training.checkpoint import checkpoints  # imports torch
-    from captioner.training.train import train as run
+    with loading("PyTorch"):
+        from captioner.training.checkpoint import checkpoints
+        from captioner.training.train import train as run
 
     is_first = os.environ.get("RANK", "0") == "0"  # under torchrun, only the first rank prints
     try:

@@ -172,7 +172,8 @@ class DataConfig(Section):
         CaptionCount, Field(description="Per epoch; drawn at random if there are more.")
     ] = 5
     on_bad_image: Annotated[
-        Literal["error", "skip"], Field(description="skip: train without unreadable images.")
+        Literal["error", "skip"],
+        Field(description="skip: leave out unreadable and missing images."),
     ] = "error"
     bad_images: Annotated[Share, Field(description="Largest share of a split to skip.")] = 0.01
 
@@ -248,6 +249,11 @@ class Config(ModelConfig):
         if self.data.is_text and self.encoder.kind == "image":
             raise ValueError("data has texts, but the encoder reads images: set encoder.kind=text")
         if self.encoder.kind == "image":
+            if self.data.tokenizer.fold_case and self.data.tokenizer.kind is None:
+                raise ValueError(
+                    "data.tokenizer.fold_case is for words, but captions of images have the "
+                    "tokenizer caption: set data.tokenizer.kind=word, or leave it out"
+                )
             return self
         if not self.data.is_text and (self.data.train or self.data.shapes):
             raise ValueError(

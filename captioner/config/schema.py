@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from captioner.devices import DeviceName, PrecisionName
+from captioner.devices import DeviceName, PrecisionName, check_device_name
 
 TrunkName = Literal[
     "resnet18",
@@ -46,8 +46,10 @@ ScheduleName = Literal["linear", "exponential", "inverse_sigmoid"]
 RewardName = Literal["CIDEr", "Bleu_4", "ROUGE_L", "METEOR"]
 MEAN = "mean"  # over the dev sources, in training.select_by; so no source has this name
 
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
+LARGEST = 2**63 - 1  # a larger integer fits in no tensor
+Count = Annotated[int, Field(ge=1, le=LARGEST)]
+CountOrZero = Annotated[int, Field(ge=0, le=LARGEST)]
+Seed = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -55,9 +57,9 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
-    """A group of settings: frozen, and unknown names are errors."""
+    """A group of settings: frozen; unknown names and numbers that are not finite are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @classmethod
     def parse(cls, values: Mapping[str, object], *, source: str) -> Self:
@@ -183,17 +185,19 @@ class DecodingConfig(Section):
     temperature: Annotated[
         float, Field(ge=0.01, le=100, description="Sampling: below 1 sharper, above 1 flatter.")
     ] = 1.0
-    top_k: Annotated[int | None, Field(ge=1, description="Sampling: only the k likeliest.")] = None
+    top_k: Annotated[
+        int | None, Field(ge=1, le=LARGEST, description="Sampling: only the k likeliest.")
+    ] = None
     top_p: Annotated[
         float, Field(gt=0, le=1, description="Sampling: likeliest words, up to this probability.")
     ] = 1.0
-    seed: Annotated[int, Field(description="Sampling: the same seed gives the same captions.")] = 0
+    seed: Annotated[Seed, Field(description="Sampling: the same seed gives the same captions.")] = 0
     # Constraints, for beam search and sampling.
     prefix: Annotated[str, Field(description="Start captions with this text.")] = ""
     require: Annotated[tuple[str, ...], Field(description="Require this word.")] = ()
     forbid: Annotated[tuple[str, ...], Field(description="Forbid this word.")] = ()
     no_repeat_ngram: Annotated[
-        int | None, Field(ge=1, description="Use no N words in a row twice.")
+        int | None, Field(ge=1, le=LARGEST, description="Use no N words in a row twice.")
     ] = None
     no_double_words: Annotated[bool, Field(description="Use no word twice in a row.")] = False
     no_repeat_words: Annotated[
@@ -228,6 +232,8 @@ class InferenceConfig(Section):
     precision: Annotated[
         PrecisionName, Field(description="auto: bfloat16 where the hardware is faster with it.")
     ] = "auto"
+
+    _check_device = field_validator("device", mode="before")(check_device_name)
 
 
 INFERENCE = InferenceConfig()

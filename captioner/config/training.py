@@ -19,6 +19,7 @@ from captioner.config.schema import (
     RewardName,
     ScheduleName,
     Section,
+    Seed,
     Share,
 )
 from captioner.devices import PrecisionName
@@ -126,7 +127,7 @@ class TrainingConfig(Section):
     worker_timeout: Annotated[
         NonNegative, Field(description="Seconds to wait for a worker's batch; 0: no limit.")
     ] = 45.0
-    seed: Annotated[int, Field(description="Seed of all random numbers.")] = 0
+    seed: Annotated[Seed, Field(description="Seed of all random numbers.")] = 0
 
     @field_validator("batch_size", mode="before")
     @classmethod

@@ -21,7 +21,7 @@ from captioner.decoding.constraints import (
     require,
 )
 from captioner.errors import UsageError, parameter
-from captioner.text.tokenizer import BOS, EOS, PAD, SUPPRESSED, UNK, Vocabulary
+from captioner.text.tokenizer import BOS, EOS, PAD, SPECIALS, SUPPRESSED, UNK, Vocabulary
 from captioner.types import Hypothesis, State, Step, select_state
 
 
@@ -133,12 +133,44 @@ def _rules(
     if config.no_repeat_ngram:
         rules.append(no_repeat_ngram(config.no_repeat_ngram))
     if config.no_double_words:
-        rules.append(no_double_words)
+        _check_words("no_double_words", vocabulary)
+        rules.append(no_double_words(_characters(vocabulary)))
     if config.no_repeat_words:
-        words = [word for word in _FUNCTION_WORDS.split() if word in vocabulary]
+        _check_words("no_repeat_words", vocabulary)
         # different source words may replace each <unk>
-        rules.append(no_repeat_words([UNK, *(vocabulary.id_of(word) for word in words)]))
+        exempt = [UNK, *_function_words(vocabulary), *_characters(vocabulary)]
+        rules.append(no_repeat_words(exempt))
     return rules
+
+
+def _check_words(setting: str, vocabulary: Vocabulary) -> None:
+    """Raise a UsageError if a setting about words is used with tokens that are parts of words."""
+    if (kind := vocabulary.tokenizer.kind) in ("character", "subword"):
+        raise UsageError(
+            f"{parameter(setting)} is about words, but the tokens of this model are {kind}s: "
+            f"leave it out, or set {parameter('no_repeat_ngram')}"
+        )
+
+
+def _function_words(vocabulary: Vocabulary) -> list[int]:
+    """Return the ids of the function words, in any case, and of punctuation and spaces."""
+    is_caption, function_words = vocabulary.tokenizer.kind == "caption", {*_FUNCTION_WORDS.split()}
+    return [
+        vocabulary.id_of(word)
+        for word in vocabulary.words[len(SPECIALS) :]
+        # the caption tokenizer leaves punctuation out: its "&" counts as a word
+        if word.lower() in function_words or not (is_caption or word[:1].isalnum())
+    ]
+
+
+def _characters(vocabulary: Vocabulary) -> list[int]:
+    """Return the ids of characters of scripts without spaces: Chinese 慢慢 has one twice."""
+    words = [word for word in vocabulary.words[len(SPECIALS) :] if not word.isascii()]
+    if not words:
+        return []
+    from captioner.text.scripts import is_unspaced
+
+    return [vocabulary.id_of(word) for word in words if is_unspaced(word)]
 
 
 def _beam_search(

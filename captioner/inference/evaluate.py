@@ -10,8 +10,9 @@ from captioner.captions import Caption, ImageId
 from captioner.config.schema import INFERENCE, DecodingConfig
 from captioner.console import console, skip_unreadable
 from captioner.data.datasets import Example, load_examples, load_references
+from captioner.data.image_ids import load_image_ids, name_by_ids
 from captioner.devices import DeviceName, PrecisionName
-from captioner.errors import CaptionerError, UsageError, parameter
+from captioner.errors import CaptionerError, UsageError, parameter, summarize
 from captioner.metrics.java import JavaMetricName, check_java_metrics
 from captioner.metrics.scorer import Scorer, Scores, check_images
 from captioner.results.files import read_results, write_results
@@ -39,7 +40,7 @@ def evaluate(
 
     Args:
         annotations: the references, in any format that captioner reads.
-        results: a results file, or a caption for each image id.
+        results: a results file, or a caption for each image id or path.
         model: a model folder or a `Captioner`; by default the bundled model.
         images: the folder of the images, if it is not beside the annotations.
         split: the split of the annotations.
@@ -73,12 +74,50 @@ def evaluate(
         )[1]
     if model is not None:
         raise UsageError("results hold captions already: leave out either results or model")
-    captions = results if isinstance(results, Mapping) else read_results(results)
     references = load_references(Path(annotations), split)
-    check_images(references, captions, allow_partial=allow_partial)
+    captions = fit_to_references(
+        results if isinstance(results, Mapping) else read_results(results),
+        references,
+        annotations=Path(annotations),
+        split=split,
+        allow_partial=allow_partial,
+    )
     return scorer_of_captioned(
         references, captions, doing="scored", training_captions=training_captions, java=java
     ).score(captions)
+
+
+def fit_to_references(
+    captions: Mapping[ImageId, str],
+    references: Mapping[ImageId, Sequence[str]],
+    *,
+    annotations: Path,
+    split: str | None = None,
+    allow_partial: bool = False,
+) -> Mapping[ImageId, str]:
+    """Return the captions of the images that have references, by the ids of these.
+
+    Captions may be named by the paths of their images, as `captioner caption --output` does. With
+    `allow_partial`, those of annotated images without references are left out.
+
+    Raises:
+        UsageError: the captions do not belong to the annotated images; see `check_images`.
+    """
+    if not captions.keys() <= references.keys():
+        ids = load_image_ids(annotations, split)
+        captions = name_by_ids(captions, ids)
+        unscored = [image for image in captions if image in ids.files and image not in references]
+        if unscored:
+            found = f"{summarize(unscored, 'image')} of the annotations without a caption there"
+            if not allow_partial:
+                raise UsageError(
+                    f"the results have {found}: leave these out, "
+                    f"or set {parameter('allow_partial')} to score the others"
+                )
+            console.print(f"captioner: left out: {found}", markup=False)
+            captions = {image: captions[image] for image in captions if image not in {*unscored}}
+    check_images(references, captions, allow_partial=allow_partial)
+    return captions
 
 
 def evaluate_model(
@@ -100,13 +139,13 @@ def evaluate_model(
     Raises:
         CaptionerError: no caption is left to score.
     """
-    paths = (example.path for example in examples)
+    paths = [example.path for example in examples]
     stream = captioner.stream(paths, decoding=decoding, explain=explain, batch_size=batch_size)
     readable = skip_unreadable(examples, stream, doing="captioning")
     captioned = {example.image_id: caption for example, caption in readable}
     captions = _shown(captioned)
     if results:
-        write_results(results, captions)
+        write_results(results, {image: captioned[image].shown for image in captions})
     references = {example.image_id: example.captions for example in examples}
     scorer = scorer_of_captioned(
         references, captions, doing="scored", training_captions=training_captions, java=java

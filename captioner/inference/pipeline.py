@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Self, TypedDict
@@ -10,9 +11,16 @@ import torch
 from torch import Tensor
 
 from captioner.captions import Word
-from captioner.config.schema import INFERENCE, DecodingConfig, ModelConfig
-from captioner.decoding.search import Search, length_limits, source_key
-from captioner.devices import DeviceName, PrecisionName, autocast, pick_device
+from captioner.config.schema import INFERENCE, LARGEST, DecodingConfig, ModelConfig
+from captioner.decoding.memory import check_search_memory
+from captioner.decoding.search import Search, build_search, length_limits, source_key
+from captioner.devices import (
+    DeviceName,
+    PrecisionName,
+    autocast,
+    check_precision,
+    pick_device,
+)
 from captioner.errors import UsageError, parameter
 from captioner.models.build import LoadedModel, check_compatible, load_model
 from captioner.models.encoder_decoder import EncoderDecoder, Ensemble
@@ -25,12 +33,26 @@ Decoding = DecodingConfig | Mapping[str, object]
 """All decoding settings, or those that differ from the model folder's, as in {"beam": 5}."""
 
 
+# The threads in which torch computes do not live on in a forked child, which would wait for them
+# for ever: it computes in the thread that calls.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+
 class PipelineOptions(TypedDict, total=False):
     """Keyword arguments of a `Pipeline`."""
 
     source_vocabulary: Vocabulary | None
     device: DeviceName
     precision: PrecisionName
+
+
+def check_batch_size(batch_size: object) -> None:
+    """Raise a UsageError unless a batch size is a positive integer."""
+    is_integer = isinstance(batch_size, int) and not isinstance(batch_size, bool)
+    if not (is_integer and 1 <= batch_size <= LARGEST):  # type: ignore[operator]
+        shown = batch_size if not is_integer or abs(batch_size) <= LARGEST else "too large"  # type: ignore[arg-type]
+        raise UsageError(f"{parameter('batch_size')} is {shown!r}: use an integer from 1 up")
 
 
 class Pipeline:
@@ -55,6 +77,7 @@ class Pipeline:
     ) -> None:
         """Move models that share vocabularies and preprocessing to `device`, in evaluation mode."""
         self.device = pick_device(device)
+        check_precision(precision)
         self.precision = precision
         self.models = [model.to(self.device).eval() for model in models]
         prepared = [self._prepare(model) for model in self.models]
@@ -80,6 +103,7 @@ class Pipeline:
             UsageError: the vocabularies or the preprocessing differ, the model reads another kind
                 of source, or `device` is not available.
         """
+        pick_device(device)  # a wrong name is an error before the models are read
         loaded: list[LoadedModel] = []
         for path in [resolve(folder) for folder in folders or (None,)]:
             loaded.append(load_model(path))
@@ -127,6 +151,11 @@ class Pipeline:
         """
         if isinstance(changes, DecodingConfig):
             settings = changes
+        elif not isinstance(changes, Mapping | None):
+            raise UsageError(
+                f"{parameter('decoding')} is {str(changes)[:40]!r}: give the settings that differ "
+                'as in {"beam": 5}, or a DecodingConfig'
+            )
         else:
             values = {**self.config.decoding.to_json(), **(changes or {})}
             settings = DecodingConfig.parse(values, source="decoding")
@@ -141,6 +170,40 @@ class Pipeline:
                 f"{parameter('replace_unknown')} needs a model that reads text: leave it out"
             )
         return settings
+
+    def build_search(
+        self, decoding: Decoding | None, batch_size: int
+    ) -> tuple[DecodingConfig, Search]:
+        """Return all decoding settings, and the search that they describe.
+
+        Every run begins with it, so settings that it accepts can be stored as defaults.
+
+        Raises:
+            UsageError: a setting is not valid, or does not fit this model or the memory.
+        """
+        check_batch_size(batch_size)
+        settings = self.decoding_config(decoding)
+        try:
+            search = build_search(self.step_model.step, settings, self.vocabulary)
+        except UsageError as error:
+            if decoding and settings != self.config.decoding:
+                raise
+            raise UsageError(
+                f"{error}; the model folder stores this setting: change it with captioner "
+                "defaults --model FOLDER"
+            ) from None
+        check_search_memory(
+            settings,
+            vocab_size=len(self.vocabulary),
+            batch_size=batch_size,
+            device=self.device,
+            source_bytes=self._source_bytes(),
+        )
+        return settings, search
+
+    def _source_bytes(self) -> int:
+        """Return about how much memory a source takes while it is encoded."""
+        return 0
 
     def _prepare(self, model: EncoderDecoder) -> EncoderDecoder:
         """Return the form of a model that decodes fastest."""

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from captioner import Captioner
+from captioner.captions import Caption
 from captioner.data.datasets import load_examples
 from captioner.metrics.calibration import GeneratedWord, fit_temperature, fit_threshold
 from captioner.models.folder import read_config
@@ -151,3 +152,15 @@ def test_without_an_image_that_can_be_read_the_folder_stays_as_it_was(
     assert code == 1
     assert "none of the 8 images" in err
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_captions_without_a_word_are_told_apart_from_images_that_cannot_be_read(
+    calibrate, monkeypatch
+):
+    def stream(self, images, **_):
+        return (Caption("", (), -1.0) for _ in images)
+
+    monkeypatch.setattr(Captioner, "stream", stream)
+    code, _, err = calibrate()
+    assert code == 1
+    assert "every caption of the 8 images of " in err

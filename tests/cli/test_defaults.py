@@ -5,6 +5,7 @@ import json
 import pytest
 
 from captioner import Captioner
+from captioner.config.schema import DecodingConfig
 from captioner.models.folder import read_config
 
 
@@ -47,6 +48,33 @@ def test_a_corrupt_folder_gets_no_new_checksums(run, folder):
     code, _, err = run("defaults", "--model", folder, "beam=2")
     assert code == 1
     assert "vocab.json is corrupt" in err
+
+
+def decoding_of(folder):
+    return read_config(folder)["decoding"]
+
+
+def test_reset_puts_back_what_the_folder_had_before_its_first_change(run, folder):
+    first = decoding_of(folder)
+    for change in ("beam=2", "beam=5", "min_length=2"):
+        assert run("defaults", "--model", folder, change)[0] == 0
+    code, out, _ = run("defaults", "--model", folder, "--reset")
+    assert code == 0
+    assert f"beam={first['beam']}" in out.splitlines()
+    assert decoding_of(folder) == first
+    assert run("defaults", "--model", folder, "--reset", "beam=7")[0] == 0
+    assert decoding_of(folder) == {**first, "beam": 7}
+
+
+def test_reset_of_a_folder_that_keeps_no_earlier_settings_gives_those_of_the_program(
+    run, tiny_model, tmp_path
+):
+    captioner = Captioner.from_pretrained(tiny_model, device="cpu")
+    broken = DecodingConfig(prefix="zzz")  # as an older version could store
+    captioner.config = captioner.config.model_copy(update={"decoding": broken})
+    captioner.save_pretrained(tmp_path / "model")
+    assert run("defaults", "--model", tmp_path / "model", "--reset")[0] == 0
+    assert decoding_of(tmp_path / "model") == DecodingConfig().to_json()
 
 
 def test_a_link_to_a_folder_stays_a_link(run, folder, tmp_path, monkeypatch):

@@ -84,7 +84,6 @@ def test_help_shows_what_the_bundled_model_does_by_default(run):
         ("--top-p", 0.001, 0),
         ("--top-p", 1, 1.5),
         ("--length-norm", "wu", "mean"),
-        ("--device", "cuda", "tpu"),
         ("--batch-size", 1, 0),
     ],
 )

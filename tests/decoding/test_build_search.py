@@ -5,7 +5,9 @@ import torch
 
 from captioner.config.schema import DecodingConfig
 from captioner.decoding.search import build_search
-from captioner.text.tokenizer import BOS, EOS, SPECIALS, Vocabulary
+from captioner.errors import UsageError
+from captioner.text.multilingual import CharacterTokenizer, WordTokenizer
+from captioner.text.tokenizer import BOS, CAPTION_TOKENIZER, EOS, SPECIALS, Vocabulary
 
 VOCABULARY = Vocabulary([*SPECIALS, "cat", "dog", "owl", "pig", "rat", "yak"])
 WORDS = [VOCABULARY.id_of(word) for word in VOCABULARY.words[len(SPECIALS) :]]
@@ -78,3 +80,46 @@ def test_no_repeat_words_lets_only_function_words_occur_twice():
     config = DecodingConfig(max_length=4, beam=1, no_repeat_words=True)
     [[best]] = build_search(step, config, words)((torch.zeros(1, 1),), ())
     assert words.decode(best.token_ids) == ["a", "dog", "a", "cat"]
+
+
+def doubled(words, tokenizer, **settings):
+    """The caption of a language that says each word twice, where the rules allow it, in order."""
+    vocabulary = Vocabulary([*SPECIALS, *words], tokenizer)
+    spoken = [vocabulary.id_of(word) for word in words for _ in range(2)]
+
+    def step(token_ids, state):
+        log_probs = torch.full((len(token_ids), len(vocabulary)), -50.0)
+        for row, position in enumerate(state[0].long().flatten().tolist()):
+            following = spoken[position:]
+            for rank, token in enumerate(following):
+                log_probs[row, token] = max(float(log_probs[row, token]), -float(rank))
+            if not following:
+                log_probs[row, EOS] = 0.0
+        return log_probs, (state[0] + 1,)
+
+    config = DecodingConfig(max_length=len(spoken), beam=1, **settings)
+    [[best]] = build_search(step, config, vocabulary)((torch.zeros(1, 1),), ())
+    return vocabulary.decode(best.token_ids)
+
+
+@pytest.mark.parametrize("rule", ["no_double_words", "no_repeat_words"])
+@pytest.mark.parametrize("tokenizer", [WordTokenizer(), CAPTION_TOKENIZER])
+def test_a_character_of_a_script_without_spaces_may_come_twice(rule, tokenizer):
+    # 慢慢 and กรรม have a character twice in a row: these are no repeated words
+    assert doubled(["慢", "ร"], tokenizer, **{rule: True}) == ["慢", "慢", "ร", "ร"]
+    assert doubled(["dog", "慢"], tokenizer, **{rule: True})[:2] == ["dog", "慢"]
+
+
+def test_no_repeat_words_lets_punctuation_and_capitalised_function_words_occur_twice():
+    words = [",", "A", " "]
+    twice = [",", ",", "A", "A", " ", " "]
+    assert doubled(words, WordTokenizer(), no_repeat_words=True) == twice
+    # in COCO's words, "&" is a word, and none is punctuation
+    assert doubled(["&", "dog"], CAPTION_TOKENIZER, no_repeat_words=True)[:2] == ["&", "dog"]
+
+
+@pytest.mark.parametrize("rule", ["no_double_words", "no_repeat_words"])
+def test_rules_about_words_are_refused_where_tokens_are_parts_of_words(rule):
+    with pytest.raises(UsageError, match=f"{rule} is about words, but .* are characters"):
+        doubled(["l", "o"], CharacterTokenizer(), **{rule: True})
+    assert doubled(["l", "o"], CharacterTokenizer(), no_repeat_ngram=2)[:2] == ["l", "l"]

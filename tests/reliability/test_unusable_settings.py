@@ -1,0 +1,204 @@
+"""Settings that the model or the memory cannot use: refused in one line, and never stored."""
+
+import json
+
+import pytest
+
+from captioner import Captioner, Translator, load_config
+from captioner.config.schema import ConfidenceConfig, DecodingConfig
+from captioner.decoding import memory
+from captioner.errors import UsageError
+from captioner.training.train import train
+
+pytestmark = pytest.mark.row(43)
+
+HUGE = "9" * 400
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    """Let 2 GB be available."""
+    monkeypatch.setattr(memory, "available_memory", lambda device: 2 * 10**9)
+
+
+@pytest.fixture
+def folder(tiny_model, tmp_path):
+    folder = tmp_path / "model"
+    Captioner.from_pretrained(tiny_model, device="cpu").save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("prefix=zzz", "prefix: 'zzz' is not in the model's vocabulary"),
+        ("require=[ring, zzz]", "require: 'zzz' is not in the model's vocabulary"),
+        ("forbid=[the blue]", "forbid: 'the blue' is not one word"),
+        ("min_confidence=0.5", "min_confidence needs a calibrated model"),
+        ("replace_unknown=true", "replace_unknown needs"),
+        ("beam=900000", "beam=900000, batch_size=16 and"),
+        ("captions=900000", "captions=900000, batch_size=16 and"),
+        ("max_length=900000000", "beam=3, batch_size=16, max_length=900000000 and"),
+        (f"beam={HUGE}", "beam is 99999999999999999999... (400 characters): input should be less"),
+        (f"seed={HUGE}", "seed is 99999999999999999999... (400 characters): input should be less"),
+        ("length_ratio=1e400", "length_ratio is '1e400': input should be a finite number"),
+        ("length_ratio=.inf", "length_ratio is inf: input should be a finite number"),
+    ],
+)
+def test_a_default_that_no_run_could_use_is_not_stored(
+    run, folder, little_memory, setting, message
+):
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    code, out, err = run("defaults", "--model", folder, setting)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert "--" not in err  # the settings of this command are no options
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_a_default_of_a_translator_is_checked_with_its_vocabulary(
+    run, tiny_translator, untrained_translator, tmp_path
+):
+    Translator.from_pretrained(tiny_translator, device="cpu").save_pretrained(tmp_path / "model")
+    code, _, err = run("defaults", "--model", tmp_path / "model", "prefix=zzz")
+    assert code == 2
+    assert "prefix: 'zzz' is not in the model's vocabulary" in err
+    assert run("defaults", "--model", tmp_path / "model", "prefix=der")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("decoding", "message"),
+    [
+        ({"prefix": "zzz"}, "decoding: prefix: 'zzz' is not in the model's vocabulary"),
+        ({"beam": 9_000_000}, "decoding: beam=9000000, batch_size=16 and"),
+    ],
+)
+def test_training_stores_no_default_that_no_run_could_use(tiny, little_memory, decoding, message):
+    with pytest.raises(UsageError, match=message):
+        train(tiny(decoding=decoding), device="cpu")
+    assert not (tiny().output / "metrics.jsonl").exists()
+
+
+def test_a_folder_with_such_a_default_names_the_command_that_changes_it(run, tiny_model, photo):
+    captioner = Captioner.from_pretrained(tiny_model, device="cpu")
+    broken = DecodingConfig(prefix="zzz")
+    captioner.config = captioner.config.model_copy(update={"decoding": broken})
+    with pytest.raises(UsageError, match="stores this setting: change it with captioner defaults"):
+        captioner.caption(photo)
+    with pytest.raises(UsageError, match=r"remove it$"):
+        captioner.caption(photo, decoding={"prefix": "yyy"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"decoding": {"beam": 100_000}}, ["beam=100000", "batch_size=16"]),
+        ({"batch_size": 100_000}, ["beam=3", "batch_size=100000"]),
+        ({"decoding": {"method": "sample", "captions": 90_000}}, ["captions=90000", "batch_size"]),
+    ],
+)
+def test_what_does_not_fit_into_the_memory_is_refused_with_the_settings_that_need_it(
+    tiny_model, photo, little_memory, settings, named
+):
+    captioner = Captioner.from_pretrained(tiny_model, device="cpu")
+    with pytest.raises(UsageError, match="of memory, more than half of the 2 GB") as caught:
+        captioner.caption([photo], **settings)
+    assert all(name in str(caught.value) for name in named)
+
+
+def test_the_memory_counts_every_caption_of_every_image_with_every_word(little_memory, tiny_model):
+    device = Captioner.from_pretrained(tiny_model, device="cpu").device
+
+    def fits(**settings):
+        sizes = {"vocab_size": 1000, "batch_size": 10, "source_bytes": 0} | settings
+        config = DecodingConfig(
+            beam=sizes.pop("beam", 100), groups=sizes.pop("groups", 1), max_length=1
+        )
+        try:
+            memory.check_search_memory(config, device=device, **sizes)
+        except UsageError:
+            return False
+        return True
+
+    # 10 images x 100 beams x (1000 words x 20 bytes + 100 candidates x 32 + 32) = 23 MB of 1 GB
+    assert fits()
+    assert fits(batch_size=430)
+    assert not fits(batch_size=431)
+    assert fits(vocab_size=49_000)
+    assert not fits(vocab_size=50_000)
+    assert fits(beam=1600)
+    assert not fits(beam=2000)
+    assert fits(source_bytes=97_000_000)
+    assert not fits(source_bytes=98_000_000)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "16", None, True, 10**400])
+def test_a_batch_size_that_is_no_positive_integer_is_refused(
+    tiny_model, tiny_translator, photo, batch_size
+):
+    captioner = Captioner.from_pretrained(tiny_model, device="cpu")
+    translator = Translator.from_pretrained(tiny_translator, device="cpu")
+    for call in (
+        lambda: captioner.caption(photo, batch_size=batch_size),
+        lambda: captioner.caption([photo], batch_size=batch_size),
+        lambda: captioner.stream([], batch_size=batch_size),
+        lambda: captioner.score([photo], [["a ring"]], batch_size=batch_size),
+        lambda: translator.translate("a dog", batch_size=batch_size),
+    ):
+        with pytest.raises(
+            UsageError, match=r"batch_size is .*: use an integer from 1 up"
+        ) as error:
+            call()
+        assert len(str(error.value)) < 80
+
+
+@pytest.mark.parametrize("decoding", [3, "beam=3", ["beam"]])
+def test_decoding_settings_that_are_no_settings_are_refused(tiny_model, photo, decoding):
+    captioner = Captioner.from_pretrained(tiny_model, device="cpu")
+    with pytest.raises(UsageError, match=r"decoding is .*: give the settings that differ"):
+        captioner.caption(photo, decoding=decoding)
+
+
+@pytest.mark.parametrize("option", ["--beam", "--batch-size", "--num-captions", "--seed"])
+def test_numbers_of_400_digits_are_refused_by_options(run, photo, option):
+    sample = ["--sample"] if option == "--seed" else []
+    code, out, err = run("caption", photo, option, HUGE, *sample)
+    assert (code, out) == (2, "")
+    assert f"Invalid value for '{option}'" in err
+    assert HUGE not in err
+
+
+@pytest.mark.parametrize(
+    "setting", ["training.seed", "training.batch_size", "data.max_length", "decoder.hidden_size"]
+)
+def test_numbers_of_400_digits_are_refused_by_configs(tmp_path, setting):
+    (tmp_path / "x.yaml").write_text("data: {shapes: {folder: x}}")
+    with pytest.raises(UsageError, match=rf"{setting} is 9+\.\.\. \(400 characters\)"):
+        load_config(tmp_path / "x.yaml", [f"{setting}={HUGE}"])
+
+
+@pytest.mark.parametrize("command", [["defaults", "beam=3"], ["defaults", "--reset"]])
+@pytest.mark.parametrize("model", [[], ["--model", "bundled"]])
+def test_the_installed_model_is_shown_but_not_changed(run, command, model):
+    code, out, err = run(*command, *model)
+    assert (code, out) == (2, "")
+    assert "name the folder of another one with --model, or copy" in err
+    code, out, _ = run("defaults", *model)
+    assert code == 0
+    assert "beam=" in out
+
+
+def test_calibrating_the_installed_model_is_refused_before_anything_is_read(run, tmp_path):
+    code, out, err = run("calibrate", "--annotations", tmp_path / "nothing.json")
+    assert (code, out) == (2, "")
+    assert "name the folder of another one with --model" in err
+
+
+def test_a_calibrated_model_keeps_a_least_confidence_as_default(run, folder):
+    captioner = Captioner.from_pretrained(folder, device="cpu")
+    confidence = ConfidenceConfig(temperature=2.0, error=0.1, images=8)
+    captioner.config = captioner.config.model_copy(update={"confidence": confidence})
+    captioner.save_pretrained(folder)
+    assert run("defaults", "--model", folder, "min_confidence=0.5")[0] == 0
+    assert json.loads((folder / "config.json").read_text())["decoding"]["min_confidence"] == 0.5
