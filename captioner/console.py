@@ -1,10 +1,12 @@
-"""Progress bars and messages. They go to stderr: stdout carries results only."""
+"""Results on stdout; progress bars and messages on stderr."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import TextIO, TypeVar, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -16,12 +18,152 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from captioner.errors import ImageError
+from captioner.errors import CaptionerError, ImageError
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class ClosedOutputError(SystemExit):
+    """The reader of stdout has gone, as `head` does: the program ends, and that is no failure."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+
+class OutputError(CaptionerError):
+    """Stdout cannot be written, for example because the disk is full."""
+
+
+class _CheckedStdout:
+    """A stdout that takes every character, and reports what goes wrong as the errors above."""
+
+    encoding = "utf-8"  # of what `write` accepts: typer would write to the bytes below otherwise
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        self._error: OutputError | ClosedOutputError | None = None
+        if stream is None:
+            self._error = OutputError("stdout is closed: redirect it to a file, or leave it open")
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text. Characters that the encoding of stdout lacks are escaped, as in \\xe9."""
+        if not isinstance(text, str):  # typer tries bytes, to see what the stream takes
+            raise TypeError("stdout takes text")
+        if text:  # typer tests a stream by writing nothing to it, and ignores errors
+            encoding = self._stream.encoding or "utf-8"
+            shown = text.encode(encoding, "backslashreplace").decode(encoding)
+            self._attempt(lambda: self._stream.write(shown))
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is in the buffer."""
+        self._attempt(self._stream.flush)
+
+    def _attempt(self, write: Callable[[], object]) -> None:
+        """Call `write`. After the first failure, raise its error again."""
+        if self._error is None:
+            try:
+                write()
+                return
+            except BrokenPipeError:
+                self._error = ClosedOutputError()
+            except OSError as error:
+                self._error = OutputError(
+                    f"stdout cannot be written: {error.strerror or error}; "
+                    "free some space or redirect it to another disk"
+                )
+            _silence(self._stream)
+        raise self._error
+
+
+class _CheckedStderr:
+    """A stderr whose failure ends no run: without a reader, messages are dropped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text)
+        except OSError:
+            _silence(self._stream)
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            _silence(self._stream)
+
+
+def _silence(stream: TextIO) -> None:
+    """Drop all further output of a stream, also what Python flushes when it ends."""
+    with suppress(OSError, ValueError):  # a stream without a file
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+@contextmanager
+def checked_streams() -> Iterator[None]:
+    """Make output safe within the block, which is all of a program.
+
+    On stdout, characters that its encoding lacks are escaped. If its reader goes away, the program
+    ends with exit code 0, as ripgrep does; if it cannot be written, a CaptionerError is raised. A
+    stderr that fails is ignored. `print_results` completes the files of a command first.
+    """
+    stdout, stderr = sys.stdout, sys.stderr
+    sys.stdout = cast(TextIO, _CheckedStdout(stdout))
+    if stderr is not None:  # None: closed by the shell
+        sys.stderr = cast(TextIO, _CheckedStderr(stderr))
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = stdout, stderr
+
+
+@contextmanager
+def print_results(*, files: bool) -> Iterator[Callable[[str], None]]:
+    """Yield a function that prints a line of results on stdout at once.
+
+    Args:
+        files: whether the block writes files too. If stdout fails, the block then goes on without
+            it, and the error is raised at its end; a reader that has gone is no error.
+
+    Raises:
+        OutputError: stdout cannot be written.
+    """
+    failure: OutputError | None = None
+
+    def print_line(text: str) -> None:
+        nonlocal failure
+        try:
+            print(text, flush=True)
+        except ClosedOutputError:
+            if not files:
+                raise
+        except OutputError as error:
+            if not files:
+                raise
+            failure = error
+
+    yield print_line
+    if failure:
+        raise failure
+
+
+def loading(what: str) -> AbstractContextManager[object]:
+    """Say on a terminal, while the block runs, that something is loaded; then erase it."""
+    return console.status(f"loading {what}") if console.is_terminal else nullcontext()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from captioner.config.schema import ModelConfig
+from captioner.console import checked_streams
 from captioner.errors import CaptionerError, UsageError
 from captioner.models.folder import read_model, resolve, write_model
 from captioner.storage import atomic_folder
@@ -99,8 +100,9 @@ def mean_of(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 if __name__ == "__main__":
-    try:
-        app(prog_name="python scripts/average.py")
-    except CaptionerError as error:
-        typer.echo(f"average: {error}", err=True)
-        sys.exit(error.exit_code)
+    with checked_streams():
+        try:
+            app(prog_name="python scripts/average.py")
+        except CaptionerError as error:
+            typer.echo(f"average: {error}", err=True)
+            sys.exit(error.exit_code)

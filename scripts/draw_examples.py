@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from captioner import Captioner
+from captioner.console import checked_streams
 from captioner.data.datasets import Example
 from captioner.data.images import find_images
 from captioner.training.recorder import draw_samples
@@ -15,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 def main() -> None:
     """Caption the photographs of examples/, and draw them with their captions."""
-    files = find_images([str(ROOT / "examples")])
+    files = find_images([str(ROOT / "examples")]).files
     captions = Captioner.from_pretrained().caption(files)
     marks = ["unsure" if caption.sure is False else "" for caption in captions]
     draw_samples(
@@ -32,4 +33,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     ArgumentParser(description=__doc__).parse_args()
-    main()
+    with checked_streams():
+        main()

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from captioner.cli.options import with_option_names
+from captioner.console import checked_streams
 from captioner.errors import CaptionerError, UsageError
 
 COMMANDS = (
@@ -23,7 +24,11 @@ INTERRUPTED = 130  # the exit code that typer uses after Ctrl-C
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command. An error that the user can fix is one line on stderr, and an exit code."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    with checked_streams():
+        _main(sys.argv[1:] if arguments is None else list(arguments))
+
+
+def _main(arguments: list[str]) -> None:
     named = [name for name in COMMANDS if name in arguments[:1]]
     try:
         app = _load(named or COMMANDS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from captioner.cli.options import (
     with_options,
 )
 from captioner.config.schema import DecodingConfig, InferenceConfig
-from captioner.console import console, one_line, skip_unreadable
+from captioner.console import console, one_line, print_results, skip_unreadable
 from captioner.data.images import find_images
 from captioner.errors import UsageError
 
@@ -41,6 +41,16 @@ OutputOption = Annotated[
         show_default=False,
     ),
 ]
+IdsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--annotations",
+        metavar="FILE",
+        help="Caption the images that this file lists, such as image_info_test2017.json, and "
+        "name them by its ids.",
+        show_default=False,
+    ),
+]
 
 
 @partial(with_options, reads="image")
@@ -55,6 +65,7 @@ def caption(
     inference: InferenceConfig,
     model: ModelsOption = None,
     output: OutputOption = None,
+    annotations: IdsOption = None,
     report: ReportOption = None,
     explain: ExplainOption = False,
     as_json: JsonOption = False,
@@ -69,35 +80,46 @@ def caption(
         raise UsageError("--explain has no effect without --report or --json: add one of them")
     check_distinct(output=output, report=report)
     check_outputs(output, report)
-    files = find_images(paths)
+    found = find_images(paths)
+    for problem in found.problems:
+        console.print(f"captioner: {one_line(problem)}", markup=False)
+    ids = _image_ids(found.files, annotations)
     captioner = load_captioner(model, inference)
     settings = captioner.decoding_config(decoding)
     captioned: dict[Path, Caption] = {}  # for a report only: it would grow with the images
     num_read = num_abstained = 0
-    with _open_results(output, files, model, settings, resume=not report) as results:
-        remaining = _remaining(files, results.captions if results else {})
-        stream = captioner.stream(
-            remaining, decoding=settings, explain=explain, batch_size=inference.batch_size
-        )
-        for file, generated in skip_unreadable(remaining, stream, doing="captioning"):
-            _print(file, generated, several=settings.captions > 1, as_json=as_json)
-            num_read += 1
-            num_abstained += generated.abstained
-            if results and not generated.abstained:
-                results.add(str(file), generated.text)
-            if report:
-                captioned[file] = generated
-    if report:
-        from captioner.report.build import report_captions
+    with print_results(files=bool(output or report)) as print_line:
+        with _open_results(output, ids, model, settings, resume=not report) as results:
+            remaining = _remaining(ids, results.captions if results else {})
+            stream = captioner.stream(
+                remaining, decoding=settings, explain=explain, batch_size=inference.batch_size
+            )
+            for file, generated in skip_unreadable(remaining, stream, doing="captioning"):
+                named = {"image": str(file), **({"image_id": ids[file]} if annotations else {})}
+                several = settings.captions > 1
+                _print(print_line, named, generated, several=several, as_json=as_json)
+                num_read += 1
+                num_abstained += generated.abstained
+                if results and not generated.abstained:
+                    results.add(ids[file], generated.shown)
+                if report:
+                    captioned[file] = generated
+        if report:
+            from captioner.report.build import report_captions
 
-        cropped = captioner.crops
-        report_captions(report, captioned, model or [], settings, cropped=cropped)
-    _finish(len(files), num_abstained=num_abstained, num_failed=len(remaining) - num_read)
+            cropped = captioner.crops
+            report_captions(report, captioned, model or [], settings, cropped=cropped)
+    _finish(
+        len(ids),
+        num_abstained=num_abstained,
+        num_failed=len(remaining) - num_read,
+        num_missing=len(found.problems),
+    )
 
 
 def _open_results(
     output: Path | None,
-    files: Sequence[Path],
+    ids: Mapping[Path, ImageId],
     models: Sequence[Path] | None,
     decoding: DecodingConfig,
     *,
@@ -113,40 +135,79 @@ def _open_results(
         "weights": [weights_digest(folder) for folder in models or [BUNDLED]],
         "decoding": decoding.to_json(),
     }
-    images = [str(file) for file in files]
-    return resumable_results(output, images, provenance=provenance, resume=resume)
+    return resumable_results(output, list(ids.values()), provenance=provenance, resume=resume)
 
 
-def _remaining(files: Sequence[Path], captions: Mapping[ImageId, str]) -> list[Path]:
+def _image_ids(files: Sequence[Path], annotations: Path | None) -> dict[Path, ImageId]:
+    """Return the id of each image: its path, or that of the annotations, which may lack images.
+
+    Raises:
+        UsageError: the annotations lack all images, or name an id twice.
+    """
+    if annotations is None:
+        return {file: str(file) for file in files}
+    from captioner.data.image_ids import load_image_ids
+
+    known = load_image_ids(annotations)
+    found = {file: image for file in files if (image := known.find(file)) is not None}
+    if not found:
+        raise UsageError(f"{annotations} lists none of these images, such as {files[0].name}")
+    names: dict[ImageId, Path] = {}
+    for file, image in found.items():
+        if (other := names.setdefault(image, file)) != file:
+            raise UsageError(f"{other} and {file} are both image {image!r}: name one of them")
+    for number, what in (
+        (len(files) - len(found), f"are not in {annotations} and are left out"),
+        (len(known.files) - len(found), f"of {annotations} are not among these files"),
+    ):
+        if number:
+            console.print(f"captioner: {number:,} images {what}", markup=False)
+    return found
+
+
+def _remaining(
+    ids: Mapping[Path, ImageId], captions: Mapping[ImageId, str | Sequence[str]]
+) -> list[Path]:
     """Return the files that an interrupted run did not caption, and report the number of others."""
-    remaining = [file for file in files if str(file) not in captions]
-    if num_done := len(files) - len(remaining):
+    remaining = [file for file, image in ids.items() if image not in captions]
+    if num_done := len(ids) - len(remaining):
         console.print(
-            f"captioner: an interrupted run captioned {num_done:,} of {len(files):,} images: "
+            f"captioner: an interrupted run captioned {num_done:,} of {len(ids):,} images: "
             "continuing"
         )
     return remaining
 
 
-def _finish(num_files: int, *, num_abstained: int, num_failed: int) -> None:
-    """Report how many images have no caption; raise `Exit` if some cannot be read."""
+def _finish(num_files: int, *, num_abstained: int, num_failed: int, num_missing: int) -> None:
+    """Report how many images have no caption; raise `Exit` if some cannot be read or found."""
     if num_abstained:
         console.print(
             f"captioner: {num_abstained} of {num_files} captions are not shown: low confidence"
         )
     if num_failed:
         console.print(f"captioner: {num_failed} of {num_files} images could not be read")
+    if num_missing:
+        paths = "path" if num_missing == 1 else "paths"
+        console.print(f"captioner: {num_missing} {paths} could not be found or listed")
+    if num_failed or num_missing:
         raise typer.Exit(3)
 
 
-def _print(file: Path, caption: Caption, *, several: bool, as_json: bool) -> None:
+def _print(
+    print_line: Callable[[str], None],
+    named: Mapping[str, ImageId],
+    caption: Caption,
+    *,
+    several: bool,
+    as_json: bool,
+) -> None:
     if as_json:
-        typer.echo(json.dumps({"image": str(file), **_to_json(caption, several=several)}))
+        print_line(json.dumps({**named, **_to_json(caption, several=several)}))
         return
     for each in (caption, *caption.others):
         text = "" if each.abstained else each.text
         unsure = "\tunsure" if each.sure is False and not each.abstained else ""
-        typer.echo(f"{one_line(file)}\t{text}{unsure}")
+        print_line(f"{one_line(named['image'])}\t{text}{unsure}")
 
 
 def _to_json(caption: Caption, *, several: bool = False) -> dict[str, Any]:

@@ -20,9 +20,8 @@ from captioner.cli.options import (
 from captioner.cli.text_files import check_kind, read_outputs, read_text_set
 from captioner.data.datasets import load_references
 from captioner.errors import UsageError
-from captioner.inference.evaluate import scorer_of_captioned
+from captioner.inference.evaluate import fit_to_references, scorer_of_captioned
 from captioner.inference.evaluate_text import build_text_scorer
-from captioner.metrics.scorer import check_images
 from captioner.metrics.significance import PairedComparison
 from captioner.metrics.significance import compare as compare_scores
 from captioner.metrics.translation import compare_translations
@@ -64,10 +63,18 @@ def compare(
 def _compare_captions(
     a: Path, b: Path, annotations: Path, split: str | None, *, allow_partial: bool
 ) -> PairedComparison:
-    captions_a, captions_b = read_results(a), read_results(b)
+    read = read_results(a), read_results(b)
     references = load_references(annotations, split)
-    for captions in (captions_a, captions_b):
-        check_images(references, captions, allow_partial=allow_partial)
+    captions_a, captions_b = (
+        fit_to_references(
+            captions,
+            references,
+            annotations=annotations,
+            split=split,
+            allow_partial=allow_partial,
+        )
+        for captions in read
+    )
     compared = captions_a.keys() & captions_b.keys()
     if not compared:
         raise UsageError(f"{a} and {b} have no image in common; name results of the same images")

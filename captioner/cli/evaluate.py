@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -28,6 +28,7 @@ from captioner.cli.options import (
 )
 from captioner.cli.text_files import check_kind, read_outputs, read_text_set
 from captioner.config.schema import InferenceConfig
+from captioner.console import print_results
 from captioner.data.datasets import load_examples, load_references
 from captioner.errors import UsageError
 from captioner.inference.evaluate import evaluate as evaluate_captions
@@ -37,8 +38,8 @@ from captioner.metrics.java import JAVA_METRICS, check_java_metrics
 from captioner.metrics.scorer import Scores
 from captioner.metrics.translation import TranslationEvaluation
 from captioner.report.build import report_evaluation
-from captioner.results.files import check_scores_file, write_scores
-from captioner.storage import check_writable
+from captioner.results.files import STDIN, check_scores_file, write_scores
+from captioner.storage import check_new, is_special
 
 EXAMPLE = "captioner evaluate --annotations captions_val2017.json --images val2017"
 
@@ -132,11 +133,13 @@ def evaluate(
         scores = evaluate_captions(
             annotations, results=results, split=split, allow_partial=allow_partial, **scoring
         )
-        _print(scores, results, as_json=as_json)
+        with print_results(files=True) as print_line:
+            _print(scores, results, print_line, as_json=as_json)
         return
     if explain and not report:
         raise UsageError("--explain has no effect without --report: add it")
     if results:
+        _check_unclear(results, model)
         check_scores_file(results)
     check_distinct(results=results, report=report)
     check_outputs(results, report)
@@ -146,18 +149,19 @@ def evaluate(
     settings = captioner.decoding_config(decoding)
     scoring |= {"explain": explain, "batch_size": inference.batch_size, "results": results}
     captioned, scores = evaluate_model(captioner, examples, settings, **scoring)
-    _print(scores, results, as_json=as_json)
-    if report:
-        report_evaluation(
-            report,
-            examples,
-            captioned,
-            scores,
-            annotations=annotations,
-            models=model or [],
-            decoding=settings,
-            cropped=captioner.crops,
-        )
+    with print_results(files=bool(results or report)) as print_line:
+        _print(scores, results, print_line, as_json=as_json)
+        if report:
+            report_evaluation(
+                report,
+                examples,
+                captioned,
+                scores,
+                annotations=annotations,
+                models=model or [],
+                decoding=settings,
+                cropped=captioner.crops,
+            )
     if len(captioned) < len(examples):
         raise typer.Exit(3)
 
@@ -186,13 +190,15 @@ def _evaluate_text(
             raise UsageError("there is nothing to score: add --model FOLDER or --results FILE")
         _check_results(results, needs_model=bool(report or decoding))
         texts = read_text_set(source, references)
-        _print(score_text(read_outputs(results, texts), texts.references), results, as_json=as_json)
+        evaluation = score_text(read_outputs(results, texts), texts.references)
+        with print_results(files=True) as print_line:
+            _print(evaluation, results, print_line, as_json=as_json)
         return
     if source is None:
         raise UsageError("--model needs texts to translate: add --source FILE")
     if results:
         check_scores_file(results)
-        check_writable(results)
+        check_new(results)
     check_distinct(results=results, report=report)
     check_outputs(None, report)
     texts = read_text_set(source, references)
@@ -207,19 +213,20 @@ def _evaluate_text(
         batch_size=inference.batch_size,
         results=results,
     )
-    _print(scores, results, as_json=as_json)
-    if report:
-        from captioner.report.alignment import report_text_evaluation
+    with print_results(files=bool(results or report)) as print_line:
+        _print(scores, results, print_line, as_json=as_json)
+        if report:
+            from captioner.report.alignment import report_text_evaluation
 
-        report_text_evaluation(
-            report,
-            texts.sources,
-            translations,
-            scores,
-            models=models,
-            decoding=settings,
-            name=texts.name,
-        )
+            report_text_evaluation(
+                report,
+                texts.sources,
+                translations,
+                scores,
+                models=models,
+                decoding=settings,
+                name=texts.name,
+            )
 
 
 def _check_results(results: Path, *, needs_model: bool) -> None:
@@ -229,11 +236,25 @@ def _check_results(results: Path, *, needs_model: bool) -> None:
             f"{results} is scored as it is: to generate it, or for a report, "
             "add --model or --images"
         )
-    if not results.exists():
+    if str(results) != STDIN and not results.exists():
         raise UsageError(
             f"{results}: no such results; to generate them, add --model FOLDER or `bundled`"
         )
     check_scores_file(results)
+
+
+def _check_unclear(results: Path, models: Sequence[Path] | None) -> None:
+    """Raise an error if existing results could be meant to be scored, or to be replaced."""
+    if str(results) == STDIN or is_special(results):
+        raise UsageError(
+            f"{results} is read, to score it: leave out --model and --images, "
+            "or name a file to write"
+        )
+    if models is None and results.exists():
+        raise UsageError(
+            f"{results} exists already: to score it, leave out --images; to replace it, "
+            "name the model with --model FOLDER or `bundled`"
+        )
 
 
 def _load_captions(annotations: Path | None, split: str | None) -> list[str] | None:
@@ -244,8 +265,14 @@ def _load_captions(annotations: Path | None, split: str | None) -> list[str] | N
     ]
 
 
-def _print(scores: Scores | TranslationEvaluation, results: Path | None, *, as_json: bool) -> None:
+def _print(
+    scores: Scores | TranslationEvaluation,
+    results: Path | None,
+    print_line: Callable[[str], None],
+    *,
+    as_json: bool,
+) -> None:
     """Print the scores, then store them beside the results: if that fails, they are not lost."""
-    typer.echo(json.dumps(scores.as_dict()) if as_json else scores.table())
+    print_line(json.dumps(scores.as_dict()) if as_json else scores.table())
     if results:
         write_scores(results, scores)

@@ -86,7 +86,7 @@ def _read_example(image: str, captions: Sequence[str], more: Path | None) -> Exa
     """
     lines = read_text(more).splitlines() if more else []
     captions = (*captions, *(line.strip() for line in lines if line.strip()))
-    files = find_images([image])
+    files = find_images([image]).files
     if len(files) != 1:
         raise UsageError(
             f"{image}: {len(files)} images; name one, or score a data set with --annotations"

@@ -25,11 +25,11 @@ from captioner.cli.options import (
     with_options,
 )
 from captioner.config.schema import InferenceConfig
-from captioner.console import console, track
+from captioner.console import console, print_results, track
 from captioner.data.lines import Line
 from captioner.data.parallel import STDIN
 from captioner.data.problems import MAX_EXAMPLES
-from captioner.storage import atomic_file, check_writable
+from captioner.storage import atomic_file, check_new
 
 EXAMPLE = "captioner translate --model runs/multi30k/best test.en > test.de"
 
@@ -75,7 +75,7 @@ def translate(
     check_outputs(None, report)
     if output:
         check_distinct(output=output, report=report)
-        check_writable(output)
+        check_new(output)
     name = "stdin" if str(file) == STDIN else str(file)
     reported: list[tuple[Line, Translation]] = []  # for a report only: it would grow with the lines
     num_problems = 0
@@ -96,7 +96,7 @@ def translate(
         if is_countable and (output or not sys.stdout.isatty()):
             results = track(results, total=_count(file), doing="translating", unit="lines")
         several = settings.captions > 1
-        with _open_output(output) as write:
+        with _open_output(output, files=report is not None) as write:
             for line, translation in results:
                 if translation is None:
                     num_problems += 1
@@ -133,22 +133,22 @@ def _count(file: Path) -> int:
 
 
 @contextmanager
-def _open_output(path: Path | None) -> Iterator[Callable[[str], None]]:
+def _open_output(path: Path | None, *, files: bool) -> Iterator[Callable[[str], None]]:
     """Yield a function that writes a line to a file, or to stdout without one.
+
+    On stdout it is UTF-8, whatever the locale is, unless somebody reads it on a terminal.
 
     Raises:
         CaptionerError: the file cannot be written; an existing one is kept.
     """
     if path is None:
-        yield _print
+        if not sys.stdout.isatty():
+            sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
+        with print_results(files=files) as print_line:
+            yield print_line
         return
     with atomic_file(path) as file:
         yield lambda text: print(text, file=file)
-
-
-def _print(text: str) -> None:
-    """Print a line: in UTF-8, whatever the locale is, unless somebody reads it on a terminal."""
-    typer.echo(text if sys.stdout.isatty() else text.encode())
 
 
 def _report_problem(line: Line, name: str, count: int) -> None:

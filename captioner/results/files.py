@@ -1,41 +1,49 @@
 """COCO results files, and scores.json, which holds the scores of the results files in its folder.
 
 A results file is a JSON list of {"image_id": 42, "caption": "a dog runs"}. If its name ends in
-.jsonl, it has one such object per line. A file is written completely or not at all.
+.jsonl, it has one such object per line. With several captions of an image, "caption" is the best,
+and "captions" has all of them, the best first. A file is written completely or not at all.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioner.captions import ImageId
 from captioner.errors import UsageError, summarize
-from captioner.storage import atomic_file, check_writable
+from captioner.storage import atomic_file, check_writable, is_special
 
 if TYPE_CHECKING:
     from captioner.metrics.scorer import Scores
     from captioner.metrics.translation import TranslationEvaluation
 
 SCORES = "scores.json"
+STDIN = "-"
+FORM = 'write one {"image_id": number or text, "caption": text} for each image'
 
 
 def read_results(path: str | Path) -> dict[ImageId, str]:
-    """Return the caption of each image.
+    """Return the caption of each image, the best of several.
+
+    The content tells a JSON list from JSON lines, whatever the name is. The path may be that of a
+    pipe; `-` is stdin.
 
     Raises:
         UsageError: the file cannot be read, or has errors; the message lists the first of them.
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        data = sys.stdin.buffer.read() if str(path) == STDIN else path.read_bytes()
+        text = data.decode("utf-8-sig")
     except OSError as error:
         raise UsageError(f"{path}: cannot read the results: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8 (byte {error.start}): save it as UTF-8") from error
-    iterate = _json_lines if path.suffix == ".jsonl" else _json_list
+    iterate = _json_lines if _has_json_lines(path, text) else _json_list
     results: dict[ImageId, str] = {}
     problems = []
     for position, entry in iterate(path, text):
@@ -49,8 +57,7 @@ def read_results(path: str | Path) -> dict[ImageId, str]:
         results[image] = caption
     if problems:
         raise UsageError(
-            f"{path}: {summarize(problems, 'invalid result')}: "
-            'write one {"image_id": number or text, "caption": text} for each image'
+            f"{path}: {summarize(problems, 'invalid result')}: {_explanation(text) or FORM}"
         )
     return results
 
@@ -62,7 +69,7 @@ def check_destination(path: Path) -> None:
         UsageError: the file cannot be written, its name does not end in .json or .jsonl, or it
             exists and is not a results file.
     """
-    if path.suffix not in (".json", ".jsonl"):
+    if path.suffix.lower() not in (".json", ".jsonl"):
         raise UsageError(
             f"{path}: the format of results is not clear from this name: "
             "end it in .json (COCO results) or .jsonl (JSON lines)"
@@ -75,22 +82,26 @@ def check_destination(path: Path) -> None:
             raise UsageError(f"{path} is not a results file: choose another name") from error
 
 
-def write_results(path: str | Path, results: Mapping[ImageId, str]) -> None:
-    """Write the captions to a results file.
+def write_results(path: str | Path, results: Mapping[ImageId, str | Sequence[str]]) -> None:
+    """Write the caption of each image, or its captions, the best first, to a results file.
 
     Raises:
         CaptionerError: the file cannot be written; an existing file is kept.
     """
     path = Path(path)
     lines = [format_result(image, caption) for image, caption in results.items()]
-    text = "\n".join([*lines, ""]) if path.suffix == ".jsonl" else "[" + ",\n".join(lines) + "]\n"
+    is_lines = path.suffix.lower() == ".jsonl"
+    text = "\n".join([*lines, ""]) if is_lines else "[" + ",\n".join(lines) + "]\n"
     with atomic_file(path) as file:
         file.write(text)
 
 
-def format_result(image: ImageId, caption: str) -> str:
-    """Return one result as a JSON object on one line."""
-    return json.dumps({"image_id": image, "caption": caption})
+def format_result(image: ImageId, captions: str | Sequence[str]) -> str:
+    """Return one result, with one caption or several, as a JSON object on one line."""
+    if isinstance(captions, str):
+        return json.dumps({"image_id": image, "caption": captions})
+    several = {"captions": list(captions)} if len(captions) > 1 else {}
+    return json.dumps({"image_id": image, "caption": captions[0], **several})
 
 
 def check_scores_file(results: Path) -> None:
@@ -99,6 +110,8 @@ def check_scores_file(results: Path) -> None:
     Raises:
         UsageError: the scores.json beside the results is broken, or the results have its name.
     """
+    if not _has_scores_file(results):
+        return
     if results.name == SCORES:
         raise UsageError(f"{results}: {SCORES} is the file of the scores: choose another name")
     _read_scores(results.parent / SCORES)
@@ -107,23 +120,65 @@ def check_scores_file(results: Path) -> None:
 def write_scores(results: Path, scores: Scores | TranslationEvaluation) -> None:
     """Write the scores of a results file into the scores.json beside it; keep the other entries.
 
+    Results that were read from a pipe have no such file.
+
     Raises:
         UsageError: the existing scores.json is broken.
         CaptionerError: the file cannot be written.
     """
+    if not _has_scores_file(results):
+        return
     path = results.parent / SCORES
     entries = {**_read_scores(path), results.name: scores.as_dict()}
     with atomic_file(path) as file:
         file.write(json.dumps(entries, indent=2) + "\n")
 
 
+def _has_scores_file(results: Path) -> bool:
+    return str(results) != STDIN and not is_special(results)
+
+
+def _has_json_lines(path: Path, text: str) -> bool:
+    """Return whether each line is a JSON value of its own; the name decides if that is unclear."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    if text.lstrip().startswith("["):
+        return False
+    if not lines:
+        return path.suffix.lower() == ".jsonl"
+    if len(lines) == 1:
+        return path.suffix.lower() != ".json"
+    try:
+        json.loads(lines[0])
+    except (ValueError, RecursionError):
+        return path.suffix.lower() == ".jsonl"
+    return True
+
+
+def _explanation(text: str) -> str:
+    """Return what a file without results seems to be, and what to do; "" if that is not known."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return ""
+    if isinstance(content, dict):
+        if "annotations" in content or "images" in content:
+            return "this is a file of annotations: pass it as the annotations"
+        if {"image_id", "caption"} <= content.keys():
+            return "put the result into a list, or end the name in .jsonl"
+        if content and all(isinstance(value, str | list) for value in content.values()):
+            return f"it maps images to captions: {FORM}"
+    if isinstance(content, list) and any(
+        isinstance(entry, dict) and {"image", "caption"} <= entry.keys() for entry in content
+    ):
+        return 'name the key "image_id", not "image"'
+    return ""
+
+
 def _json_list(path: Path, text: str) -> Iterator[tuple[str, object]]:
     """Yield the position and the value of each entry of a JSON list."""
     entries = _parse(path, text, first_line=1)
     if not isinstance(entries, list):
-        raise UsageError(
-            f"{path}: not a list of results: end its name in .jsonl if it has one result per line"
-        )
+        raise UsageError(f"{path}: not a list of results: {_explanation(text) or FORM}")
     for number, entry in enumerate(entries, start=1):
         yield f"result {number}", entry
 

@@ -7,7 +7,7 @@ file is the provenance of the captions; each other line is a result.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,12 +21,12 @@ from captioner.storage import atomic_file
 class ResumableResults:
     """The captions that are available so far, those of an interrupted run included."""
 
-    def __init__(self, captions: dict[ImageId, str], part: Path) -> None:
+    def __init__(self, captions: dict[ImageId, str | Sequence[str]], part: Path) -> None:
         self.captions = captions
         self._part = part
 
-    def add(self, image: ImageId, caption: str) -> None:
-        """Add a caption, and append it to the file.
+    def add(self, image: ImageId, captions: str | Sequence[str]) -> None:
+        """Add the caption of an image, or its captions, the best first, to these and to the file.
 
         Raises:
             CaptionerError: the file cannot be written; the captions before this one are kept.
@@ -34,13 +34,13 @@ class ResumableResults:
         try:
             # Opened and closed for each caption, so that none is lost in a buffer.
             with self._part.open("a", encoding="utf-8") as file:
-                file.write(format_result(image, caption) + "\n")
+                file.write(format_result(image, captions) + "\n")
         except OSError as error:
             raise CaptionerError(
                 f"{self._part} cannot be written: {error.strerror}: "
                 "free some space and run the same command again to continue"
             ) from error
-        self.captions[image] = caption
+        self.captions[image] = captions
 
 
 @contextmanager
@@ -84,15 +84,17 @@ def resumable_results(
     part.unlink()
 
 
-def _read_part(part: Path, provenance: Mapping[str, object]) -> dict[ImageId, str]:
+def _read_part(part: Path, provenance: Mapping[str, object]) -> dict[ImageId, str | Sequence[str]]:
     """Return the captions of all complete lines, or none if the file does not exist."""
     try:
         first, *lines = part.read_text(encoding="utf-8").split("\n")[:-1]
         existing, results = json.loads(first), [json.loads(line) for line in lines]
-        captions = {result["image_id"]: result["caption"] for result in results}
+        captions = {
+            result["image_id"]: result.get("captions", result["caption"]) for result in results
+        }
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UsageError(
             f"{part} is not a file of an interrupted run ({error}): move it away"
         ) from error

@@ -10,6 +10,7 @@ import pytest
 from captioner import Captioner, __version__
 from captioner.cli.app import COMMANDS
 from captioner.errors import UsageError
+from captioner.models.folder import BUNDLED
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,7 +92,11 @@ def test_output_is_a_results_file_by_its_ending(run, tiny_model, photo, tmp_path
         (["score", "nothing.jpg", "--caption", "a dog"], "nothing.jpg"),
         (["score", "x.jpg", "--captions", "nothing.txt"], "nothing.txt"),
         (["calibrate"], "--annotations"),
-        (["calibrate", "--annotations", "nothing.json"], "nothing.json"),
+        (["calibrate", "--annotations", "nothing.json"], "--model"),
+        (
+            ["calibrate", "--annotations", "nothing.json", "--model", str(BUNDLED)],
+            "nothing.json",
+        ),
         (
             ["compare", "nothing.json", "nothing.json", "--annotations", "nothing.json"],
             "nothing.json",
@@ -109,7 +114,9 @@ def test_output_is_a_results_file_by_its_ending(run, tiny_model, photo, tmp_path
             ["evaluate", "--annotations", "nothing.json", "--results", "nothing.json"],
             "nothing.json: no such results",
         ),
-        (["defaults", "beam=none"], "beam"),
+        (["defaults", "beam=3"], "--model"),
+        (["defaults", "--reset", "--model", "bundled"], "--model"),
+        (["defaults", "beam=none", "--model", str(BUNDLED)], "beam"),
         (["check"], "CONFIG|ANNOTATIONS"),
         (["check", "nothing.json"], "nothing.json"),
         (["check", "nothing.yaml"], "nothing.yaml"),

@@ -44,6 +44,26 @@ def test_several_captions_are_lines_of_their_own_and_a_list_in_json(caption):
         assert line["captions"][0]["log_prob"] == line["log_prob"]
 
 
+def test_paths_that_do_not_exist_are_named_and_the_rest_is_captioned(caption, tmp_path):
+    missing = [tmp_path / "gone.jpg", tmp_path / "no*.png"]
+    code, out, err = caption(*missing, "--output", tmp_path / "captions.json")
+    assert code == 3
+    assert len(out.splitlines()) == 8
+    assert len(json.loads((tmp_path / "captions.json").read_text())) == 8
+    assert f"captioner: {missing[0]}: no such file or folder\n" in err
+    assert f"captioner: {missing[1]}: no image matches\n" in err
+    assert "2 paths could not be found or listed" in err
+
+
+def test_without_any_path_that_exists_nothing_is_done(run, tiny_model, tmp_path):
+    missing = [tmp_path / "gone.jpg", tmp_path / "no*.png"]
+    output = tmp_path / "captions.json"
+    code, out, err = run("caption", *missing, "--model", tiny_model, "--output", output)
+    assert (code, out) == (2, "")
+    assert "gone.jpg: no such file or folder; " in err
+    assert not output.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "obeyed"),
     [
@@ -284,3 +304,53 @@ def test_a_report_does_not_replace_the_results(run, photo, tmp_path):
     code, out, err = run("caption", photo, "--output", same, "--report", same)
     assert (code, out) == (2, "")
     assert f"--output and --report both name {same}" in err
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_results_keep_all_captions_of_an_image(caption, tmp_path, ending):
+    file = tmp_path / f"said.{ending}"
+    _, out, _ = caption("--num-captions", 3, "--output", file)
+    text = file.read_text()
+    entries = json.loads(text) if ending == "json" else list(map(json.loads, text.splitlines()))
+    printed = [line.split("\t")[1] for line in out.splitlines()]
+    assert [text for entry in entries for text in entry["captions"]] == printed
+    assert [entry["caption"] for entry in entries] == printed[::3]
+
+
+@pytest.fixture
+def image_info(shapes, tmp_path):
+    """A file that lists the dev images without captions, as COCO's image_info_test2017.json."""
+    images = json.loads((shapes / "captions_dev.json").read_text())["images"]
+    path = tmp_path / "image_info_dev.json"
+    path.write_text(json.dumps({"images": images}))
+    return path, {image["file_name"]: image["id"] for image in images}
+
+
+def test_a_list_of_images_names_the_results_by_its_ids(caption, image_info, tmp_path):
+    info, ids = image_info
+    said = tmp_path / "said.json"
+    code, out, err = caption("--annotations", info, "--output", said, "--json")
+    assert (code, err) == (0, "")
+    entries = json.loads(said.read_text())
+    assert [entry["image_id"] for entry in entries] == [ids[name] for name in sorted(ids)]
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["image_id"] for line in lines] == [entry["image_id"] for entry in entries]
+    assert {line["image"].rpartition("/")[2]: line["image_id"] for line in lines} == ids
+
+
+def test_images_that_only_one_side_has_are_counted(run, image_info, shapes, tiny_model, tmp_path):
+    info, ids = image_info
+    content = json.loads(info.read_text())
+    listed = content["images"].pop()
+    content["images"].append({"id": 999, "file_name": "nowhere.png"})
+    info.write_text(json.dumps(content))
+    options = ["--model", tiny_model, "--device", "cpu", "--annotations", info]
+    code, out, err = run("caption", shapes / "dev", *options)
+    assert code == 0
+    assert len(out.splitlines()) == len(ids) - 1
+    assert listed["file_name"] not in out
+    assert f"1 images are not in {info} and are left out" in err
+    assert f"1 images of {info} are not among these files" in err
+    code, _, err = run("caption", shapes / "train", *options)
+    assert code == 2
+    assert "lists none of these images" in err

@@ -109,3 +109,20 @@ def test_images_or_texts_must_be_named_not_both(run, arguments, message):
     code, out, err = run("compare", "a", "b", *arguments)
     assert (code, out) == (2, "")
     assert message in err
+
+
+def test_results_that_are_named_by_paths_are_compared_with_results_of_ids(run, shapes, tmp_path):
+    annotations = shapes / "captions_dev.json"
+    references = load_references(annotations)
+    files = {
+        image["id"]: image["file_name"] for image in json.loads(annotations.read_text())["images"]
+    }
+    by_id = {image: captions[0] for image, captions in references.items()}
+    by_path = {f"some/where/{files[image]}": "a" for image in by_id}
+    for name, captions in (("a.json", by_id), ("b.json", by_path)):
+        write_results(tmp_path / name, captions)
+    code, out, _ = run(
+        "compare", tmp_path / "a.json", tmp_path / "b.json", "--annotations", annotations
+    )
+    assert code == 0
+    assert f"{len(references)} images" in out or f"images:{len(references)}|" in out

@@ -1,6 +1,8 @@
 """`captioner evaluate` scores the captions of the annotated images, and stores the scores."""
 
 import json
+import os
+from threading import Thread
 
 import pytest
 
@@ -215,3 +217,92 @@ def test_an_unknown_metric_of_java_is_refused_with_the_choices(score):
     code, _, err = score("--java", "ROUGE")
     assert code == 2
     assert "'ROUGE' is not one of METEOR_java, SPICE" in err
+
+
+def test_results_of_the_command_caption_are_scored_by_their_paths(
+    run, score, shapes, tiny_model, annotations, caption, tmp_path
+):
+    said, own = tmp_path / "said.json", tmp_path / "own.json"
+    options = ["--model", tiny_model, "--device", "cpu"]
+    assert run("caption", shapes / "dev", *options, "--output", said)[0] == 0
+    assert all(isinstance(image, str) for image in read_results(said))
+    code, out, _ = run("evaluate", "--annotations", annotations, "--results", said, "--json")
+    assert code == 0
+    assert json.loads(out) == json.loads(caption(tiny_model, "--results", own)[1])
+    # and what `evaluate` wrote is replaced by `caption`, as results of the same kind
+    assert run("caption", shapes / "dev", *options, "--output", own)[0] == 0
+
+
+def test_the_best_of_several_captions_is_scored_and_the_others_are_kept(
+    run, annotations, caption, tiny_model, tmp_path
+):
+    several = tmp_path / "several.json"
+    _, out, _ = caption(tiny_model, "--results", several, "--num-captions", 3)
+    assert {len(entry["captions"]) for entry in json.loads(several.read_text())} == {3}
+    code, again, _ = run("evaluate", "--annotations", annotations, "--results", several, "--json")
+    assert code == 0
+    assert json.loads(again) == json.loads(out)
+
+
+@pytest.fixture
+def uncaptioned(annotations, tmp_path):
+    """Annotations whose first image has no captions, and its id."""
+    content = json.loads(annotations.read_text())
+    image = content["images"][0]["id"]
+    content["annotations"] = [row for row in content["annotations"] if row["image_id"] != image]
+    path = tmp_path / "captions.json"
+    path.write_text(json.dumps(content))
+    return path, image
+
+
+def test_results_of_an_image_without_references_need_allow_partial(run, uncaptioned, results):
+    annotations, image = uncaptioned
+    command = ["evaluate", "--annotations", annotations, "--results", results, "--json"]
+    code, out, err = run(*command)
+    assert (code, out) == (2, "")
+    assert f"1 image ({image}) of the annotations without a caption there: leave these out" in err
+    assert "--allow-partial" in err
+    code, out, err = run(*command, "--allow-partial")
+    assert code == 0
+    assert f"left out: 1 image ({image})" in err
+    assert "images:7|" in json.loads(out)["signature"]
+
+
+def test_existing_results_are_not_replaced_where_they_could_be_meant_to_be_scored(
+    run, annotations, shapes, results, tiny_model
+):
+    before = results.read_bytes()
+    command = ["evaluate", "--annotations", annotations, "--images", shapes / "dev"]
+    code, out, err = run(*command, "--results", results)
+    assert (code, out) == (2, "")
+    assert "exists already: to score it, leave out --images; to replace it, name the model" in err
+    assert results.read_bytes() == before
+    asked = ["--results", results, "--model", tiny_model, "--device", "cpu"]
+    assert run(*command, *asked)[0] == 0
+    assert results.read_bytes() != before
+
+
+def test_results_from_a_pipe_are_scored_and_no_scores_file_is_written(
+    run, annotations, results, score, tmp_path
+):
+    expected = score("--json")[1]
+    (tmp_path / "scores.json").unlink()
+    os.mkfifo(tmp_path / "pipe")
+    writer = Thread(target=(tmp_path / "pipe").write_bytes, args=[results.read_bytes()])
+    writer.start()
+    named = ["--results", tmp_path / "pipe", "--json"]
+    assert run("evaluate", "--annotations", annotations, *named) == (0, expected, "")
+    writer.join()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pipe", "results.json"]
+
+
+def test_a_report_replaces_a_report_and_no_other_page(caption, tiny_model, tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("<!doctype html><title>My own page</title>")
+    code, out, err = caption(tiny_model, "--report", page)
+    assert (code, out) == (2, "")
+    assert "page.html exists and is not a report: choose another name" in err
+    assert "My own page" in page.read_text()
+    page.unlink()
+    for _ in range(2):
+        assert caption(tiny_model, "--report", page)[0] == 0

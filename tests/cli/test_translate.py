@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -201,9 +202,43 @@ def test_output_is_a_file_and_stdout_stays_empty(translate, tmp_path):
     file = tmp_path / "out.de"
     assert translate("a dog\nthe cat", "--output", file) == (0, "", "")
     assert file.read_text() == printed
-    code, _, _ = translate(b"a dog\n\xff\n", "--output", file)
+    other = tmp_path / "other.de"
+    code, _, _ = translate(b"a dog\n\xff\n", "--output", other)
     assert code == 3
-    assert file.read_text() == printed.splitlines()[0] + "\n\n"
+    assert other.read_text() == printed.splitlines()[0] + "\n\n"
+
+
+def test_output_replaces_no_file_because_it_could_be_the_references(translate, tmp_path):
+    file = tmp_path / "references.de"
+    file.write_text("ein Hund\n")
+    code, out, err = translate("a dog", "--output", file)
+    assert (code, out) == (2, "")
+    assert "exists already, and it could be your data: choose another name, or delete it" in err
+    assert file.read_text() == "ein Hund\n"
+    file.write_text("")  # as mktemp makes it
+    assert translate("a dog", "--output", file)[0] == 0
+
+
+def test_output_to_a_device_does_not_replace_it(translate, tmp_path):
+    link = tmp_path / "nowhere"
+    link.symlink_to("/dev/null")
+    assert translate("a dog", "--output", link) == (0, "", "")
+    assert link.is_symlink()
+    assert Path("/dev/null").is_char_device()
+
+
+def test_translations_are_utf_8_in_a_pipe_whatever_the_locale_is(translate, monkeypatch):
+    monkeypatch.setattr(Translator, "stream", _umlauts(Translator.stream))
+    sys.stdout.reconfigure(encoding="ascii")
+    assert translate("a dog")[1] == "Hündin\n"
+
+
+def _umlauts(stream):
+    def with_umlauts(*arguments, **options):
+        for one in stream(*arguments, **options):
+            yield type(one)("Hündin", one.words, one.log_prob)
+
+    return with_umlauts
 
 
 def test_a_report_has_every_text_that_has_a_translation(translate, tmp_path):

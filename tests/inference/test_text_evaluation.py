@@ -14,6 +14,21 @@ def test_the_projects_bleu_counts_words_in_lower_case_and_sacrebleu_has_both():
     assert "tok:word-lc" in scores.signatures["Bleu"]
 
 
+@pytest.mark.parametrize(
+    ("output", "reference", "tokens"),
+    [
+        ("犬が草の上を走っている。", "犬が草の上を走る。", "char"),
+        ("一只狗在草地上奔跑。", "一只狗在草地上跑。", "zh"),
+        ("สุนัขกำลังวิ่งบนหญ้า", "สุนัขวิ่งบนหญ้า", "char"),
+        ("Ein Hund läuft schnell durch das Gras.", "Ein Hund läuft schnell durch Gras.", "13a"),
+    ],
+)
+def test_sacrebleu_does_not_count_a_sentence_without_spaces_as_one_word(output, reference, tokens):
+    scores = score_text([output], [[reference]])
+    assert f"tok:{tokens}" in scores.signatures["BLEU"]
+    assert 0.2 < scores.metrics["BLEU"] < 0.95  # with one word a sentence, it would be 0
+
+
 def test_texts_are_named_by_their_line_from_1():
     assert [*score_text(["a", "b"], [["a"], ["b"]]).references] == [1, 2]
     with pytest.raises(UsageError, match="no references"):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from captioner.captions import Word
-from captioner.data.images import MAX_PENDING
+from captioner.data.streaming import MAX_PENDING
 from captioner.errors import CaptionerError
 from captioner.report import page
 from captioner.report.page import write_report
@@ -106,6 +106,35 @@ def test_each_photo_is_embedded_as_a_thumbnail_with_its_aspect_ratio(written, en
         with Image.open(io.BytesIO(base64.b64decode(shown["photo"]))) as picture:
             assert (picture.format, picture.size) == ("WEBP", size)
         assert (shown["width"], shown["height"]) == size
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "shown"),
+    [
+        ("赤い犬。", "赤 い 犬 。", "赤+い+犬+。"),
+        ("Ein Hund, klein", "ein hund , klein", "Ein Hund+, klein"),
+        ("the man's dog doesn't", "the man 's dog does n't", "the man+'s dog does+n't"),
+        ("a dog runs", "▁a ▁d og ▁runs", "a d+og runs"),
+        ("¿Qué? ¡No!", "¿ Qué ? ¡ No !", "¿+Qué+? ¡+No+!"),
+        ("another text", "a dog", "a dog"),
+        ("", "dog", "dog"),
+    ],
+)
+def test_the_words_of_a_caption_are_shown_as_its_text_has_them(written, entry, text, tokens, shown):
+    words = [Word(token, -1.0, 0.5) for token in tokens.split()]
+    [it] = written(entry(text, words=words)).entries()
+    glue = ["+" if i in it["joined"] else " " for i in range(len(words))]
+    pieces = [f"{mark}{word[0]}" for mark, word in zip(glue, it["words"], strict=True)]
+    assert "".join(pieces).strip() == shown
+
+
+def test_a_space_that_is_a_word_is_shown_once(written, entry):
+    words = [Word(token, -1.0, 0.5) for token in ["ไ", "ป", " ", "ม", "า"]]
+    [it] = written(entry("ไป มา", words=words)).entries()
+    assert ([word[0] for word in it["words"]], it["joined"]) == (
+        ["ไ", "ป", " ", "ม", "า"],
+        [1, 3, 4],
+    )
 
 
 def test_the_folder_of_an_image_is_not_in_the_page(written, entry, tmp_path):

@@ -1,11 +1,15 @@
 """Results files are validated when read, and written atomically."""
 
+import io
 import json
+import os
+import re
+from threading import Thread
 
 import pytest
 
 from captioner.errors import CaptionerError, UsageError
-from captioner.results.files import read_results, write_results
+from captioner.results.files import check_destination, read_results, write_results
 
 RESULTS = {42: "a dog runs", "beach.jpg": 'a "café"\u2028 at night'}
 
@@ -63,4 +67,60 @@ def test_a_missing_folder_is_named_in_the_error(tmp_path):
 
 def test_a_missing_file_is_named_in_the_error(tmp_path):
     with pytest.raises(UsageError, match=r"r\.json.*No such file"):
+        read_results(tmp_path / "r.json")
+
+
+def test_several_captions_of_an_image_are_kept_and_the_best_is_read(tmp_path):
+    for name in ("r.json", "r.jsonl"):
+        write_results(tmp_path / name, {1: ["a dog", "a cat"], 2: "a bird", 3: ["a fish"]})
+        assert read_results(tmp_path / name) == {1: "a dog", 2: "a bird", 3: "a fish"}
+    assert json.loads((tmp_path / "r.json").read_text()) == [
+        {"image_id": 1, "caption": "a dog", "captions": ["a dog", "a cat"]},
+        {"image_id": 2, "caption": "a bird"},
+        {"image_id": 3, "caption": "a fish"},
+    ]
+
+
+LIST = json.dumps([{"image_id": 1, "caption": "a dog"}, {"image_id": 2, "caption": "a cat"}])
+LINES = "\n".join(map(json.dumps, json.loads(LIST)))
+
+
+@pytest.mark.parametrize("name", ["r.json", "r.jsonl", "r.JSON", "r.JSONL", "r", "r.txt"])
+@pytest.mark.parametrize("content", [LIST, "\n " + LIST, LINES, "\n" + LINES + "\n\n"])
+def test_the_content_tells_a_list_from_lines_whatever_the_name_is(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    assert read_results(tmp_path / name) == {1: "a dog", 2: "a cat"}
+
+
+def test_the_suffix_has_any_case(tmp_path):
+    for name, start in (("r.JSON", "["), ("r.JSONL", "{")):
+        check_destination(tmp_path / name)
+        write_results(tmp_path / name, {1: "a dog"})
+        assert (tmp_path / name).read_text().startswith(start)
+
+
+def test_results_are_read_from_a_pipe_and_from_stdin(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    writer = Thread(target=(tmp_path / "pipe").write_text, args=[LIST])
+    writer.start()
+    assert read_results(tmp_path / "pipe") == {1: "a dog", 2: "a cat"}
+    writer.join()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(LINES.encode())))
+    assert read_results("-") == {1: "a dog", 2: "a cat"}
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        ({"1": "a dog", "2": "a cat"}, "it maps images to captions: write one {"),
+        ({"1": ["a dog"]}, "it maps images to captions: write one {"),
+        ({"image_id": 1, "caption": "a dog"}, "put the result into a list, or end the name in"),
+        ({"images": [], "annotations": []}, "this is a file of annotations"),
+        ([{"image": "1.jpg", "caption": "a dog"}], 'name the key "image_id", not "image"'),
+        ({"results": [{"image_id": 1}], "n": 1}, "not a list of results: write one {"),
+    ],
+)
+def test_what_is_not_a_list_of_results_is_refused_with_what_to_do(tmp_path, content, hint):
+    (tmp_path / "r.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=re.escape(hint)):
         read_results(tmp_path / "r.json")
