@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import TextIO, TypeVar, cast
+from typing import BinaryIO, TextIO, TypeVar, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from captioner.errors import CaptionerError, ImageError
+from captioner.errors import CaptionerError, ImageError, UsageError
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -114,21 +114,50 @@ def _silence(stream: TextIO) -> None:
 
 
 @contextmanager
-def checked_streams() -> Iterator[None]:
-    """Make output safe within the block, which is all of a program.
+def program(name: str, *, describe: Callable[[CaptionerError], str] = str) -> Iterator[None]:
+    """Run a program, which is the block: its output is safe, and its errors are one line.
 
     On stdout, characters that its encoding lacks are escaped. If its reader goes away, the program
-    ends with exit code 0, as ripgrep does; if it cannot be written, a CaptionerError is raised. A
-    stderr that fails is ignored. `print_results` completes the files of a command first.
+    ends with exit code 0, as ripgrep does; if it cannot be written, that is an error. A stderr that
+    fails is ignored. `print_results` completes the files of a command first.
+
+    Args:
+        name: of the program; the line of an error begins with it.
+        describe: return the message of an error.
+
+    Raises:
+        SystemExit: with the code of a CaptionerError, after printing it on stderr.
     """
     stdout, stderr = sys.stdout, sys.stderr
     sys.stdout = cast(TextIO, _CheckedStdout(stdout))
     if stderr is not None:  # None: closed by the shell
         sys.stderr = cast(TextIO, _CheckedStderr(stderr))
     try:
-        yield
+        try:
+            yield
+        except SystemExit:  # how typer ends
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()  # Python reports no error of its own flush in one line
+    except CaptionerError as error:
+        if stderr is not None:
+            print(f"{name}: {describe(error)}", file=sys.stderr)
+        sys.exit(error.exit_code)
     finally:
+        with suppress(CaptionerError, ClosedOutputError):
+            sys.stdout.flush()  # after an error; if this fails, the stream is silenced
         sys.stdout, sys.stderr = stdout, stderr
+
+
+def stdin_bytes() -> BinaryIO:
+    """Return stdin as a stream of bytes.
+
+    Raises:
+        UsageError: the shell has closed it.
+    """
+    if sys.stdin is None:
+        raise UsageError("stdin is closed: name a file")
+    return sys.stdin.buffer
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -17,22 +18,30 @@ DeviceName = str
 """`auto`, `cpu`, `mps`, `cuda`, or `cuda:N` for the GPU with number N; the first one has number 0.
 
 A `torch.device` is accepted too."""
-DEVICES = "auto|cpu|cuda|cuda:N|mps"  # as the help texts of options list them
+DEVICES = "auto|cpu|cuda|cuda:N|mps"
+"""Every name, as help texts list them."""
 
 PrecisionName = Literal["auto", "fp32", "bf16"]
+
+_SYSTEM = Path("/")  # where Linux keeps its files about memory
+_RECLAIMABLE = ("active_file", "inactive_file", "slab_reclaimable")
 
 
 def check_device_name(device: object) -> DeviceName:
     """Return the name of a device that may exist, also on another machine.
 
+    `cpu:0` and `mps:0`, as PyTorch names the only device of its kind, become `cpu` and `mps`.
+
     Raises:
         UsageError: there is no such device.
     """
     name = str(device)  # that of a torch.device is its name
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,4})?", name):
+    name = {"cpu:0": "cpu", "mps:0": "mps"}.get(name, name)
+    if not re.fullmatch(DEVICES.replace("N", "(0|[1-9][0-9]{0,3})"), name):
+        names = ", ".join(map(repr, DEVICES.split("|")))
         raise UsageError(
-            f"{parameter('device')} {name[:40]!r} is not a device: use 'auto', 'cpu', 'cuda', "
-            "'cuda:N' with the number N of a GPU, or 'mps'"
+            f"{parameter('device')} {name[:40]!r} is not a device: use {names}, where N is the "
+            "number of a GPU"
         )
     return name
 
@@ -81,18 +90,38 @@ def available_memory(device: torch.device) -> int | None:
     import torch
 
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused  # what torch holds, and will use first
     if device.type != "cpu":
         return None
-    found = []
-    with suppress(OSError, ValueError, AttributeError):
-        line = re.search(r"MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text())
-        found.append(int(line[1]) * 1024)  # type: ignore[index]  # else the next source
-    with suppress(OSError, ValueError):  # "max" without a limit
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())
-        found.append(max(0, limit - int((group / "memory.current").read_text())))
+    found = [*_within_cgroups()]
+    with suppress(OSError, KeyError):
+        found.append(_sizes(_SYSTEM / "proc/meminfo")["MemAvailable"] * 1024)
     return min(found, default=None)
+
+
+def _within_cgroups() -> Iterator[int]:
+    """Yield what each limit of this process leaves: that of its cgroup, and of those around it.
+
+    It is for version 2 of cgroups. Cached files count as used there, but Linux drops them when a
+    process needs their memory.
+    """
+    own = ""  # a process that does not know its group is within the outermost
+    with suppress(OSError):
+        lines = (_SYSTEM / "proc/self/cgroup").read_text().splitlines()
+        own = next((line for line in lines if line.startswith("0::")), "").removeprefix("0::/")
+    group = _SYSTEM / "sys/fs/cgroup" / own
+    for each in (group, *group.parents):
+        with suppress(OSError, ValueError):  # "max" without a limit
+            unused = int((each / "memory.max").read_text())
+            unused -= int((each / "memory.current").read_text())
+            usage = _sizes(each / "memory.stat")
+            yield max(0, unused + sum(usage.get(name, 0) for name in _RECLAIMABLE))
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    """Return the numbers of a file of Linux with lines such as "MemAvailable:  512 kB"."""
+    return {name: int(size) for name, size in re.findall(r"(\w+):? +(\d+)", path.read_text())}
 
 
 def autocast(device: torch.device, precision: PrecisionName) -> AbstractContextManager[object]:

@@ -130,7 +130,8 @@ def process_group(
 
     Args:
         device: of this process; on CUDA, each rank takes a GPU of its own.
-        timeout: of a collective operation, after which the other ranks count as lost.
+        timeout: of the start, of a collective operation and of the store, after which the other
+            ranks count as lost.
 
     Raises:
         UsageError: there are more ranks than GPUs.
@@ -150,7 +151,7 @@ def process_group(
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    store, rank, _ = next(rendezvous("env://"))
+    store, rank, _ = next(rendezvous("env://", timeout=timeout))
     dist.init_process_group(
         backend,
         store=PrefixStore("group", store),

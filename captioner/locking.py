@@ -24,6 +24,7 @@ from captioner.errors import UsageError
 
 _HELD = (errno.EACCES, errno.EAGAIN)  # of a lock that another process holds
 _PERIOD = 0.25  # seconds between two attempts
+_NAMED_WITHIN = 60  # seconds in which a holder writes its name
 
 
 class LockedError(UsageError):
@@ -45,13 +46,19 @@ class Lock:
     """
 
     def __init__(self, path: Path, *, what: str, wait: Callable[[str], None] | None = None) -> None:
-        self.path, self.what, self.wait = path, what, wait
+        self.path = Path(os.path.realpath(path))  # a link may lead to a file that is yet to be made
+        self.what, self.wait = what, wait
         self._descriptor: int | None = None
         self._made_folders: list[Path] = []  # the innermost first
         if hasattr(os, "register_at_fork"):
-            # A worker process that outlives the holder would keep its lock.
-            close = weakref.WeakMethod(self._close)
-            os.register_at_fork(after_in_child=lambda: (close() or _nothing)())
+            reference = weakref.ref(self)
+
+            def close_in_child() -> None:
+                # A worker process that outlives the holder would keep its lock.
+                if (lock := reference()) is not None:
+                    lock._close()
+
+            os.register_at_fork(after_in_child=close_in_child)
 
     def __enter__(self) -> Self:
         has_told = False
@@ -91,35 +98,48 @@ class Lock:
             missing = [folder for folder in self.path.parents if not folder.exists()]
             self._made_folders = missing or self._made_folders
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            is_new = not self.path.exists()
-            exclusive = os.O_EXCL if is_new else 0
             try:
-                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | exclusive, 0o666)
-            except (FileExistsError, FileNotFoundError):
-                continue  # another process has just made it, or removed the folder that it made
-            is_ours = _flock(descriptor)
-            if is_ours is None:
-                is_ours = is_new or _is_abandoned(self.path)
-            if is_ours and _is_file(self.path, descriptor):
+                descriptor, is_new = _open(self.path)
+            except FileNotFoundError:
+                continue  # another process has just removed the file, or the folder that it made
+            except PermissionError:
+                if self.path.exists():  # and only another user may read it
+                    return False
+                raise
+            is_locked = _flock(descriptor)
+            if is_new and is_locked is not False and _is_file(self.path, descriptor):
                 break
-            os.close(descriptor)
-            if not is_ours:
+            try:
+                is_free = _remove_abandoned(self.path, descriptor, is_locked=is_locked)
+            finally:
+                os.close(descriptor)
+            if not is_free:
                 return False
-            # its holder ended and removed the file after it was opened here: try again
         self._descriptor = descriptor
         holder = {
             "pid": os.getpid(),
+            "started": _start_time(os.getpid()),
             "host": platform.node(),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        with suppress(OSError):  # on a full disk the holder stays unnamed
-            os.ftruncate(descriptor, 0)
+        try:
             os.write(descriptor, json.dumps(holder).encode())
+        except OSError:  # the disk is full: without a name, the file would look abandoned
+            self.__exit__()
+            raise
         return True
 
 
-def _nothing() -> None:
-    """Stand for a lock that no longer exists."""
+def _open(path: Path) -> tuple[int, bool]:
+    """Return a descriptor of a lock file, and whether this call has made the file."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), True
+    except FileExistsError:
+        pass
+    try:
+        return os.open(path, os.O_RDWR), False
+    except PermissionError:  # the file of another user
+        return os.open(path, os.O_RDONLY), False
 
 
 def _flock(descriptor: int) -> bool | None:
@@ -143,6 +163,14 @@ def _is_file(path: Path, descriptor: int) -> bool:
         return False
 
 
+def _age(path: Path) -> float:
+    """Return for how many seconds a file has not changed; 0 if it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -160,16 +188,56 @@ def _holder(path: Path) -> str:
 
 
 def _is_abandoned(path: Path) -> bool:
-    """Return whether the holder was a process of this machine that has ended."""
+    """Return whether the holder has ended: a process of this machine, or one that wrote no name."""
+    if os.name == "nt":  # where signal 0 is a Ctrl-C
+        return False
     holder = _read(path)
+    if not holder:
+        return _age(path) > _NAMED_WITHIN
     pid: Any = holder.get("pid")
-    is_local = holder.get("host") == platform.node() and isinstance(pid, int)
-    if not is_local or os.name == "nt":  # where signal 0 is a Ctrl-C
+    if holder.get("host") != platform.node() or not isinstance(pid, int):
         return False
     try:
         os.kill(pid, 0)  # signal 0 only tests for existence
     except ProcessLookupError:
         return True
-    except OSError:  # the process of another user is running
+    except PermissionError:
+        pass  # the process of another user is running
+    # After a restart, another process can have the same number: in a container, this one.
+    started = _start_time(pid)
+    return started is not None and holder.get("started") not in (None, started)
+
+
+def _start_time(pid: int) -> str | None:
+    """Return when a process started, in ticks since the boot; None if there is no /proc."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return status.rpartition(")")[2].split()[19]  # field 22: proc_pid_stat(5)
+
+
+def _remove_abandoned(path: Path, descriptor: int, *, is_locked: bool | None) -> bool:
+    """Remove an open lock file whose holder has ended; return whether the lock may be free.
+
+    `is_locked` says whether this process has locked the file with `flock`; None: there is none.
+    """
+    if is_locked is not None:
+        if is_locked and _is_file(path, descriptor):
+            path.unlink()
+        return is_locked
+    if not _is_abandoned(path):
         return False
-    return False
+    # One process at a time removes it. A second one that has also found it abandoned would remove
+    # the file that the first makes next.
+    guard = path.with_name(f"{path.name}.abandoned")
+    try:
+        os.close(os.open(guard, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    try:
+        if _is_file(path, descriptor):
+            path.unlink()
+    finally:
+        guard.unlink()
+    return True

@@ -108,11 +108,11 @@ def atomic_binary_file(path: Path) -> Iterator[BinaryIO]:
 @contextmanager
 def _atomic_file(path: Path, mode: str) -> Iterator[IO[str] | IO[bytes]]:
     encoding = None if "b" in mode else "utf-8"
-    target = path.resolve() if path.is_symlink() else path
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}{_UNFINISHED}")
+    target = _target(path)
+    unfinished = _unfinished(target)
     try:
-        if is_special(target):  # a rename would replace /dev/null itself
-            with target.open(mode, encoding=encoding) as file:
+        if is_special(path):  # a rename would replace /dev/null; a pipe has no resolved path
+            with path.open(mode, encoding=encoding) as file:
                 yield file
             return
         with unfinished.open(mode, encoding=encoding) as file:
@@ -125,6 +125,16 @@ def _atomic_file(path: Path, mode: str) -> Iterator[IO[str] | IO[bytes]]:
     finally:
         with suppress(OSError):  # it exists only after an error
             unfinished.unlink()
+
+
+def _target(path: Path) -> Path:
+    """Return what a symbolic link stands for, or a path that is no link as it is."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path
+
+
+def _unfinished(target: Path) -> Path:
+    """Return where a file is written before it is renamed to `target`."""
+    return target.with_name(f".{target.name}.{os.getpid()}{_UNFINISHED}")
 
 
 @contextmanager
@@ -143,24 +153,32 @@ def written_by_library(path: Path) -> Iterator[Path]:
 
 def is_special(path: Path) -> bool:
     """Return whether a path is a device or a pipe, which is written to and never replaced."""
-    return path.exists() and not path.is_file() and not path.is_dir()
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 def check_writable(path: Path) -> None:
     """Raise before any work is done if a file cannot be written.
 
     Raises:
-        UsageError: its folder is missing or read-only, or `path` is a folder.
+        UsageError: its folder is missing, closed to this user or read-only, its name is too long,
+            or `path` is a folder.
     """
-    path = path.resolve() if path.is_symlink() else path
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder: name a file")
     if is_special(path):
         return
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}; create it first")
-    if not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{path}: the folder {path.parent} is read-only; choose another folder")
+    target = _target(path)
+    folder = target.parent
+    try:
+        if target.is_dir():
+            raise UsageError(f"{path} is a folder: name a file")
+        if not folder.is_dir():
+            raise UsageError(f"{path}: there is no folder {folder}; create it first")
+        _unfinished(target).exists()  # raises an error if this longer name is too long
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written: {error.strerror or error}: choose another name or folder"
+        ) from None
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{path}: the folder {folder} is read-only; choose another folder")
 
 
 def check_new(path: Path) -> None:
@@ -189,9 +207,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         UsageError: `path` is a file, or a folder that was not written by this function.
         CaptionerError: the disk is full or read-only; the old folder is kept.
     """
-    path = path.resolve() if path.is_symlink() else path  # replaces the target, not the link
-    unfinished = path.with_name(path.name + _UNFINISHED)
+    path = Path(os.path.realpath(path))  # of a link: its target; of ".": the folder's name
     _check_replaceable(path)
+    unfinished = path.with_name(path.name + _UNFINISHED)
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
@@ -209,6 +227,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def _check_replaceable(path: Path) -> None:
+    if path == path.parent:
+        raise UsageError(f"{path} is the root of the disk: name a new folder in it")
     try:
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file: name a new folder")
@@ -228,7 +248,7 @@ def _copy_added(old: Path, new: Path) -> None:
         return
     written = {CHECKSUMS}
     with suppress(OSError, ValueError, TypeError):  # a corrupt model is replaced too
-        written |= set(json.loads((old / CHECKSUMS).read_text(encoding="utf-8")))
+        written |= written_files(old)
     for added in old.iterdir():
         if added.name in written or (new / added.name).exists():
             continue
@@ -252,6 +272,15 @@ def recover_from_crash(folder: Path) -> None:
 
 def _folders(folder: Path, pattern: str) -> list[Path]:
     return [path for path in folder.glob(pattern) if path.is_dir()]
+
+
+def written_files(folder: Path) -> set[str]:
+    """Return the names of the files in a folder that have a checksum: captioner wrote them.
+
+    Raises:
+        OSError, ValueError, TypeError: there are no valid checksums.
+    """
+    return set(json.loads((folder / CHECKSUMS).read_text(encoding="utf-8")))
 
 
 def write_checksums(folder: Path) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from captioner.cli.options import with_option_names
-from captioner.console import checked_streams
-from captioner.errors import CaptionerError
+from captioner.console import program
 
 
 def new_app() -> typer.Typer:
@@ -18,9 +15,5 @@ def new_app() -> typer.Typer:
 
 def run_app(app: typer.Typer, module: str) -> None:
     """Run the app of `module`. Print a CaptionerError in one line and exit with its code."""
-    with checked_streams():
-        try:
-            app(prog_name=f"python -m {module}")
-        except CaptionerError as error:
-            typer.echo(f"{module.rpartition('.')[2]}: {with_option_names(error)}", err=True)
-            sys.exit(error.exit_code)
+    with program(module.rpartition(".")[2], describe=with_option_names):
+        app(prog_name=f"python -m {module}")

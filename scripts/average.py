@@ -5,7 +5,6 @@ python scripts/average.py --help
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from captioner.config.schema import ModelConfig
-from captioner.console import checked_streams
-from captioner.errors import CaptionerError, UsageError
+from captioner.console import program
+from captioner.errors import UsageError
 from captioner.models.folder import read_model, resolve, write_model
 from captioner.storage import atomic_folder
 
@@ -100,9 +99,5 @@ def mean_of(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 if __name__ == "__main__":
-    with checked_streams():
-        try:
-            app(prog_name="python scripts/average.py")
-        except CaptionerError as error:
-            typer.echo(f"average: {error}", err=True)
-            sys.exit(error.exit_code)
+    with program("average"):
+        app(prog_name="python scripts/average.py")

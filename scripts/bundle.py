@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 
 from captioner import Captioner
-from captioner.console import checked_streams
+from captioner.console import program
 from captioner.models.folder import BUNDLED
 
 
@@ -19,5 +19,5 @@ def main(folder: str) -> None:
 if __name__ == "__main__":
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("folder", help="a model folder")
-    with checked_streams():
+    with program("bundle"):
         main(parser.parse_args().folder)

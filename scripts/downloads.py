@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sys
 import time
 import zipfile
 import zlib
@@ -32,7 +31,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from captioner.console import checked_streams, console
+from captioner.console import console, program
 from captioner.errors import CaptionerError, UsageError
 from captioner.storage import publish
 
@@ -58,20 +57,15 @@ def run_app(
     app: typer.Typer, arguments: Sequence[str] | None = None, *, name: str, example: str
 ) -> None:
     """Run a script. An error that the user can fix is one line on stderr, and an exit code."""
-    with checked_streams():
-        try:
+    try:
+        with program(name):
             app(args=arguments, prog_name=name)
-        except SystemExit as end:
-            if end.code == UsageError.exit_code:
-                report(example)
-            if end.code == INTERRUPTED:
-                report("interrupted: the same command continues from here")
-            raise
-        except CaptionerError as error:
-            report(f"{name}: {error}")
-            if isinstance(error, UsageError):
-                report(example)
-            sys.exit(error.exit_code)
+    except SystemExit as end:
+        if end.code == UsageError.exit_code:
+            report(example)
+        if end.code == INTERRUPTED:
+            report("interrupted: the same command continues from here")
+        raise
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from captioner import Captioner
-from captioner.console import checked_streams
+from captioner.console import program
 from captioner.data.datasets import Example
 from captioner.data.images import find_images
 from captioner.training.recorder import draw_samples
@@ -32,6 +32,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    ArgumentParser(description=__doc__).parse_args()
-    with checked_streams():
+    with program("draw_examples"):
+        ArgumentParser(description=__doc__).parse_args()
         main()

@@ -26,7 +26,7 @@ from captioner.models.build import build_model
 from captioner.text.multilingual import WordTokenizer
 from captioner.text.tokenizer import EOS, Vocabulary, tokenize
 
-# METEOR's table takes ten seconds to read; tests of METEOR itself turn it on.
+# METEOR's table takes seconds to read; tests of METEOR itself turn it on.
 os.environ["CAPTIONER_METEOR"] = "off"
 torch.set_num_threads(1)  # fast for tiny tensors, and results do not depend on the machine
 

@@ -1,6 +1,8 @@
 """A lock is held by one process at a time, names its holder, and ends with it."""
 
 import contextlib
+import errno
+import json
 import os
 import platform
 import signal
@@ -104,6 +106,124 @@ def test_without_flock_the_lock_of_another_machine_is_kept(tmp_path, monkeypatch
     (tmp_path / "lock").write_text('{"pid": 1, "host": "far.example", "since": "today"}')
     with pytest.raises(LockedError, match=r"process 1 on far\.example, since today.*remove"):
         Lock(tmp_path / "lock", what="it").__enter__()
+
+
+def write_holder(path, **changed):
+    """Write the lock file of a process that cannot exist, or of another one."""
+    holder = {"pid": 4_194_305, "started": "1", "host": platform.node(), "since": "today"} | changed
+    path.write_text(json.dumps(holder))
+
+
+def test_without_flock_one_of_two_processes_takes_an_abandoned_lock_over(tmp_path, monkeypatch):
+    """The second one finds the file abandoned, and then waits until the first has taken it over."""
+    monkeypatch.setattr(locking, "_flock", lambda descriptor: None)
+    write_holder(tmp_path / "lock")
+    first, second = (Lock(tmp_path / "lock", what="it") for _ in range(2))
+    real = locking._is_abandoned
+
+    def slow(path):
+        is_abandoned = real(path)
+        monkeypatch.setattr(locking, "_is_abandoned", real)
+        first.__enter__()
+        return is_abandoned
+
+    monkeypatch.setattr(locking, "_is_abandoned", slow)
+    with pytest.raises(LockedError, match=f"process {os.getpid()} on"):
+        second.__enter__()
+    first.__exit__()
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_flock_nobody_else_takes_a_lock_over_meanwhile(tmp_path, monkeypatch):
+    monkeypatch.setattr(locking, "_flock", lambda descriptor: None)
+    write_holder(tmp_path / "lock")
+    real, errors = locking._is_file, []
+
+    def try_another(path, descriptor):
+        monkeypatch.setattr(locking, "_is_file", real)
+        with pytest.raises(LockedError) as error:
+            Lock(tmp_path / "lock", what="it").__enter__()
+        errors.append(error)
+        return real(path, descriptor)
+
+    monkeypatch.setattr(locking, "_is_file", try_another)
+    with Lock(tmp_path / "lock", what="it"):
+        assert errors
+
+
+def test_without_flock_a_later_process_of_the_same_number_is_another_one(tmp_path, monkeypatch):
+    """A container that is restarted has the host and the process number of the one before."""
+    if not os.path.exists("/proc/self/stat"):
+        pytest.skip("the system does not tell when a process started")
+    monkeypatch.setattr(locking, "_flock", lambda descriptor: None)
+    write_holder(tmp_path / "lock", pid=os.getpid())
+    with Lock(tmp_path / "lock", what="it"):
+        pass
+    assert not (tmp_path / "lock").exists()
+
+
+@pytest.mark.parametrize(("age", "is_free"), [(0, False), (3600, True)])
+@pytest.mark.parametrize("content", ["", '{"pid"'])
+def test_without_flock_a_lock_that_never_got_a_name_is_taken_over(
+    tmp_path, monkeypatch, content, age, is_free
+):
+    monkeypatch.setattr(locking, "_flock", lambda descriptor: None)
+    (tmp_path / "lock").write_text(content)
+    os.utime(tmp_path / "lock", (time.time() - age,) * 2)
+    with contextlib.nullcontext() if is_free else pytest.raises(LockedError):
+        Lock(tmp_path / "lock", what="it").__enter__()
+
+
+def test_without_space_for_the_name_of_the_holder_nothing_is_locked(tmp_path, monkeypatch):
+    def write(descriptor, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        with pytest.raises(OSError, match="No space"):
+            Lock(tmp_path / "lock", what="it").__enter__()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def of_another_user(monkeypatch):
+    """Let files of a mode be those of another user: the superuser may open every file."""
+    real = os.open
+
+    def refuse(path, flags, mode=0o777):
+        exists = os.path.exists(path)
+        forbidden = os.R_OK if flags & os.O_ACCMODE == os.O_RDONLY else os.W_OK
+        if exists and not flags & os.O_EXCL and not os.stat(path).st_mode & forbidden:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", refuse)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o600])
+def test_the_lock_of_another_user_is_in_use(tmp_path, hold, of_another_user, mode):
+    hold(tmp_path / "lock")
+    (tmp_path / "lock").chmod(mode)
+    with pytest.raises(LockedError, match="it is in use by "):
+        Lock(tmp_path / "lock", what="it").__enter__()
+
+
+def test_the_lock_of_a_killed_process_of_another_user_is_taken_over(
+    tmp_path, hold, of_another_user
+):
+    holder = hold(tmp_path / "lock")
+    holder.kill()
+    holder.wait()
+    (tmp_path / "lock").chmod(0o644)
+    with Lock(tmp_path / "lock", what="it"):
+        assert f'"pid": {os.getpid()}' in (tmp_path / "lock").read_text()
+
+
+@pytest.mark.timeout(20)
+def test_a_link_to_a_lock_that_does_not_exist_yet_is_followed(tmp_path, has_flock):
+    (tmp_path / "link").symlink_to(tmp_path / "folder" / "lock")
+    with Lock(tmp_path / "link", what="it"):
+        assert (tmp_path / "folder" / "lock").exists()
 
 
 def test_a_lock_is_waited_for_and_its_holder_told_once(tmp_path, hold):

@@ -12,6 +12,7 @@ from captioner.storage import (
     atomic_file,
     atomic_folder,
     check_new,
+    check_writable,
     publish,
     recover_from_crash,
     verify_checksums,
@@ -228,3 +229,34 @@ def test_recovery_touches_no_files(tmp_path):
     (tmp_path / "notes.tmp").write_text("tmp")
     recover_from_crash(tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["notes.old", "notes.tmp"]
+
+
+def test_a_pipe_without_a_name_is_written_to():
+    read, write = os.pipe()
+    path = Path(f"/dev/fd/{write}")  # a link to "pipe:[1234]", as >(cat) and /dev/stdout
+    check_writable(path)
+    with atomic_file(path) as file:
+        file.write("through")
+    os.close(write)
+    with open(read) as pipe:
+        assert pipe.read() == "through"
+
+
+def test_a_name_that_is_too_long_is_refused_before_any_work(tmp_path):
+    for length in (300, 250):  # the second is too long for the unfinished file only
+        with pytest.raises(UsageError, match="cannot be written: File name too long: choose"):
+            check_writable(tmp_path / ("a" * length + ".html"))
+    check_writable(tmp_path / ("a" * 200 + ".html"))
+
+
+@pytest.mark.parametrize("name", [".", "", "../here", "../here/."])
+def test_the_current_folder_is_saved_to_by_any_name(tmp_path, monkeypatch, name):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    save(Path(name))
+    verify_checksums(tmp_path / "here")
+
+
+def test_the_root_is_refused():
+    with pytest.raises(UsageError, match="is the root of the disk"):
+        save(Path("/"))

@@ -30,7 +30,13 @@ from captioner.checkup.statistics import (
 from captioner.config.run import TokenizerConfig
 from captioner.console import track
 from captioner.data.datasets import Example
-from captioner.data.learnable import record_few_examples, record_poor_data
+from captioner.data.learnable import (
+    TokenCounts,
+    record_few_examples,
+    record_poor_data,
+    record_short_decoding,
+    record_unknown_dev,
+)
 from captioner.data.plain_text import TextExample
 from captioner.data.problems import Problems
 from captioner.data.splits import divide_text, reference_words
@@ -70,6 +76,7 @@ def check_splits(
     max_length: int,
     tokenizer: TokenizerConfig,
     min_count: int,
+    generated: int | None = None,
     known: Known = NOTHING,
 ) -> CheckResult:
     """Read every image completely, compute statistics, and compare the splits with each other.
@@ -81,6 +88,7 @@ def check_splits(
         tokenizer: how captions or pairs are divided into words, as in training: of pairs, it is
             learnt from both sides.
         min_count: rarer words are not learnt.
+        generated: largest number of words in a caption that the model generates, if it is set.
         known: the words of the model that training starts from.
 
     Raises:
@@ -115,10 +123,17 @@ def check_splits(
     _record_poor_data(poor, [statistics[name] for name in learnt], min_count, known)
     _record_few_examples(poor, splits, first_group)
     words = {name: split.words for name, split in statistics.items()}
+    if generated and splits[0].pairs is None:
+        lengths = sum((statistics[name].words_per_caption for name in learnt), Counter())
+        record_short_decoding(poor, lengths, max_length, generated)
+    counts = sum((words[name] for name in learnt), Counter())
+    frequent = {word for word, count in counts.items() if count >= min_count}
+    dev = [statistics[split.name] for split in splits if split.group == "dev"]
+    poor_dev = _find_poor_dev(dev, frequent.union(known.words))
     source_words = {name: split.source_words for name, split in statistics.items()}
     of_files = {id(split.problems): split.problems for split in splits} | {id(poor): poor}
     return CheckResult(
-        [*of_files.values(), *between_splits],  # each once
+        [*of_files.values(), poor_dev, *between_splits],  # each once
         statistics,
         learnt,
         vocabulary_coverage(words, learnt),
@@ -136,6 +151,17 @@ def _record_few_examples(
     could_hold_out = not learnt[0].group or len(splits) > len(learnt)
     if could_hold_out and not is_captions and not any(split.problems.errors for split in learnt):
         record_few_examples(problems, number, "text" if is_text else "image")
+
+
+def _find_poor_dev(dev: Sequence[SplitStatistics], words: Collection[str]) -> Problems:
+    """Return that dev has no word that the model will know; if it knows none, train says so."""
+    problems = Problems("data.dev")
+    if words:
+        has_known_word = any(word in words for split in dev for word in split.words)
+        record_unknown_dev(
+            problems, sum(split.captions for split in dev), has_known_word=has_known_word
+        )
+    return problems
 
 
 def _record_poor_data(
@@ -159,11 +185,9 @@ def _record_poor_data(
     for noun, (counts, lengths, words) in sides.items():
         record_poor_data(
             problems,
-            sum(counts, Counter()),
-            sum(lengths, Counter()),
+            TokenCounts(sum(counts, Counter()), sum(lengths, Counter())),
             noun=noun,
             min_count=min_count,
-            max_length=None,  # each text that is cut is listed already
             words=words,
         )
 

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from captioner.cli.options import with_option_names
-from captioner.console import checked_streams
-from captioner.errors import CaptionerError, UsageError
+from captioner.console import program
+from captioner.errors import UsageError
 
 COMMANDS = (
     *("caption", "translate", "train", "check", "evaluate"),
@@ -24,7 +24,7 @@ INTERRUPTED = 130  # the exit code that typer uses after Ctrl-C
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command. An error that the user can fix is one line on stderr, and an exit code."""
-    with checked_streams():
+    with program("captioner", describe=with_option_names):
         _main(sys.argv[1:] if arguments is None else list(arguments))
 
 
@@ -39,9 +39,6 @@ def _main(arguments: list[str]) -> None:
         if end.code == INTERRUPTED:
             typer.echo("captioner: interrupted", err=True)
         raise
-    except CaptionerError as error:
-        typer.echo(f"captioner: {with_option_names(error)}", err=True)
-        sys.exit(error.exit_code)
 
 
 def _load(names: Sequence[str]) -> typer.Typer:

@@ -80,20 +80,22 @@ def check(
             )
         config = load_config(source, settings or [])
         splits, data = _read_config(config), config.data
-        known = _known_words(config.init)
+        known, generated = _known_words(config.init), config.decoding.max_length
     else:
         if settings:
             raise UsageError(
                 f"{source} is not a config and has no settings: leave out {' '.join(settings)}"
             )
         # No minimum count is set: the statistics tell the words of several.
-        splits, data, known = _read_file(source, images, target), DataConfig(min_count=1), NOTHING
+        splits, data = _read_file(source, images, target), DataConfig(min_count=1)
+        known, generated = NOTHING, None
     subwords = data.tokenizer.kind == "subword"
     result = check_splits(
         splits,
         max_length=data.max_length,
         tokenizer=data.tokenizer,
         min_count=1 if subwords else data.min_count,
+        generated=generated,
         known=known,
     )
     uses_default = data.tokenizer.kind is None and known.tokenizers is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from captioner.cli.options import (
 )
 from captioner.cli.text_files import check_kind, read_outputs, read_text_set
 from captioner.data.datasets import load_references
+from captioner.data.image_ids import load_image_ids
 from captioner.errors import UsageError
 from captioner.inference.evaluate import fit_to_references, scorer_of_captioned
 from captioner.inference.evaluate_text import build_text_scorer
@@ -65,14 +67,9 @@ def _compare_captions(
 ) -> PairedComparison:
     read = read_results(a), read_results(b)
     references = load_references(annotations, split)
+    load_ids = cache(partial(load_image_ids, annotations, split))  # reads the file once
     captions_a, captions_b = (
-        fit_to_references(
-            captions,
-            references,
-            annotations=annotations,
-            split=split,
-            allow_partial=allow_partial,
-        )
+        fit_to_references(captions, references, load_ids=load_ids, allow_partial=allow_partial)
         for captions in read
     )
     compared = captions_a.keys() & captions_b.keys()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -236,10 +237,15 @@ def _check_results(results: Path, *, needs_model: bool) -> None:
             f"{results} is scored as it is: to generate it, or for a report, "
             "add --model or --images"
         )
-    if str(results) != STDIN and not results.exists():
-        raise UsageError(
-            f"{results}: no such results; to generate them, add --model FOLDER or `bundled`"
-        )
+    if str(results) != STDIN:
+        try:
+            results.stat()
+        except FileNotFoundError:
+            raise UsageError(
+                f"{results}: no such results; to generate them, add --model FOLDER or `bundled`"
+            ) from None
+        except OSError as error:
+            raise UsageError(f"{results} cannot be read: {error.strerror or error}") from None
     check_scores_file(results)
 
 
@@ -250,7 +256,7 @@ def _check_unclear(results: Path, models: Sequence[Path] | None) -> None:
             f"{results} is read, to score it: leave out --model and --images, "
             "or name a file to write"
         )
-    if models is None and results.exists():
+    if models is None and os.path.exists(results):
         raise UsageError(
             f"{results} exists already: to score it, leave out --images; to replace it, "
             "name the model with --model FOLDER or `bundled`"

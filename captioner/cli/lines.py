@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Protocol, cast
 
-from captioner.console import console
+from captioner.console import console, stdin_bytes
 from captioner.data.lines import Line, first_line, read_line
 from captioner.data.parallel import STDIN
 from captioner.errors import UsageError
@@ -28,10 +28,10 @@ def open_lines(path: Path) -> AbstractContextManager[ByteStream]:
     """Open a text file, or stdin for `-`.
 
     Raises:
-        UsageError: the file cannot be read.
+        UsageError: the file cannot be read, or stdin is closed.
     """
     if str(path) == STDIN:
-        return nullcontext(cast(ByteStream, sys.stdin.buffer))
+        return nullcontext(cast(ByteStream, stdin_bytes()))
     try:
         return path.open("rb")
     except OSError as error:

@@ -18,7 +18,7 @@ from captioner.config.schema import LARGEST, DecodingConfig, InferenceConfig
 from captioner.console import loading
 from captioner.devices import DEVICES, DeviceName
 from captioner.errors import PARAMETER_MARK, CaptionerError, UsageError
-from captioner.models.folder import BUNDLED, read_config
+from captioner.models.folder import BUNDLED, read_config, resolve
 
 if TYPE_CHECKING:
     from captioner.inference.captioner import Captioner
@@ -205,7 +205,7 @@ def load_translator(models: Sequence[Path], inference: InferenceConfig) -> Trans
 
 def check_may_change(model: Path | None) -> None:
     """Raise a UsageError if a command that changes the model folder has no folder of the user's."""
-    if model is None or str(model) == "bundled":
+    if resolve(model).resolve() == BUNDLED.resolve():
         raise UsageError(
             "this would change the model that is installed with captioner: name the folder of "
             f"another one with --model, or copy {BUNDLED} and name the copy"

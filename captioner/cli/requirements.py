@@ -44,6 +44,9 @@ def _requirements() -> list[str]:
 
 
 def _numbers(text: str) -> list[int]:
-    """Return the numbers of a version: [2, 6] for "2.6" and for "2.6+cu124"."""
+    """Return the numbers of a version: [2, 6] for "2.6", "2.6.0" and "2.6+cu124"."""
     release = re.match(r"[\d.]*", text)
-    return [int(part) for part in (release[0] if release else "").split(".") if part]
+    numbers = [int(part) for part in (release[0] if release else "").split(".") if part]
+    while numbers[-1:] == [0]:
+        numbers.pop()
+    return numbers

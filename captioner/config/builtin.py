@@ -23,7 +23,9 @@ def builtin_configs() -> dict[str, Path]:
 
 def is_config(path: Path) -> bool:
     """Return whether a path that a command gets is that of a config, or its built-in name."""
-    return path.suffix.lower() in (".yaml", ".yml") or _is_name(path)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return True
+    return not os.path.exists(path) and _find_name(path) is not None
 
 
 def find_config(path: Path) -> Path:
@@ -36,6 +38,8 @@ def find_config(path: Path) -> Path:
     """
     if os.path.isfile(path):  # returns False for a name that is too long; Path.is_file raises
         return path
+    if named := _find_name(path):
+        return named
     built_in = builtin_configs()
     if not _may_be_name(path):
         if path.stem in built_in and not os.path.lexists(path):
@@ -44,18 +48,18 @@ def find_config(path: Path) -> Path:
                 "built-in config"
             )
         return path  # reading it tells what is wrong with it
-    if os.path.isfile(own := path.with_name(f"{path.name}.yaml")):
-        return own
-    if path.name not in built_in:
-        raise UsageError(
-            f"{path}: there is no such file, and no built-in config: name a YAML file, or one of "
-            f"{', '.join(built_in)}"
-        )
-    return built_in[path.name]
+    raise UsageError(
+        f"{path}: there is no such file, and no built-in config: name a YAML file, or one of "
+        f"{', '.join(built_in)}"
+    )
 
 
-def _is_name(path: Path) -> bool:
-    return _may_be_name(path) and not os.path.exists(path) and path.name in builtin_configs()
+def _find_name(path: Path) -> Path | None:
+    """Return the file of a name, in the current folder or built in; None if there is none."""
+    if not _may_be_name(path):
+        return None
+    own = path.with_name(f"{path.name}.yaml")
+    return own if os.path.isfile(own) else builtin_configs().get(path.name)
 
 
 def _may_be_name(path: Path) -> bool:

@@ -156,6 +156,8 @@ def _describe(section: type[Section], details: Any, values: object) -> str:
             return f"{key} is {_shown(value)}: choose one of {choices}"
         case "missing":
             return f"{key} is missing"
+        case "invalid_key":
+            return f"the name {key} is not a string: write it in quotes"
         case "value_error":
             return f"{key}: {context['error']}" if key else str(context["error"])
         case _:
@@ -200,7 +202,7 @@ def _written_key(location: Sequence[str | int], values: object) -> str:
     """Return the key of a location in a config, without the index where one section is no list."""
     parts = []
     for part in location:
-        if isinstance(part, int) and isinstance(values, dict):
+        if isinstance(part, int) and isinstance(values, dict) and part not in values:
             continue
         parts.append(str(part))
         try:

@@ -31,7 +31,9 @@ def to_pillow(source: ArrayLike, *, max_pixels: int) -> Image.Image:
 
     An array is (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), a tensor (H, W), (1, H, W), (3, H, W) or
     (4, H, W): grey, RGB, or RGB with transparency. The values are uint8 or another integer type in
-    0..255, uint16 in 0..65535, bool, or floats in 0..1.
+    0..255, uint16 in 0..65535, bool, or floats in 0..1. Grey of any integer type whose largest
+    value is in 256..65535 is of 16 bits, as in a file. A uint16 array whose largest value is in
+    1..255 is refused, though such a file is read as nearly black: its values are likely of 8 bits.
 
     Raises:
         UnreadableError: names the shape, type and range of what cannot be an image.
@@ -41,6 +43,7 @@ def to_pillow(source: ArrayLike, *, max_pixels: int) -> Image.Image:
     if kind not in "biuf":
         raise _refusal(source, "expected uint8, uint16, bool, or floats in 0..1")
     low, high = pixels.min(), pixels.max()
+    is_16_bit = kind == "u" and pixels.dtype.itemsize == 2  # in either order of bytes
     if kind == "f":
         if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # true for NaN
             raise _refusal(source, _expected_of_floats(float(low), float(high)), pixels)
@@ -48,11 +51,12 @@ def to_pillow(source: ArrayLike, *, max_pixels: int) -> Image.Image:
         pixels = np.rint(scaled, out=scaled).clip(0, 255)
     elif kind == "b":
         pixels = pixels * np.uint8(255)
-    elif pixels.dtype == np.uint16:
-        if 0 < high <= 255:
-            raise _refusal(source, "8-bit values need uint8: 16 bits are 0..65535", pixels)
-        if pixels.ndim == 2:  # the same image as of a 16-bit grey file
-            return Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint16))
+    elif is_16_bit and 0 < high <= 255:
+        raise _refusal(source, "8-bit values need uint8: 16 bits are 0..65535", pixels)
+    elif pixels.ndim == 2 and low >= 0 and 255 < high <= 65535:
+        # The same image as of a 16-bit grey file, which Pillow also gives as int32.
+        return Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint16))
+    elif is_16_bit:
         pixels = pixels >> 8  # as Pillow reads 16-bit files in colour
     elif not (low >= 0 and high <= 255):
         raise _refusal(source, "integers must be in 0..255, or uint16", pixels)
@@ -61,6 +65,8 @@ def to_pillow(source: ArrayLike, *, max_pixels: int) -> Image.Image:
 
 def _channels_last(source: ArrayLike, max_pixels: int) -> np.ndarray:
     """Return the pixels (H, W) or (H, W, C) in the type of the source; check the shape."""
+    if getattr(source, "is_nested", False):  # it has no shape
+        raise UnreadableError("is a nested tensor: give its images one by one, as of unbind()")
     is_tensor, shape = _is_tensor(source), tuple(source.shape)
     expected = "(1 | 3 | 4, H, W)" if is_tensor else "(H, W, 1 | 3 | 4)"
     if len(shape) == 1 and not is_tensor:

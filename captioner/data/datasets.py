@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from captioner.data.formats import Annotations, Entry, find_file, read_annotations
-from captioner.data.lookup import ImageFolder, Lookup, find_elsewhere, is_outside
+from captioner.data.lookup import ImageFolder, Lookup, find_elsewhere, is_outside, missing_path
 from captioner.data.problems import Problems, repeated
 from captioner.errors import UsageError
 
 AnyExample = TypeVar("AnyExample")
+
+LEADS_OUT = " (the name leads out of the folder)"
 
 
 class Example(NamedTuple):
@@ -51,7 +53,7 @@ def load_examples(
 
     Raises:
         UsageError: the file cannot be read, or has errors. The message lists all kinds with counts:
-            repeated and unknown ids, missing images, names outside the folder, wrong types.
+            repeated and unknown ids, missing images, wrong types.
     """
     problems = Problems(annotations)
     loaded = load_with_problems(annotations, images, split, restval=restval, problems=problems)
@@ -82,28 +84,31 @@ def load_with_problems(
     base = find_file(annotations).parent
     root = images or _find_image_folder(content, base)
     lookup = ImageFolder(root, base).find_all(entry.file for entry in content.entries)
-    if lookup.missing and not lookup.found:
-        first = next(iter(lookup.missing))
-        elsewhere = find_elsewhere(first, [base, root, root.parent])
-        if elsewhere:
-            lookup.missing[first] = f"it is in {elsewhere}: name this folder in `images`"
+    first = next((name for name, hint in lookup.missing.items() if not hint), None)
+    # This is the wrong folder if none is found; else the others may be in folders inside it.
+    parents = [root] if lookup.found else [base, root, root.parent]
+    if first and (elsewhere := find_elsewhere(first, parents)):
+        way_out = "" if lookup.found else ": name this folder in `images`"
+        lookup.missing[first] = f"it is in {elsewhere}{way_out}"
     _record_missing(problems, root, lookup, skip_missing=skip_missing)
     paths = {name: root / file for name, file in lookup.found.items()}
-    paths |= {name: root / name for name in lookup.missing}  # no caller opens those outside
+    missing = {name: missing_path(root, name) for name in lookup.missing}
+    paths |= missing
     examples = [
         Example(entry.image_id, paths[entry.file], _nonempty(entry.captions))
         for entry in content.entries
-        if entry.file in paths
     ]
-    return LoadedExamples(examples, {root / name for name in lookup.missing})
+    return LoadedExamples(examples, set(missing.values()))
 
 
 def _record_missing(problems: Problems, root: Path, lookup: Lookup, *, skip_missing: bool) -> None:
-    """Record the images that are missing, outside their folder, or written in another way."""
-    problems.add_error("image names that lead out of their folder", map(repr, lookup.outside))
+    """Record the images that are missing, or whose names are written in another way."""
     add = problems.add_warning if skip_missing else problems.add_error
     effect = ", skipped in training" if skip_missing else ""
-    cases = (f"{name!r} ({hint})" if hint else repr(name) for name, hint in lookup.missing.items())
+    cases = (
+        f"{name!r} ({hint})" if hint else f"{name!r}{LEADS_OUT if is_outside(name) else ''}"
+        for name, hint in lookup.missing.items()
+    )
     add(f"images missing in {root}{effect}", cases)
     respelled = (f"{name!r} is {file!r}" for name, file in lookup.respelled.items())
     problems.add_warning("image names written otherwise than their files, found", respelled)
@@ -113,7 +118,7 @@ def load_references(annotations: Path, split: str | None = None) -> dict[int | s
     """Load the captions of each image id, for evaluation. The images need not exist.
 
     Raises:
-        UsageError: as in `load_examples`, except for missing images and names outside the folder.
+        UsageError: as in `load_examples`, except for missing images.
     """
     problems = Problems(annotations)
     content = _read(annotations, split, False, problems)
@@ -162,17 +167,17 @@ def _nonempty(captions: Iterable[str | None]) -> tuple[str, ...]:
 
 
 def _find_image_folder(content: Annotations, base: Path) -> Path:
-    """Return the first usual folder with one of the images, else the first that exists.
+    """Return the usual folder with the most of the images; of equal ones, the first that exists.
 
-    Only some images are looked for, from the whole file. Names as they are written come first.
+    Only some images are looked for, from the whole file. If folders have equally many, the one
+    that has more of them under their exact names is taken.
     """
     files = [entry.file for entry in content.entries]
-    files = [*files[:20], *files[:: max(1, len(files) // 100)]]
+    files = [*files[:20], *files[20 :: max(1, len(files) // 100)]]
     folders = [ImageFolder(folder, base) for folder in content.folders if os.path.isdir(folder)]
-    for folder in folders:
-        if any(folder.has(file) for file in files if not is_outside(file)):
-            return folder.root
-    for folder in folders:
-        if any(map(folder.guess, files)):
-            return folder.root
-    return folders[0].root
+
+    def hits(folder: ImageFolder) -> tuple[int, int]:
+        lookup = folder.find_all(files)
+        return len(lookup.found), len(lookup.found) - len(lookup.respelled)
+
+    return max(folders, key=hits).root  # the first of equal ones

@@ -22,31 +22,33 @@ class ImageIds:
     def __init__(self, files: Mapping[ImageId, str]) -> None:
         """Take the file name of each id, which can be a path relative to a folder of images."""
         self.files = files
-        self._by_name: dict[str, list[tuple[list[str], ImageId]]] = {}  # by the last part
+        # by the parts of a name, and of each end of it; None: several images have it
+        self._by_name: dict[tuple[str, ...], ImageId | None] = {}
+        self._by_end: dict[tuple[str, ...], ImageId | None] = {}
         for image, file in files.items():
-            parts = _parts(file)
-            self._by_name.setdefault(parts[-1], []).append((parts, image))
+            name, *ends = _ends(file)
+            self._by_name[name] = None if name in self._by_name else image
+            for end in ends:
+                self._by_end[end] = None if end in self._by_end else image
 
     def find(self, path: str | Path) -> ImageId | None:
         """Return the id of the image whose annotated file name is the end of `path`.
 
         The longest such name counts. `path` may also be the end of one name, and of no other.
         """
-        parts = _parts(str(path))
-        named = self._by_name.get(parts[-1], [])
-        ends = [(len(file), image) for file, image in named if parts[-len(file) :] == file]
-        if ends:
-            longest = max(length for length, _ in ends)
-            found = [image for length, image in ends if length == longest]
-        else:
-            found = [image for file, image in named if file[-len(parts) :] == parts]
-        return found[0] if len(found) == 1 else None
+        ends = _ends(str(path))
+        for end in ends:
+            if end in self._by_name:
+                return self._by_name[end]
+        return self._by_end.get(ends[0])
 
 
-def _parts(path: str) -> list[str]:
+def _ends(path: str) -> list[tuple[str, ...]]:
+    """Return the parts of a path, then those of each shorter end of it: a/b gives (a, b), (b)."""
     # macOS writes accents as characters of their own, Windows writes backslashes
     name = unicodedata.normalize("NFC", path).replace("\\", "/")
-    return [part for part in name.split("/") if part not in ("", ".")] or [name]
+    parts = tuple(part for part in name.split("/") if part not in ("", ".")) or (name,)
+    return [parts[start:] for start in range(len(parts))]
 
 
 def load_image_ids(annotations: Path, split: str | None = None) -> ImageIds:

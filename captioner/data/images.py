@@ -73,7 +73,7 @@ OneImage: TypeAlias = (
 ReadableImage: TypeAlias = "OneImage | np.ndarray | Tensor"
 """What `read_image` reads."""
 
-URL = re.compile(r"[a-z][a-z0-9+.-]+://|data:[a-z]+/", re.IGNORECASE)
+URL = re.compile(r"[a-z][a-z0-9+.-]+:/|data:[a-z]+/", re.IGNORECASE)  # pathlib makes // one /
 MAX_NAME = 200  # characters of a name in a message: a string can be the content of a file
 
 
@@ -120,7 +120,8 @@ def is_image(source: object) -> bool:
         kind = getattr(getattr(source, "dtype", None), "kind", None)
         are_paths = ndim == 1 and kind in ("O", "U", "T")  # objects, or one of the string types
         return ndim < 4 and not are_paths
-    return hasattr(source, "read") or not isinstance(source, Iterable)
+    can_iterate = isinstance(source, Iterable) or hasattr(source, "__getitem__")  # a torch Dataset
+    return hasattr(source, "read") or not can_iterate
 
 
 class Header(NamedTuple):
@@ -160,17 +161,21 @@ def _name(source: object) -> str:
     try:
         text = os.fsdecode(cast(Any, name))
     except Exception:  # no name, or one of another type
-        text = f"image ({type(source).__name__})"
+        text = ""
+    text = text or f"image ({type(source).__name__})"
     return text if len(text) <= MAX_NAME else f"{text[:MAX_NAME]}..."
 
 
 def _open(source: object) -> BinaryIO:
     """Open a path, or the content of a file."""
     match source:
-        case str() if URL.match(source):
-            raise UnreadableError("is a URL: download it, and give the file or its bytes")
         case str() | os.PathLike():
-            return _open_file(Path(os.fsdecode(source)))
+            path = os.fsdecode(source)
+            if not path:
+                raise UnreadableError("the path is empty")
+            if reason := _reason_of_url(path):
+                raise UnreadableError(reason)
+            return _open_file(Path(path))
         case bytes() | bytearray() | memoryview():
             return io.BytesIO(source)
     if not hasattr(source, "read"):
@@ -186,6 +191,15 @@ def _open(source: object) -> BinaryIO:
     if not isinstance(content, bytes | bytearray):
         raise UnreadableError("the file is not open in binary mode: use open(path, 'rb')")
     return io.BytesIO(content)
+
+
+def _reason_of_url(path: str) -> str | None:
+    """Return why a path that is a URL cannot be read."""
+    if not URL.match(path) or os.path.exists(path):
+        return None
+    if path.lower().startswith("file:"):
+        return "is a URL: give the path of the file"
+    return "is a URL: download it, and give the file or its bytes"
 
 
 def _open_file(path: Path) -> BinaryIO:
@@ -285,12 +299,14 @@ def _expand(path: str, problems: list[str]) -> list[Path]:
         reason = "no images (*.jpg, *.png, ...) in this folder or below it"
     elif os.path.exists(path):
         return [Path(path)]  # reading it tells what is wrong with it
+    elif is_url := _reason_of_url(path):
+        images, reason = [], is_url
     else:
         matches = sorted(Path(match) for match in glob.glob(path, recursive=True))
         images = [each for each in matches if each.suffix.lower() in SUFFIXES and each.is_file()]
         reason = "no image matches" if glob.has_magic(path) else "no such file or folder"
     if not images and len(problems) == num_problems:
-        problems.append(f"{path}: {reason}")
+        problems.append(f"{path or repr(path)}: {reason}")
     return images
 
 

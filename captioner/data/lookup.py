@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 MAX_FOLDERS = 100  # beside the images, to look for a missing one as a hint
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
@@ -26,7 +26,6 @@ class Lookup(NamedTuple):
     found: dict[str, str]
     respelled: dict[str, str]  # of `found`, those whose file has another name
     missing: dict[str, str]  # and what would help, if anything is known: "there is 1.png"
-    outside: list[str]  # names that lead out of the folder and were not found inside it
 
 
 class ImageFolder:
@@ -50,13 +49,11 @@ class ImageFolder:
         for name, file in guesses.items():
             if file:
                 wanted.setdefault(file, []).append(name)
-        lookup = Lookup(found, {}, {}, [])
+        lookup = Lookup(found, {}, {})
         for name, file in guesses.items():
             others = [repr(other) for other in wanted.get(file or "", []) if other != name]
             if file and file not in taken and not others:
                 lookup.found[name] = lookup.respelled[name] = file
-            elif is_outside(name):
-                lookup.outside.append(name)
             elif file:
                 owner = f"that of {others[0]} too" if others else "another image"
                 lookup.missing[name] = f"{file!r} is {owner}"
@@ -77,12 +74,15 @@ class ImageFolder:
     def _candidates(self, name: str) -> Iterator[str]:
         """Yield what a name may mean as paths in the folder, the likeliest first."""
         slashed = name.replace("\\", "/")
-        for path in dict.fromkeys((slashed, unquote(slashed))):
+        is_address = _ADDRESS.match(slashed) is not None
+        bare = slashed.partition("?")[0] if is_address else slashed  # "https://h/1.jpg?size=3"
+        for path in dict.fromkeys((slashed, unquote(slashed), unquote(bare).strip())):
             for base in self._bases:  # "../images/1.jpg", or an absolute path of this machine
-                inside = os.path.relpath(os.path.join(base, path), self._bases[0])
-                if not is_outside(inside):
-                    yield inside
-            if is_outside(name) or _ADDRESS.match(name):  # a path of another machine
+                with contextlib.suppress(ValueError):  # it is on another drive of Windows
+                    inside = os.path.relpath(os.path.join(base, path), self._bases[0])
+                    if not is_outside(inside):
+                        yield inside
+            if is_outside(name) or is_address:  # a path of another machine
                 parts = [part for part in path.split("/") if part not in ("", ".", "..")]
                 yield from ("/".join(parts[start:]) for start in range(len(parts)))
 
@@ -128,14 +128,28 @@ class ImageFolder:
 
 
 def find_elsewhere(name: str, parents: Iterable[Path]) -> Path | None:
-    """Return the first of some folders, or of the folders in them, that holds an image; or None."""
+    """Return the first of some folders, or of the folders in them, that holds an image; or None.
+
+    Only the last part of a name that leads out of its folder is looked for.
+    """
+    if is_outside(name):
+        name = re.split(r"[/\\]", name)[-1]
+        parents = () if is_outside(name) else parents  # the last part is ".."
     for parent in parents:
         with contextlib.suppress(OSError, ValueError):
-            inside = sorted(path for path in parent.iterdir() if path.is_dir())
-            for folder in (parent, *inside[:MAX_FOLDERS]):
+            inside = sorted(entry.path for entry in os.scandir(parent) if entry.is_dir())
+            for folder in (parent, *map(Path, inside[:MAX_FOLDERS])):
                 if (folder / name).is_file():
                     return folder
     return None
+
+
+def missing_path(root: Path, name: str) -> Path:
+    """Return a path in the folder for a missing image, also if its name leads out of the folder.
+
+    Such a name is quoted: nothing outside can be opened, and messages show what it was.
+    """
+    return root / (quote(name, safe="").replace("..", "%2E%2E") if is_outside(name) else name)
 
 
 def is_outside(name: str) -> bool:

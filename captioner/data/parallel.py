@@ -6,12 +6,12 @@ Readers record what is wrong in `Problems` and continue, as those of captions do
 from __future__ import annotations
 
 import re
-import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from captioner.console import stdin_bytes
 from captioner.data.lines import Line, split_lines
 from captioner.data.problems import BrokenJSONError, Problems, is_valid, parse_json, read_text
 from captioner.data.tables import find_table
@@ -108,10 +108,10 @@ def read_lines(path: Path | str) -> list[str]:
 
     Raises:
         UsageError: the file cannot be read, is not UTF-8, has NUL characters, or its lines end
-            with CR alone.
+            with CR alone; or stdin is closed.
     """
     if str(path) == STDIN:
-        data, name = sys.stdin.buffer.read(), "stdin"
+        data, name = stdin_bytes().read(), "stdin"
     else:
         data, name = _read_bytes(Path(path)), str(path)
     problems = Problems(name)

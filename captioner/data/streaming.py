@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Generator, Iterable, Iterator, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
@@ -32,7 +33,8 @@ def batches_as_ready(
 ) -> Generator[list[Result], None, None]:
     """Yield what `start` returns for each item, in order, up to `size` at a time.
 
-    Sequences and sets give full batches. Other iterables can be live: what has come is yielded
+    What has a length and indices, such as a list or a map-style dataset of PyTorch, and sets give
+    full batches. Other iterables can be live: what has come is yielded
     when no item follows for 50 ms, or when the first item of the batch has waited for 0.5 s.
 
     The items are asked for in a thread of its own, in which `start` is called. It is never more
@@ -40,7 +42,8 @@ def batches_as_ready(
     batches of the items before it. Closing the generator ends the thread; if the iterable blocks,
     only when it gives its next item.
     """
-    are_at_hand = isinstance(items, Sequence | Set) or hasattr(items, "ndim")
+    has_indices = hasattr(items, "__len__") and hasattr(items, "__getitem__")
+    are_at_hand = has_indices or isinstance(items, Set)
     source = iter(items)
     arrived: SimpleQueue[tuple[Result] | _End] = SimpleQueue()
     places = Semaphore(2 * size)  # of the batch that was yielded, and of the next
@@ -50,7 +53,7 @@ def batches_as_ready(
     def waited() -> float:
         return time.monotonic() - asked
 
-    def feed() -> None:
+    def feed(_stdin: object) -> None:
         nonlocal asked
         error = None
         try:
@@ -66,8 +69,10 @@ def batches_as_ready(
             error = raised
         arrived.put(_End(error))
 
-    # A thread that the process does not wait for at its end: a live iterable can block for ever.
-    feeder = Thread(target=copy_context().run, args=(feed,), name="read-ahead", daemon=True)
+    # A thread that the process does not wait for at its end: a live iterable can block for ever. It
+    # holds `sys.stdin`, whose buffer it may be reading: Python would abort when it closes that.
+    run, args = copy_context().run, (feed, sys.stdin)
+    feeder = Thread(target=run, args=args, name="read-ahead", daemon=True)
     feeder.start()
     try:
         end = None

@@ -18,6 +18,7 @@ DELIMITERS = (",", ";", "\t", "|")
 IMAGE_NAMES = ("image", "image_name", "file_name", "filename")
 CAPTION_NAMES = ("caption", "comment", "text")
 NOT_AVAILABLE = "NA"  # how R writes a missing caption
+MAX_HEADER = 100_000  # characters before its end: not all of a large text is copied for it
 
 _SEPARATOR = re.compile(r"\s*\"?sep=(.)\"?[ \t]*\r?\n")  # Excel's first line, as in "sep=;"
 _NUMBERED = re.compile(r"\s*(\d+)\s+(\S.*)", re.DOTALL)  # "4   A dog runs", without the "|"
@@ -35,12 +36,12 @@ class Table(NamedTuple):
 
 def find_table(text: str) -> Table | None:
     """Return how a text is written as a table, or None if its first row names no such columns."""
-    text, delimiters = _without_separator_line(text)
+    start, delimiters = _without_separator_line(text[:MAX_HEADER])
     for delimiter in delimiters:
         # "image, caption" has spaces after its delimiters. The quotes in Flickr30k's "| " are those
         # of the caption; a program that quotes writes them directly after the "|".
         for skip_spaces in (False, True) if delimiter != "|" else (False,):
-            header = _read_header(text, delimiter, skip_spaces=skip_spaces)
+            header = _read_header(start, delimiter, skip_spaces=skip_spaces)
             names = [name.strip().lower() for name in header]
             image, caption = (_position(names, known) for known in (IMAGE_NAMES, CAPTION_NAMES))
             if image is not None and caption is not None:
@@ -68,6 +69,10 @@ def read_table(text: str, table: Table, problems: Problems) -> dict[str, list[st
         if len(row) != columns:
             problems.add_error(f"rows without exactly {columns} columns", [f"line {line}"])
             continue
+        if table.delimiter in row[caption].partition("\n")[2]:  # its second line may be a row
+            kind = f"captions of several lines with {table.delimiter!r}: is a quote not closed?"
+            first_line = line - row[caption].count("\n")
+            problems.add_warning(kind, [f"lines {first_line} to {line}"])
         is_missing = row[caption].strip() == NOT_AVAILABLE
         captions_of.setdefault(row[image].strip(), []).append(None if is_missing else row[caption])
     return captions_of

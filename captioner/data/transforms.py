@@ -120,13 +120,23 @@ def _to_tensor(image: Image.Image) -> Tensor:
     return values.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
 
 
+def _shares_file(image: ReadableImage) -> bool:
+    """Return whether other images may be in the same open file, as those of a tar archive are."""
+    is_lazy = getattr(image, "fp", None) is not None  # a Pillow image without its pixels
+    return hasattr(image, "read") or (is_lazy and not getattr(image, "filename", ""))
+
+
 def prefetch_images(
     images: Iterable[ReadableImage], transform: Transform, *, size: int
 ) -> Generator[list[Tensor | ImageError], None, None]:
     """Yield up to `size` images (3, side, side) or errors at a time, read a batch ahead.
 
-    A batch is smaller where images come late: see `batches_as_ready`.
+    A batch is smaller where images come late: see `batches_as_ready`. Paths, bytes and what is in
+    a list, a tuple or an array of images are read in several threads; one object that occurs twice,
+    as a Pillow image can, is not read by two at once.
     """
+    all_exist = isinstance(images, list | tuple) or hasattr(images, "ndim")
+    unread: dict[int, Future[Tensor | ImageError]] = {}  # of the objects that threads are to read
 
     def read(image: ReadableImage) -> Tensor | ImageError:
         try:
@@ -137,12 +147,17 @@ def prefetch_images(
             return error
 
     def start(image: ReadableImage) -> Future[Tensor | ImageError]:
-        if isinstance(image, str | os.PathLike | bytes):
-            return pool.submit(read, image)
-        # The others may be closed, or filled with the next image, when the next is asked for.
-        done: Future[Tensor | ImageError] = Future()
-        done.set_result(read(image))
-        return done
+        is_path_or_bytes = isinstance(image, str | os.PathLike | bytes)
+        if not is_path_or_bytes and (not all_exist or _shares_file(image)):
+            # It may be closed, or filled with the next image, when the next is asked for.
+            done: Future[Tensor | ImageError] = Future()
+            done.set_result(read(image))
+            return done
+        key = id(image)  # of no other object: the pool holds this one until it is read
+        if (future := unread.get(key)) is None:
+            future = unread[key] = pool.submit(read, image)
+            future.add_done_callback(lambda _: unread.pop(key))
+        return future
 
     pool = ThreadPoolExecutor(thread_name_prefix="read-image")
     try:

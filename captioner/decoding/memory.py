@@ -49,14 +49,16 @@ def check_search_memory(
     from_captions = config.method == "sample" or config.captions > config.beam
     settings = {
         "captions" if from_captions else "beam": config.captions if from_captions else config.beam,
-        "batch_size": batch_size,
     }
+    if batch_size > 1:
+        settings["batch_size"] = batch_size
     if config.max_length * _BYTES_OF_TOKEN > vocab_size * _BYTES_OF_SCORES:
         settings["max_length"] = config.max_length
     given = ", ".join(f"{parameter(name)}={_short(value)}" for name, value in settings.items())
     raise UsageError(
-        f"{given} and {vocab_size:,} words need about {_gigabytes(needed)} of memory, more than "
-        f"half of the {_gigabytes(available)} that are available: lower one of them"
+        f"{given}: for {vocab_size:,} words the search needs about {_size(needed)} of memory, more "
+        f"than half of the {_size(available)} that are available: "
+        f"lower {' or '.join(map(parameter, settings))}"
     )
 
 
@@ -71,8 +73,8 @@ def _bytes_of_captions(config: DecodingConfig, vocab_size: int) -> int:
     return rows * (vocab_size * _BYTES_OF_SCORES + candidates * _BYTES_OF_CANDIDATE + history)
 
 
-def _gigabytes(size: int) -> str:
-    return f"{_short(max(1, size // 10**9))} GB"
+def _size(size: int) -> str:
+    return f"{_short(size // 10**9)} GB" if size >= 10**9 else f"{size // 10**6} MB"
 
 
 def _short(number: int) -> str:

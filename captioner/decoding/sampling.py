@@ -77,9 +77,10 @@ def _candidates(logits: Tensor, top_k: int | None, top_p: float) -> tuple[Tensor
     logits, tokens = logits.topk(min(top_k or size, size), dim=1)
     probs = logits.softmax(dim=1)  # (R, M), renormalised over the candidates
     if top_p < 1:
-        # A token is kept if the probabilities of the likelier tokens sum to less than top_p.
+        # A token is kept if the probabilities of the likelier tokens sum to less than top_p. The
+        # likeliest one always is: in float32 a tiny top_p is 0.
         mass_before = probs.cumsum(dim=1) - probs
-        probs = probs.masked_fill(mass_before >= top_p, 0.0)
+        probs = probs.masked_fill((mass_before >= top_p) & (mass_before > 0), 0.0)
     return probs, tokens
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Protocol, assert_never
 
 import torch
@@ -152,25 +153,27 @@ def _check_words(setting: str, vocabulary: Vocabulary) -> None:
         )
 
 
-def _function_words(vocabulary: Vocabulary) -> list[int]:
+@lru_cache(maxsize=4)  # every call of `caption` builds a search
+def _function_words(vocabulary: Vocabulary) -> tuple[int, ...]:
     """Return the ids of the function words, in any case, and of punctuation and spaces."""
     is_caption, function_words = vocabulary.tokenizer.kind == "caption", {*_FUNCTION_WORDS.split()}
-    return [
+    return tuple(
         vocabulary.id_of(word)
         for word in vocabulary.words[len(SPECIALS) :]
         # the caption tokenizer leaves punctuation out: its "&" counts as a word
         if word.lower() in function_words or not (is_caption or word[:1].isalnum())
-    ]
+    )
 
 
-def _characters(vocabulary: Vocabulary) -> list[int]:
+@lru_cache(maxsize=4)
+def _characters(vocabulary: Vocabulary) -> tuple[int, ...]:
     """Return the ids of characters of scripts without spaces: Chinese 慢慢 has one twice."""
     words = [word for word in vocabulary.words[len(SPECIALS) :] if not word.isascii()]
     if not words:
-        return []
+        return ()
     from captioner.text.scripts import is_unspaced
 
-    return [vocabulary.id_of(word) for word in words if is_unspaced(word)]
+    return tuple(vocabulary.id_of(word) for word in words if is_unspaced(word))
 
 
 def _beam_search(

@@ -133,14 +133,15 @@ class Captioner(Pipeline):
         """Yield a caption for each image, in order, or the `ImageError` of one that cannot be read.
 
         The next batch of images is read while one is captioned. No more are held in memory. A
-        list is captioned in full batches. Another iterable is asked for images in a thread of its
-        own, and they are captioned as they come: a batch is run when no image follows for 50 ms.
-        An exception of the iterable is raised after the captions of the images before it.
+        list, or what else has a length and indices, is captioned in full batches. Another iterable
+        is asked for images in a thread of its own, and they are captioned as they come: a batch is
+        run when no image follows for 50 ms. An exception of the iterable is raised after the
+        captions of the images before it.
 
         Raises:
             UsageError: `decoding` is not valid, or `images` is one image or a mapping.
         """
-        settings, search = self.build_search(decoding, batch_size)
+        settings, search = self.build_search(decoding, batch_size, images)
         return self._in_batches(
             images,
             lambda batch, _: self._caption_batch(batch, search, settings, explain=explain),

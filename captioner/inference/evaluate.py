@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from captioner.captions import Caption, ImageId
 from captioner.config.schema import INFERENCE, DecodingConfig
 from captioner.console import console, skip_unreadable
 from captioner.data.datasets import Example, load_examples, load_references
-from captioner.data.image_ids import load_image_ids, name_by_ids
+from captioner.data.image_ids import ImageIds, load_image_ids, name_by_ids
 from captioner.devices import DeviceName, PrecisionName
 from captioner.errors import CaptionerError, UsageError, parameter, summarize
 from captioner.metrics.java import JavaMetricName, check_java_metrics
@@ -78,8 +78,7 @@ def evaluate(
     captions = fit_to_references(
         results if isinstance(results, Mapping) else read_results(results),
         references,
-        annotations=Path(annotations),
-        split=split,
+        load_ids=lambda: load_image_ids(Path(annotations), split),
         allow_partial=allow_partial,
     )
     return scorer_of_captioned(
@@ -91,20 +90,20 @@ def fit_to_references(
     captions: Mapping[ImageId, str],
     references: Mapping[ImageId, Sequence[str]],
     *,
-    annotations: Path,
-    split: str | None = None,
+    load_ids: Callable[[], ImageIds],
     allow_partial: bool = False,
 ) -> Mapping[ImageId, str]:
     """Return the captions of the images that have references, by the ids of these.
 
-    Captions may be named by the paths of their images, as `captioner caption --output` does. With
-    `allow_partial`, those of annotated images without references are left out.
+    Captions may be named by the paths of their images, as `captioner caption --output` does; only
+    then are the ids of the annotated images loaded. With `allow_partial`, the captions of annotated
+    images without references are left out.
 
     Raises:
         UsageError: the captions do not belong to the annotated images; see `check_images`.
     """
     if not captions.keys() <= references.keys():
-        ids = load_image_ids(annotations, split)
+        ids = load_ids()
         captions = name_by_ids(captions, ids)
         unscored = [image for image in captions if image in ids.files and image not in references]
         if unscored:

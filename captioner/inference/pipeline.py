@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import ClassVar, Literal, Self, TypedDict
 
@@ -33,12 +35,6 @@ Decoding = DecodingConfig | Mapping[str, object]
 """All decoding settings, or those that differ from the model folder's, as in {"beam": 5}."""
 
 
-# The threads in which torch computes do not live on in a forked child, which would wait for them
-# for ever: it computes in the thread that calls.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
-
-
 class PipelineOptions(TypedDict, total=False):
     """Keyword arguments of a `Pipeline`."""
 
@@ -48,11 +44,27 @@ class PipelineOptions(TypedDict, total=False):
 
 
 def check_batch_size(batch_size: object) -> None:
-    """Raise a UsageError unless a batch size is a positive integer."""
-    is_integer = isinstance(batch_size, int) and not isinstance(batch_size, bool)
-    if not (is_integer and 1 <= batch_size <= LARGEST):  # type: ignore[operator]
-        shown = batch_size if not is_integer or abs(batch_size) <= LARGEST else "too large"  # type: ignore[arg-type]
-        raise UsageError(f"{parameter('batch_size')} is {shown!r}: use an integer from 1 up")
+    """Raise a UsageError unless a batch size is a positive integer, such as one of numpy."""
+    try:
+        size = operator.index(batch_size)  # type: ignore[arg-type]  # else a TypeError
+    except TypeError:
+        size = 0
+    if isinstance(batch_size, bool) or not 1 <= size <= LARGEST:
+        shown = repr(batch_size)[:20] if abs(size) <= LARGEST else "out of range"
+        raise UsageError(
+            f"{parameter('batch_size')} is {shown}: use an integer from 1 to {LARGEST}"
+        )
+
+
+@cache
+def _compute_alone_in_forks() -> None:
+    """Let forked children compute in the thread that calls.
+
+    The threads in which torch computes do not live on in a child, which would wait for them for
+    ever. A process without a model has none of them, and its children may start their own.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 class Pipeline:
@@ -76,6 +88,7 @@ class Pipeline:
         precision: PrecisionName = INFERENCE.precision,
     ) -> None:
         """Move models that share vocabularies and preprocessing to `device`, in evaluation mode."""
+        _compute_alone_in_forks()
         self.device = pick_device(device)
         check_precision(precision)
         self.precision = precision
@@ -172,11 +185,13 @@ class Pipeline:
         return settings
 
     def build_search(
-        self, decoding: Decoding | None, batch_size: int
+        self, decoding: Decoding | None, batch_size: int, sources: object = None
     ) -> tuple[DecodingConfig, Search]:
         """Return all decoding settings, and the search that they describe.
 
-        Every run begins with it, so settings that it accepts can be stored as defaults.
+        Every run begins with it, so settings that it accepts can be stored as defaults. A search
+        for few `sources`, if their number is known, needs less memory than one for a full batch;
+        without any, as to check settings, it is judged for a full one.
 
         Raises:
             UsageError: a setting is not valid, or does not fit this model or the memory.
@@ -195,7 +210,7 @@ class Pipeline:
         check_search_memory(
             settings,
             vocab_size=len(self.vocabulary),
-            batch_size=batch_size,
+            batch_size=min(batch_size, operator.length_hint(sources) or batch_size),
             device=self.device,
             source_bytes=self._source_bytes(),
         )

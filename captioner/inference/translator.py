@@ -124,7 +124,7 @@ class Translator(Pipeline):
         """
         if isinstance(texts, str):
             raise UsageError(f"{parameter('texts')} is one text: give a list of texts")
-        settings, search = self.build_search(decoding, batch_size)
+        settings, search = self.build_search(decoding, batch_size, texts)
         if align or settings.replace_unknown:
             self._check_attention("align" if align else "replace_unknown")
         return self._in_pools(texts, search, settings, align=align, batch_size=batch_size)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from captioner.console import loading
 from captioner.metrics.bleu import Number
 from captioner.metrics.english import english_stem, load_wordnet
 from captioner.metrics.meteor_align import Match, align, count_chunks
@@ -55,7 +56,7 @@ class Meteor:
         Args:
             references: the references.
             paraphrases: use METEOR's own lists and table if they are installed; False saves the
-                ten seconds that a process needs to read the table.
+                time and memory that the table takes, and does not depend on the package.
         """
         self._images = [[normalize(words) for words in captions] for captions in references]
         self._lexicon = Lexicon(self._images, find_meteor() if paraphrases else None)
@@ -216,7 +217,8 @@ class Lexicon:
             return [[] for _ in candidates]
         if self._matcher is None:
             references = (words for captions in self._references for words in captions)
-            self._matcher = PhraseMatcher(self._folder / TABLE, references)
+            with loading("METEOR's paraphrase table"):
+                self._matcher = PhraseMatcher(self._folder / TABLE, references)
         return self._matcher.matches(candidates)
 
     def _matches(self, word: str) -> dict[str, list[float]]:

@@ -49,7 +49,10 @@ class Match(NamedTuple):
 BEAM = 40
 """Hypotheses that the search keeps at each position, as in METEOR 1.5. Few captions need more."""
 
-_Hypothesis = tuple[int, int, int, int, tuple[Match, ...]]
+_Chosen = tuple["_Chosen", Match] | None
+"""The matches of a hypothesis, from the last to the first; hypotheses share the earlier ones."""
+
+_Hypothesis = tuple[int, int, int, int, _Chosen]
 """A partial alignment: its covered words, minus its chunks, the number of its matches, minus the
 sum of their starts in the reference; and the matches. The greater of the four numbers is better."""
 
@@ -107,37 +110,43 @@ def _search(matches: Sequence[Match], fixed: set[int]) -> tuple[Match, ...]:
         fixed: the starts of the matches that must be taken.
     """
     length = max(match.end for match in matches)
-    starting: list[list[Match]] = [[] for _ in range(length)]
+    starting: list[list[tuple[Match, int, int]]] = [[] for _ in range(length)]
     for match in matches:
-        starting[match.start].append(match)
+        starting[match.start].append((match, match.mask, match.covered))
     # The candidate positions that matches from j on can use: hypotheses that differ in others only
     # have the same continuations.
     usable = [0] * (length + 1)
     for j in reversed(range(length)):
         usable[j] = usable[j + 1]
-        for match in starting[j]:
-            usable[j] |= match.mask
+        for _, mask, _ in starting[j]:
+            usable[j] |= mask
     beams: list[dict[_State, _Hypothesis]] = [{} for _ in range(length + 1)]
-    beams[0][0, -1] = (0, 0, 0, 0, ())
+    beams[0][0, -1] = (0, 0, 0, 0, None)
     for j in range(length):
         for (used, last), hypothesis in _best(beams[j]):
             covered, negative_chunks, size, earliness, chosen = hypothesis
-            for match in starting[j]:
-                if used & match.mask:
+            for match, mask, gain in starting[j]:
+                if used & mask:
                     continue
                 longer = (
-                    covered + match.covered,
+                    covered + gain,
                     negative_chunks - (match.candidate_start != last),
                     size + 1,
                     earliness - j,
-                    (*chosen, match),
+                    (chosen, match),
                 )
-                state = ((used | match.mask) & usable[match.end], match.candidate_end)
+                state = ((used | mask) & usable[match.end], match.candidate_end)
                 _keep_better(beams[match.end], state, longer)
             if j not in fixed:  # no match of this hypothesis starts here
                 state = (used & usable[j + 1], -1)
                 _keep_better(beams[j + 1], state, hypothesis)
-    return max(beams[length].values(), key=lambda hypothesis: hypothesis[:4])[-1]
+        beams[j].clear()
+    *_, chosen = max(beams[length].values(), key=lambda hypothesis: hypothesis[:4])
+    alignment = []
+    while chosen:
+        chosen, match = chosen
+        alignment.append(match)
+    return tuple(reversed(alignment))
 
 
 def _best(beam: dict[_State, _Hypothesis]) -> list[tuple[_State, _Hypothesis]]:

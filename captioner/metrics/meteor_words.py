@@ -11,8 +11,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import struct
 import zipfile
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -57,6 +60,13 @@ def find_meteor() -> Path | None:
     places = (package and package.submodule_search_locations) or ()
     folders = (Path(place, "meteor") for place in places)
     return next((folder for folder in folders if _missing(folder) is None), None)
+
+
+def way_to_table() -> str:
+    """Return what to do to have the paraphrase table, if there is none."""
+    if os.environ.get(VARIABLE) == OFF:
+        return f"unset the variable {VARIABLE}, which is {OFF!r}"
+    return "pip install pycocoevalcap brings the table, which is read without Java"
 
 
 def _missing(folder: Path) -> Path | None:
@@ -129,13 +139,11 @@ class Synonyms:
 @cache  # 150,000 words: 0.2 s
 def read_synonyms(folder: Path) -> Synonyms:
     """Return the synonyms of the METEOR in `folder`."""
-    lines = _read_lines(folder, "synonym/english.exceptions")
     exceptions: dict[str, list[str]] = {}
-    for base, forms in zip(lines[::2], lines[1::2], strict=True):
+    for base, forms in _read_pairs(folder, "synonym/english.exceptions"):
         for form in forms.split():
             exceptions.setdefault(form, []).append(base)
-    lines = _read_lines(folder, "synonym/english.synsets")
-    return Synonyms(dict(zip(lines[::2], lines[1::2], strict=True)), exceptions)
+    return Synonyms(dict(_read_pairs(folder, "synonym/english.synsets")), exceptions)
 
 
 @cache
@@ -144,6 +152,34 @@ def read_function_words(folder: Path) -> frozenset[str]:
     return frozenset(_read_lines(folder, "function/english.words"))
 
 
+def _read_pairs(folder: Path, name: str) -> list[tuple[str, str]]:
+    lines = _read_lines(folder, name)
+    with check_readable(folder / PROGRAM):
+        return list(zip(lines[::2], lines[1::2], strict=True))
+
+
 def _read_lines(folder: Path, name: str) -> list[str]:
-    with zipfile.ZipFile(folder / PROGRAM) as program:
+    path = folder / PROGRAM
+    with check_readable(path), zipfile.ZipFile(path) as program:
         return program.read(name).decode().splitlines()
+
+
+_DAMAGE = (OSError, EOFError, ValueError, KeyError, RuntimeError, struct.error)
+"""What zipfile and gzip raise for damaged files, beside their own errors."""
+
+
+@contextmanager
+def check_readable(path: Path) -> Iterator[None]:
+    """Turn the errors of a block that reads one of METEOR's files into one that says what to do.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    try:
+        yield
+    except (*_DAMAGE, zipfile.BadZipFile, zlib.error) as error:
+        raise UsageError(
+            f"METEOR cannot read {path} ({error}): install it again: "
+            "pip install --force-reinstall --no-deps pycocoevalcap; "
+            f"{VARIABLE}={OFF} is METEOR without this file"
+        ) from error

@@ -1,14 +1,14 @@
 """METEOR's paraphrase table: phrases of up to seven words that mean the same.
 
 Denkowski and Lavie 2010 found them in parallel corpora: phrases with a common translation. The
-table for English has 5.3 million pairs (60 MB packed). It is read once for each process, as hashes
-of its phrases (170 MB), which takes some 10 seconds; looking up a phrase is then a binary search.
+table for English has 5.3 million pairs (60 MB packed). A process reads it once, in two or three
+seconds, and keeps the hashes of its phrases (85 MB). Each set of references selects its pairs.
 """
 
 from __future__ import annotations
 
 import gzip
-import zlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -18,12 +18,14 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from captioner.errors import UsageError
+from captioner.metrics.meteor_words import check_readable
 
 LONGEST_PHRASE = 7
 """The words of the longest phrase in the table."""
 
-_BLOCK = 1 << 24  # bytes read at a time, so that the text is never in memory as a whole
+_BLOCK = 1 << 22  # bytes read at a time, so that the text is never in memory as a whole
+_LAST_BITS = (1 << 24) - 1
+_NUMBER = re.compile(rb"[0-9.eE+-]+")
 
 Hashes = NDArray[np.int64]
 
@@ -31,39 +33,16 @@ PhraseMatches = tuple[int, int, Mapping[str, int]]
 """The start and length of a phrase, and its paraphrases, each with its entries in the table."""
 
 
-class Paraphrases:
-    """The pairs of a table, in both directions, as 64-bit hashes of their phrases.
+class PhraseMatcher:
+    """Finds the phrases of one set of references that are paraphrases of those of candidates.
 
-    Python's hashes differ between processes, so they are not stored. Among the 2.6 million phrases
-    of the table, the chance that any two share a hash is below one in a million.
+    Phrases are compared by 64-bit hashes, which differ between processes and so are not stored.
+    Among the 2.6 million phrases of the table, the chance that any two share a hash is below one
+    in a million.
     """
 
-    def __init__(self, phrases: Hashes, paraphrases: Hashes) -> None:
-        """Store both sides (P,) of P pairs, whose order means nothing."""
-        # METEOR matches a pair whichever caption has which side: each pair is kept twice, (2P,).
-        keys = np.concatenate([phrases, paraphrases])
-        order = np.argsort(keys)
-        self._keys = keys[order]
-        self._values = np.concatenate([paraphrases, phrases])[order]
-
-    def of(self, phrase: str) -> Hashes:
-        """Return the hashes of the paraphrases of a phrase, the words separated by spaces."""
-        key = hash_phrase(phrase)
-        start, end = np.searchsorted(self._keys, key), np.searchsorted(self._keys, key, "right")
-        return self._values[start:end]
-
-    def known(self, phrases: Sequence[str]) -> list[str]:
-        """Return those of the phrases that the table has."""
-        keys = np.fromiter(map(hash_phrase, phrases), np.int64, len(phrases))
-        places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return [phrases[i] for i in np.flatnonzero(self._keys[places] == keys).tolist()]
-
-
-class PhraseMatcher:
-    """Finds the phrases of one set of references that are paraphrases of those of candidates."""
-
     def __init__(self, path: Path, references: Iterable[Sequence[str]]) -> None:
-        """Find the phrases of the references that the table has.
+        """Select the pairs of the table with a side among the phrases of the references.
 
         Args:
             path: the table.
@@ -72,18 +51,43 @@ class PhraseMatcher:
         Raises:
             UsageError: the table cannot be read.
         """
-        self._table = read_paraphrases(path)
-        known = self._table.known(_distinct_phrases(references))
-        self._phrases = sorted(known, key=hash_phrase)  # K phrases
-        self._hashes = np.fromiter(map(hash_phrase, self._phrases), np.int64, len(known))  # (K,)
+        phrases = _distinct_phrases(references)  # K of them
+        hashes = _hash_phrases(phrases)  # (K,)
+        order = np.argsort(hashes)
+        # The greatest number at the end stands for "not found".
+        hashes = np.append(hashes[order], np.iinfo(np.int64).max)  # (K + 1,)
+        # Of nine in ten phrases of the table, the last bits tell that no reference has them. That
+        # is faster than a search in all references.
+        possible = np.zeros(_LAST_BITS + 1, bool)
+        possible[hashes & _LAST_BITS] = True
+        keys, places = [], []  # the hash of a paraphrase, and the place of its phrase in `hashes`
+        for one, other in read_paraphrases(path):
+            # METEOR matches a pair whichever caption has which side.
+            for own, paraphrases in ((one, other), (other, one)):  # (P,)
+                rows = np.flatnonzero(possible[own & _LAST_BITS])
+                found = np.searchsorted(hashes, own[rows])
+                equal = hashes[found] == own[rows]
+                keys.append(paraphrases[rows[equal]])
+                places.append(found[equal])
+        used, entries = np.unique(np.concatenate(places), return_inverse=True)  # entries (E,)
+        self._phrases = [phrases[i] for i in order[used].tolist()]
+        all_keys = np.concatenate(keys)  # (E,)
+        order = np.argsort(all_keys)
+        self._keys, self._entries = all_keys[order], entries[order]
         self._found: dict[str, Mapping[str, int]] = {}
 
     def matches(self, candidates: Sequence[Sequence[str]]) -> list[list[PhraseMatches]]:
-        """Return, for each candidate, its phrases that have paraphrases in the references."""
+        """Return, for each candidate, its phrases that have paraphrases in the references.
+
+        A pair that is in the table twice counts 2.
+        """
         new = [text for text in _distinct_phrases(candidates) if text not in self._found]
-        self._found |= {text: {} for text in new}
-        for phrase in self._table.known(new):
-            self._found[phrase] = self._find(phrase)
+        hashes = _hash_phrases(new)
+        starts = np.searchsorted(self._keys, hashes).tolist()
+        ends = np.searchsorted(self._keys, hashes, "right").tolist()
+        for text, start, end in zip(new, starts, ends, strict=True):
+            found = (self._phrases[i] for i in self._entries[start:end].tolist())
+            self._found[text] = Counter(found) if start < end else {}
         return [
             [
                 (start, length, others)
@@ -93,22 +97,9 @@ class PhraseMatcher:
             for words in candidates
         ]
 
-    def _find(self, phrase: str) -> Mapping[str, int]:
-        """Return the paraphrases of a phrase, with 2 for a pair that is in the table twice."""
-        others = self._table.of(phrase)  # (M,)
-        if not self._phrases:
-            return {}
-        places = np.minimum(np.searchsorted(self._hashes, others), len(self._phrases) - 1)
-        return Counter(self._phrases[place] for place in places[self._hashes[places] == others])
-
 
 def _distinct_phrases(captions: Iterable[Sequence[str]]) -> list[str]:
     return list(dict.fromkeys(text for words in captions for _, _, text in phrases_of(words)))
-
-
-def hash_phrase(phrase: str) -> int:
-    """Return the hash of a phrase, as it is stored in the table."""
-    return hash(phrase.encode())
 
 
 def phrases_of(words: Sequence[str]) -> Iterator[tuple[int, int, str]]:
@@ -119,44 +110,38 @@ def phrases_of(words: Sequence[str]) -> Iterator[tuple[int, int, str]]:
 
 
 @cache  # as large as it is, a process reads it once for all sets of captions
-def read_paraphrases(path: Path) -> Paraphrases:
-    """Return the table in a file of three lines for each pair: probability, phrase, paraphrase.
+def read_paraphrases(path: Path) -> list[tuple[Hashes, Hashes]]:
+    """Return the pairs in a file of three lines for each: probability, phrase, paraphrase.
+
+    They are in parts of P pairs: the hashes (P,) of the phrases, and those of the paraphrases.
 
     Raises:
         UsageError: the file is damaged.
     """
-    try:
-        with gzip.open(path) as file:
-            sides = [_hash_sides(lines) for lines in _triples(file)]
-    except (OSError, EOFError, zlib.error) as error:
-        raise UsageError(
-            f"{path}: METEOR's paraphrase table cannot be read ({error}): install it again: "
-            'pip install --force-reinstall "captioner[java]"'
-        ) from error
-    if not sides:
-        raise UsageError(f"{path}: METEOR's paraphrase table is empty: install it again")
-    phrases, paraphrases = (np.concatenate(side) for side in zip(*sides, strict=True))
-    return Paraphrases(phrases, paraphrases)
+    with check_readable(path), gzip.open(path) as file:
+        parts = [(_hash(lines[1::3]), _hash(lines[2::3])) for lines in _triples(file)]
+        if not parts:
+            raise EOFError("it is empty")
+    return parts
 
 
 def _triples(file: BinaryIO | gzip.GzipFile) -> Iterator[list[bytes]]:
     """Yield the lines of a file in parts that have whole triples of lines."""
-    rest: list[bytes] = []
-    tail = b""
+    rest = b""
     while block := file.read(_BLOCK):
-        *lines, tail = (tail + block).split(b"\n")
-        rest += lines
-        whole = len(rest) - len(rest) % 3
-        yield rest[:whole]
-        rest = rest[whole:]
-    if rest or tail:
+        lines = (rest + block).split(b"\n")
+        whole = (len(lines) - 1) // 3 * 3  # the last line may go on in the next block
+        rest = b"\n".join(lines[whole:])
+        if whole and not _NUMBER.fullmatch(lines[0]):  # "0.5\r" is no number either
+            raise ValueError("its lines are not probability, phrase and paraphrase")
+        yield lines[:whole]
+    if rest:
         raise EOFError("it stops within a pair")
 
 
-def _hash_sides(lines: Sequence[bytes]) -> tuple[Hashes, Hashes]:
-    """Return the hashes of the second and of the third line of each triple."""
-    return _hashes(lines[1::3]), _hashes(lines[2::3])
+def _hash_phrases(phrases: Sequence[str]) -> Hashes:
+    return _hash([phrase.encode() for phrase in phrases])
 
 
-def _hashes(phrases: Iterable[bytes]) -> Hashes:
-    return np.fromiter(map(hash, phrases), np.int64)
+def _hash(phrases: Sequence[bytes]) -> Hashes:
+    return np.fromiter(map(hash, phrases), np.int64, len(phrases))

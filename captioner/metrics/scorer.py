@@ -16,12 +16,8 @@ from captioner.metrics.bleu import Bleu, bleu
 from captioner.metrics.cider import Cider, CiderD, ReferenceNgrams
 from captioner.metrics.diversity import Diversity, measure_diversity
 from captioner.metrics.java import JAVA_METRICS, JavaMetricName
-from captioner.metrics.meteor import (
-    FULL_NAME,
-    PARTIAL_NAME,
-    Meteor,
-    meteor,
-)
+from captioner.metrics.meteor import FULL_NAME, PARTIAL_NAME, Meteor, meteor
+from captioner.metrics.meteor_words import way_to_table
 from captioner.metrics.rouge import RougeL
 from captioner.metrics.signature import build_signature
 from captioner.text.tokenizer import tokenize
@@ -42,7 +38,6 @@ CONFIDENCE_LEVEL = 0.95
 """The probability that an interval contains the score of the population of images."""
 MIN_IMAGES = 30
 """With fewer images the intervals are too narrow, and CIDEr says little."""
-INSTALL = 'pip install "captioner[java]" brings the table, which is read without Java'
 _SEED = 0  # the draws of the bootstrap are the same in every run
 
 
@@ -88,21 +83,26 @@ class Scores:
 
     def compute(self, sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """Return each metric (S,) from sums (C, S) of `statistics`: see `compute_metrics`."""
-        return compute_metrics(sums, self.java, self.meteor_name)
+        return compute_metrics(sums, self.meteor_name, self.java)
 
     @property
     def warnings(self) -> list[str]:
         """What makes these scores unlike those of papers, one line each."""
         lines = []
-        if len(self.images) < MIN_IMAGES:
+        if len(self.images) == 1:
             lines.append(
-                f"CIDEr of {len(self.images):,} image{'s' if len(self.images) > 1 else ''} means "
-                "little: its weights are counted on the references of the scored images, and the "
-                f"words of one image get 0; score {MIN_IMAGES} images or more"
+                "CIDEr of 1 image means nothing: its weights are counted on the references of the "
+                f"scored images, and with one image all are 0; score {MIN_IMAGES} images or more"
+            )
+        elif len(self.images) < MIN_IMAGES:
+            lines.append(
+                f"CIDEr of {len(self.images)} images means little: its weights are counted on the "
+                f"references of the scored images; score {MIN_IMAGES} images or more"
             )
         if self.meteor_name != FULL_NAME:
             lines.append(
-                f"METEOR without its paraphrase table is lower than the METEOR of papers: {INSTALL}"
+                "METEOR without its paraphrase table is lower than the METEOR of papers: "
+                + way_to_table()
             )
         return lines
 
@@ -137,6 +137,7 @@ class Scorer:
         *,
         subset_of: int | None = None,
         training_captions: Iterable[str] | None = None,
+        paraphrases: bool = True,
         java: Sequence[JavaMetricName] = (),
     ) -> None:
         """Tokenize the references and count their n-grams.
@@ -146,6 +147,7 @@ class Scorer:
                 references of these images, because CIDEr depends on the set.
             subset_of: the images of the whole set, for the signature; None: `references` is whole.
             training_captions: the raw captions of the training data, to count unseen captions.
+            paraphrases: use METEOR's paraphrase table if it is installed: see `Meteor`.
             java: the metrics to compute with Java, in addition to the others.
 
         Raises:
@@ -158,7 +160,7 @@ class Scorer:
                 f"{summarize(missing, 'image')} without a reference caption: leave these images out"
             )
         tokens = [[tokenize(caption) for caption in captions] for captions in references.values()]
-        ngrams, meteor_metric = ReferenceNgrams(tokens), Meteor(tokens)
+        ngrams, meteor_metric = ReferenceNgrams(tokens), Meteor(tokens, paraphrases=paraphrases)
         java_metrics = (JAVA_METRICS[name](tokens) for name in java)
         self._images, self._java = list(references), tuple(java)
         self._averaged = RougeL(tokens), CiderD(ngrams), Cider(ngrams)
@@ -201,21 +203,19 @@ class Scorer:
 
 
 def compute_metrics(
-    sums: NDArray[np.float64],
-    java: Sequence[JavaMetricName] = (),
-    meteor_column: str = FULL_NAME,
+    sums: NDArray[np.float64], meteor_name: str, java: Sequence[JavaMetricName] = ()
 ) -> dict[str, NDArray[np.float64]]:
     """Return each metric (S,) of S samples of images, from (C, S) sums over the images of each.
 
     The columns are: 1 for each image; ROUGE-L, CIDEr-D and CIDEr; ten of `Bleu.statistics`; six of
     `Meteor.statistics`; then, in the order of `java`, six for METEOR_java and one for SPICE.
-    `meteor_column` names the METEOR: see `Meteor.name`.
+    `meteor_name` is the name of METEOR in the result: see `Meteor.name`.
     """
     images, rouge, cider_d, cider, *columns = sums
     remaining = iter(columns)
     bleus = bleu(list(islice(remaining, 10)))
     metrics = {f"Bleu_{n}": score for n, score in enumerate(bleus, start=1)}
-    metrics[meteor_column] = meteor(list(islice(remaining, 6)))
+    metrics[meteor_name] = meteor(list(islice(remaining, 6)))
     totals = {"ROUGE_L": rouge, "CIDEr": cider_d, "CIDEr_plain": cider}
     for name in java:
         if name == "METEOR_java":

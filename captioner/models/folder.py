@@ -22,6 +22,7 @@ from captioner.storage import (
     read_error,
     verify_checksums,
     written_by_library,
+    written_files,
 )
 from captioner.text.tokenizer import Vocabulary
 
@@ -149,13 +150,9 @@ def write_config(folder: Path, config: ModelConfig) -> None:
     # this checks the old checksums: new ones would hide that a file had changed
     former, vocabulary, source_vocabulary, state = read_model(folder)
     rewritten = {_CONFIG, _VOCABULARY, _SOURCE_VOCABULARY, _WEIGHTS}
-    with atomic_folder(folder) as new:
-        shutil.copytree(
-            folder,
-            new,
-            dirs_exist_ok=True,
-            ignore=lambda parent, _: rewritten if Path(parent) == folder else set(),
-        )
+    with atomic_folder(folder) as new:  # it keeps the files that somebody added
+        for name in written_files(folder) - rewritten:  # the training state of a checkpoint, too
+            shutil.copy2(folder / name, new / name)
         first = new / _FIRST_DECODING
         if config.decoding != former.decoding and not first.exists():
             first.write_text(json.dumps(former.decoding.to_json(), indent=2), encoding="utf-8")

@@ -28,16 +28,24 @@ def check_report(path: Path) -> None:
 
     Raises:
         UsageError: the file cannot be written, its name does not end in .html, or it exists and
-            is not a report.
+            is not a report, or cannot be read to see that.
     """
     if path.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{path}: a report is an HTML page: end its name in .html")
     check_writable(path)
     if path.is_file() and path.stat().st_size:
-        with path.open("rb") as file:
-            is_report = GENERATOR in file.read(1000)
+        try:
+            with path.open("rb") as file:
+                is_report = GENERATOR in file.read(1000)
+        except OSError as error:
+            raise UsageError(
+                f"{path} cannot be read: {error.strerror or error}: choose another name"
+            ) from None
         if not is_report:
-            raise UsageError(f"{path} exists and is not a report: choose another name")
+            raise UsageError(
+                f"{path} exists and is not a report, or was written by an older version: "
+                "choose another name, or delete it first"
+            )
 
 
 def report_captions(

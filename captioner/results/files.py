@@ -8,12 +8,12 @@ and "captions" has all of them, the best first. A file is written completely or 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioner.captions import ImageId
+from captioner.console import stdin_bytes
 from captioner.errors import UsageError, summarize
 from captioner.storage import atomic_file, check_writable, is_special
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 SCORES = "scores.json"
 STDIN = "-"
 FORM = 'write one {"image_id": number or text, "caption": text} for each image'
+SEVERAL = 'put all captions of an image into "captions", and the best into "caption"'
+KEYS = {"image_id", "caption", "captions"}  # of the results that captioner writes
 
 
 def read_results(path: str | Path) -> dict[ImageId, str]:
@@ -36,30 +38,7 @@ def read_results(path: str | Path) -> dict[ImageId, str]:
         UsageError: the file cannot be read, or has errors; the message lists the first of them.
     """
     path = Path(path)
-    try:
-        data = sys.stdin.buffer.read() if str(path) == STDIN else path.read_bytes()
-        text = data.decode("utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"{path}: cannot read the results: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 (byte {error.start}): save it as UTF-8") from error
-    iterate = _json_lines if _has_json_lines(path, text) else _json_list
-    results: dict[ImageId, str] = {}
-    problems = []
-    for position, entry in iterate(path, text):
-        try:
-            image, caption = _validated(entry)
-        except ValueError as error:
-            problems.append(f"{position}: {error}")
-            continue
-        if image in results:
-            problems.append(f"{position}: image {image!r} has a caption already")
-        results[image] = caption
-    if problems:
-        raise UsageError(
-            f"{path}: {summarize(problems, 'invalid result')}: {_explanation(text) or FORM}"
-        )
-    return results
+    return _parse_results(path, _read(path))
 
 
 def check_destination(path: Path) -> None:
@@ -67,7 +46,8 @@ def check_destination(path: Path) -> None:
 
     Raises:
         UsageError: the file cannot be written, its name does not end in .json or .jsonl, or it
-            exists and is not a results file.
+            exists and is not a results file, or cannot be read to see that. A file whose entries
+            have other keys than captioner writes could hold annotations.
     """
     if path.suffix.lower() not in (".json", ".jsonl"):
         raise UsageError(
@@ -75,9 +55,10 @@ def check_destination(path: Path) -> None:
             "end it in .json (COCO results) or .jsonl (JSON lines)"
         )
     check_writable(path)
-    if path.exists() and path.stat().st_size:
+    if path.is_file() and path.stat().st_size:
+        data = _read(path)
         try:
-            read_results(path)
+            _parse_results(path, data, keys=KEYS)
         except UsageError as error:
             raise UsageError(f"{path} is not a results file: choose another name") from error
 
@@ -138,6 +119,41 @@ def _has_scores_file(results: Path) -> bool:
     return str(results) != STDIN and not is_special(results)
 
 
+def _read(path: Path) -> bytes:
+    try:
+        return stdin_bytes().read() if str(path) == STDIN else path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read the results: {error.strerror or error}") from error
+
+
+def _parse_results(
+    path: Path, data: bytes, keys: Collection[str] | None = None
+) -> dict[ImageId, str]:
+    """Return the caption of each image, as `read_results`; `keys`: the entries have no others."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8 (byte {error.start}): save it as UTF-8") from error
+    iterate = _json_lines if _has_json_lines(path, text) else _json_list
+    results: dict[ImageId, str] = {}
+    problems = []
+    explanation = ""
+    for position, entry in iterate(path, text):
+        try:
+            image, caption = _validated(entry, keys)
+        except ValueError as error:
+            problems.append(f"{position}: {error}")
+            explanation = explanation or _explanation(entry)
+            continue
+        if image in results:
+            problems.append(f"{position}: image {image!r} has a caption already")
+            explanation = explanation or SEVERAL
+        results[image] = caption
+    if problems:
+        raise UsageError(f"{path}: {summarize(problems, 'invalid result')}: {explanation or FORM}")
+    return results
+
+
 def _has_json_lines(path: Path, text: str) -> bool:
     """Return whether each line is a JSON value of its own; the name decides if that is unclear."""
     lines = [line for line in text.split("\n") if line.strip()]
@@ -154,31 +170,38 @@ def _has_json_lines(path: Path, text: str) -> bool:
     return True
 
 
-def _explanation(text: str) -> str:
-    """Return what a file without results seems to be, and what to do; "" if that is not known."""
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
+def _explanation(value: object) -> str:
+    """Return what a value that is no result seems to be, and what to do; "" if it is not known."""
+    if not isinstance(value, dict):
         return ""
-    if isinstance(content, dict):
-        if "annotations" in content or "images" in content:
-            return "this is a file of annotations: pass it as the annotations"
-        if {"image_id", "caption"} <= content.keys():
-            return "put the result into a list, or end the name in .jsonl"
-        if content and all(isinstance(value, str | list) for value in content.values()):
-            return f"it maps images to captions: {FORM}"
-    if isinstance(content, list) and any(
-        isinstance(entry, dict) and {"image", "caption"} <= entry.keys() for entry in content
-    ):
+    if "annotations" in value or "images" in value:
+        return "this is a file of annotations: pass it as the annotations"
+    if {"image", "caption"} <= value.keys():
         return 'name the key "image_id", not "image"'
+    if "captions" in value and "caption" not in value:
+        return SEVERAL
+    if value and all(_is_caption(each) for each in value.values()):
+        return f"it maps images to captions: {FORM}"
     return ""
+
+
+def _is_caption(value: object) -> bool:
+    """Return whether a value is a caption, or a list of captions."""
+    texts = value if isinstance(value, list) else [value]
+    return all(isinstance(text, str) for text in texts)
 
 
 def _json_list(path: Path, text: str) -> Iterator[tuple[str, object]]:
     """Yield the position and the value of each entry of a JSON list."""
+    if not text.strip():
+        raise UsageError(f"{path}: is empty: {FORM}")
     entries = _parse(path, text, first_line=1)
+    if isinstance(entries, dict) and {"image_id", "caption"} <= entries.keys():
+        raise UsageError(
+            f"{path}: not a list of results: put the result into a list, or end the name in .jsonl"
+        )
     if not isinstance(entries, list):
-        raise UsageError(f"{path}: not a list of results: {_explanation(text) or FORM}")
+        raise UsageError(f"{path}: not a list of results: {_explanation(entries) or FORM}")
     for number, entry in enumerate(entries, start=1):
         yield f"result {number}", entry
 
@@ -203,8 +226,8 @@ def _parse(path: Path, text: str, first_line: int) -> object:
     raise UsageError(f"{path}, line {line}: not JSON: {reason}: write the file again")
 
 
-def _validated(entry: object) -> tuple[ImageId, str]:
-    """Return the image and the caption of an entry.
+def _validated(entry: object, keys: Collection[str] | None) -> tuple[ImageId, str]:
+    """Return the image and the caption of an entry, which has no key that is not in `keys`.
 
     Raises:
         ValueError: with the reason why it is not a result.
@@ -213,6 +236,8 @@ def _validated(entry: object) -> tuple[ImageId, str]:
         raise ValueError("not an object")
     if missing := [key for key in ("image_id", "caption") if key not in entry]:
         raise ValueError(f"no {' and no '.join(missing)}")
+    if keys is not None and (others := entry.keys() - keys):
+        raise ValueError(f"another key, {min(others)}")
     image, caption = entry["image_id"], entry["caption"]
     if isinstance(image, bool) or not isinstance(image, int | str):
         raise ValueError(f"image_id is {image!r}")
@@ -227,7 +252,11 @@ def _read_scores(path: Path) -> dict[str, object]:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot be read: {error.strerror or error}: choose another folder"
+        ) from error
+    except ValueError as error:
         raise UsageError(f"{path}: cannot be read ({error}): move it away") from error
     if not isinstance(entries, dict) or not all(isinstance(s, dict) for s in entries.values()):
         raise UsageError(f"{path}: does not map results files to their scores: move it away")

@@ -25,7 +25,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -206,6 +206,10 @@ class Vocabulary:
         Existing words keep their ids, so that trained weights stay valid.
         """
         counts = Counter(word for caption in captions for word in caption)
+        return self.with_counted(counts, min_count)
+
+    def with_counted(self, counts: Mapping[str, int], min_count: int) -> Vocabulary:
+        """Return `extended` for texts whose words are counted already."""
         known = set(self.words)
         new = [word for word, count in counts.items() if count >= min_count and word not in known]
         new.sort(key=lambda word: (-counts[word], word))

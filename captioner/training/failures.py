@@ -34,8 +34,8 @@ from captioner.training.loop import NotFiniteError
 _OUT_OF_MEMORY = re.compile(
     r"DefaultCPUAllocator: (can't allocate|not enough) memory"
     r"|could not create a (primitive(?! descriptor)|memory object)"
-    r"|std::bad_alloc|CUDA error: out of memory|MPS backend out of memory"
-    r"|CU(BLAS|DNN)_STATUS_ALLOC_FAILED"
+    r"|std::bad_alloc|(CUDA error:|MPS backend|XPU) out of memory|Cannot allocate memory \(12\)"
+    r"|CU(BLAS|DNN|SOLVER)_STATUS_\w*ALLOC\w*_FAILED"
 )
 _OUT_OF_SHARED_MEMORY = re.compile(
     r"unable to (open|allocate|resize|mmap|write to) [^:\n]*(shared memory|</torch_)"
@@ -53,10 +53,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def explain_failures(output: Path, settings: TrainingConfig) -> Iterator[None]:
+def explain_failures(
+    output: Path, settings: TrainingConfig, *, is_first: bool = True
+) -> Iterator[None]:
     """Turn errors of images, memory, the disk or another rank into a CaptionerError.
 
-    On a Ctrl-C that stops the run at once, print how to resume it.
+    On a Ctrl-C that stops the run at once, print how to resume it. If another rank has ended, only
+    the first one says so (`is_first`); the others exit.
     """
     try:
         yield
@@ -69,6 +72,8 @@ def explain_failures(output: Path, settings: TrainingConfig) -> Iterator[None]:
             f"{resume_hint(output)}"
         ) from error
     except (MemoryError, RuntimeError, OSError) as error:
+        if is_lost_connection(error) and not is_first:
+            raise SystemExit(CaptionerError.exit_code) from error
         explanation = _explain(error, output, settings)
         if explanation is None:
             raise
@@ -78,6 +83,12 @@ def explain_failures(output: Path, settings: TrainingConfig) -> Iterator[None]:
 def _explain(error: Exception, output: Path, settings: TrainingConfig) -> str | None:
     """Return what an error of the machine means, or None if it is a bug."""
     hint = resume_hint(output)
+    # first, because a limit of files keeps workers from sharing memory
+    if getattr(error, "errno", None) in _TOO_MANY_FILES or "Too many open files" in str(error):
+        return (
+            "too many open files: raise the limit (ulimit -n 65536), or lower training.workers; "
+            f"{hint}"
+        )
     if is_out_of_memory(error):
         return (
             f"out of memory with training.batch_size={settings.batch_size} and "
@@ -89,11 +100,6 @@ def _explain(error: Exception, output: Path, settings: TrainingConfig) -> str | 
         return (
             "the worker processes have too little shared memory (/dev/shm): set "
             f"training.workers=0, or give it more (docker run --shm-size=8g); {hint}"
-        )
-    if getattr(error, "errno", None) in _TOO_MANY_FILES or "Too many open files" in str(error):
-        return (
-            "too many open files: raise the limit (ulimit -n 65536), or lower training.workers; "
-            f"{hint}"
         )
     if is_lost_connection(error):
         return f"another rank has ended, so this one ends too: {hint}"

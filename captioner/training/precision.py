@@ -22,12 +22,14 @@ _TEXT_LENGTH = 4  # tokens of a source text of the trial step
 def usable_precision(model: EncoderDecoder, config: Config, device: torch.device) -> PrecisionName:
     """Return the precision to train with: `training.precision`, or fp32 if `auto` cannot run.
 
-    Runs forward and backward of a tiny batch in bfloat16, if that is what the setting means on this
-    device: whether each layer has an implementation depends on device, layer and library. The model
-    and the random states are left as they were.
+    Runs forward and backward of a tiny batch in bfloat16 for each choice of trained layers of the
+    phases, if that is what the setting means on this device: whether each layer has an
+    implementation depends on device, layer and library. All weights, batch norm statistics and
+    random states are left as they were.
 
     Raises:
-        UsageError: the setting is bf16, and the device cannot train this model with it.
+        UsageError: the setting is bf16, and the device cannot train this model with it; or the
+            encoder has no stage that a phase names.
     """
     precision = config.training.precision
     with autocast(device, precision):
@@ -35,7 +37,10 @@ def usable_precision(model: EncoderDecoder, config: Config, device: torch.device
             return precision
     rollback = StepRollback(model, device)
     try:
-        _take_trial_step(model, _trial_batch(config, device), precision)
+        # which layers run backward depends on the first stage that a phase trains
+        for first in dict.fromkeys(phase.finetune_from for phase in config.training.phases):
+            model.encoder.finetune(first)
+            _take_trial_step(model, _trial_batch(config, device), precision)
     except (RuntimeError, NotImplementedError) as error:
         if is_out_of_memory(error):
             raise
@@ -52,6 +57,7 @@ def usable_precision(model: EncoderDecoder, config: Config, device: torch.device
         return "fp32"
     finally:
         rollback.restore()
+        model.encoder.finetune(None)
     return precision
 
 

@@ -38,6 +38,12 @@ _OF_NEW_RUNS = (
 )
 # Settings that change the score of a validation.
 _OF_SCORES = ("training.select_by", "training.validation_beam", "decoding.")
+# Settings of decoding that the beam search of a validation replaces, or that it has no use for.
+_NOT_OF_SCORES = (
+    *("decoding.method", "decoding.captions", "decoding.beam", "decoding.replace_unknown"),
+    *("decoding.temperature", "decoding.top_k", "decoding.top_p", "decoding.seed"),
+    "decoding.min_confidence",
+)
 _IN_A_LIST = re.compile(r"\.\d+\.")  # in the name of a setting of a phase or of a source
 
 
@@ -114,7 +120,11 @@ def adapt_progress(progress: Progress, saved: Mapping[str, Any], current: Proven
         What to tell the user about each difference.
     """
     if not saved:
-        return []
+        is_done = progress.batch >= current["batches"][progress.phase]
+        return [
+            "the checkpoint is of an older version: its data and settings cannot be compared"
+            + (", and its epoch counts as done" if is_done else "")
+        ]
     changed, without_effect, of_scores = _differences(saved["settings"], current["settings"])
     messages = []
     if changed:
@@ -132,7 +142,7 @@ def adapt_progress(progress: Progress, saved: Mapping[str, Any], current: Proven
     if saved["dev"] != current["dev"] or of_scores:
         what = "dev" if saved["dev"] != current["dev"] else first_few(of_scores)
         progress.best_score, progress.validations_since_best = -1.0, 0
-        messages.append(f"{what} has changed, so the next validation is the first to compare with")
+        messages.append(f"{what} has changed, so scores are not compared with earlier ones")
     return messages
 
 
@@ -148,7 +158,7 @@ def _differences(saved: Settings, current: Settings) -> tuple[list[str], list[st
             continue
         kind = without_effect if name.startswith(_OF_NEW_RUNS) else changed
         kind.append(f"{name} {_show(old)} -> {_show(new)}")
-        if name.startswith(_OF_SCORES):
+        if name.startswith(_OF_SCORES) and name not in _NOT_OF_SCORES:
             of_scores.append(name)
     return changed, without_effect, of_scores
 
@@ -160,21 +170,25 @@ def _show(value: object) -> str:
 def _move(progress: Progress, saved: Mapping[str, Any], current: Provenance) -> list[str]:
     """Set the batch that corresponds to the place in an epoch of other length or order."""
     phase, batch = progress.phase, progress.batch
-    (old_rows, old), (rows, new) = (
-        (each["rows"][phase], each["batches"][phase]) for each in (saved, current)
-    )
-    has_same_rows = (old_rows, _seed(saved)) == (rows, _seed(current))
-    if batch == 0 or (has_same_rows and old == new):
+    old, new = (each["batches"][phase] for each in (saved, current))
+    has_same_order = _order(saved, phase) == _order(current, phase)
+    if has_same_order and old == new:
         return []
     progress.batch = batch * new // old  # no later than the place it had
+    if batch in (0, old):
+        return []  # between two epochs
+    place = f"the epoch continues after batch {progress.batch} of {new}"
+    if not has_same_order:
+        return [f"{place}, so some of its examples are used twice, and others are left out"]
+    rows = current["rows"][phase]
     repeated = rows * batch // old - rows * progress.batch // new
-    repeats = (
-        f"{repeated} of its examples are used twice"
-        if has_same_rows
-        else "some of its examples are used twice, and others are left out"
-    )
-    return [f"the epoch continues after batch {progress.batch} of {new}, so {repeats}"]
+    return [f"{place}, so {repeated} of its examples are used twice" if repeated else place]
 
 
-def _seed(saved: Mapping[str, Any]) -> object:
-    return saved["settings"].get("training.seed")
+def _order(saved: Mapping[str, Any], phase: int) -> tuple[object, ...]:
+    """Return all that the order of the examples of an epoch depends on."""
+    settings = saved["settings"]
+    # the batch size sets among how many texts `EpochBatchSampler` sorts by length
+    is_sorted = settings.get("encoder.kind") == "text"
+    pool = settings.get("training.batch_size") if is_sorted else None
+    return saved["rows"][phase], settings.get("training.seed"), pool

@@ -6,7 +6,6 @@ from typing import cast
 
 from captioner.config.run import Config
 from captioner.config.training import PhaseConfig
-from captioner.console import console
 from captioner.data.batching import BatchSampler, Loader, TextSource
 from captioner.data.parallel import Pair
 from captioner.data.splits import Mixture, Splits
@@ -31,7 +30,6 @@ class TextLoaders(LoaderFactory):
         ranks: Ranks,
     ) -> None:
         super().__init__(config, vocabulary, splits, ranks=ranks)
-        self._print_cut(vocabulary, source_vocabulary)
         self._sources = {
             split.name: self._encode_sources(split.mixture, source_vocabulary)
             for split in (self.train, self.dev)
@@ -42,21 +40,6 @@ class TextLoaders(LoaderFactory):
         texts = [cast(Pair, example).source for example in mixture.paired]
         # a tokenizer may find no token in a text, such as "..." in a caption: it is unknown
         return [vocabulary.encode_source(tokenize(text), max_length) or [UNK] for text in texts]
-
-    def _print_cut(self, vocabulary: Vocabulary, source_vocabulary: Vocabulary) -> None:
-        """Print how many texts to learn from are longer than `data.max_length`."""
-        limit, own = self.config.data.max_length, vocabulary.tokenizer.tokenize
-        read = source_vocabulary.tokenizer.tokenize
-        pairs = [cast(Pair, example) for example in self.train.mixture.paired]
-        longer = sum(
-            len(read(pair.source)) > limit or any(len(own(text)) > limit for text in pair.captions)
-            for pair in pairs
-        )
-        if longer:
-            console.print(
-                f"{longer} of {len(pairs)} texts or their targets have more than "
-                f"data.max_length={limit} tokens: they are cut"
-            )
 
     def row_lengths(self) -> list[int]:
         """Return the length of the source of each row; texts and targets are about as long."""

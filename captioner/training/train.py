@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -16,7 +17,12 @@ from captioner.console import console, quiet_console, track
 from captioner.data.batching import default_num_workers
 from captioner.data.datasets import Example
 from captioner.data.images import read_image
-from captioner.data.learnable import refuse_poor_data
+from captioner.data.learnable import (
+    Side,
+    count_tokens,
+    refuse_poor_data,
+    warn_of_unknown_dev,
+)
 from captioner.data.parallel import Pair
 from captioner.data.plain_text import TextExample
 from captioner.data.splits import ExampleSet, SourceExample, Splits, load_splits
@@ -29,7 +35,7 @@ from captioner.models.build import build_model, load_model
 from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.models.folder import resolve
 from captioner.storage import atomic_file, recover_from_crash
-from captioner.text.tokenizer import CAPTION_TOKENIZER, SPECIALS, Tokenizer, Vocabulary
+from captioner.text.tokenizer import SPECIALS, Vocabulary
 from captioner.training.checkpoint import checkpoints, find_checkpoint
 from captioner.training.failures import explain_failures
 from captioner.training.trainer import Trainer
@@ -37,9 +43,6 @@ from captioner.training.trainer import Trainer
 if TYPE_CHECKING:
     from captioner.models.encoder import ImageEncoder
     from captioner.models.text_encoder import TextEncoder
-
-_SAMPLE = 5_000  # captions whose lengths are compared with decoding.max_length
-_MANY_LONGER = 0.1  # larger shares are told
 
 
 def train(
@@ -60,13 +63,16 @@ def train(
     with (
         process_group(pick_device(device)) as ranks,
         quiet_console(quiet=not ranks.is_first),
-        explain_failures(config.output, config.training),
+        explain_failures(config.output, config.training, is_first=ranks.is_first),
         _lock(config.output, ranks),
     ):
         checkpoint = _find_start(config.output, resume, ranks)
         splits = _read_splits(config, ranks, resumed=checkpoint is not None)
         torch.manual_seed(config.training.seed)  # the same initial weights on every rank
         start = start_model(config, splits.train_examples, checkpoint)
+        if checkpoint is None:
+            dev = [example for source in splits.dev for example in source.examples]
+            warn_of_unknown_dev(dev, start.vocabulary)
         trainer = Trainer(
             config,
             start.model,
@@ -245,8 +251,8 @@ def start_model(
 
 
 def _new_model(config: Config, examples: Sequence[SourceExample | TextExample]) -> StartModel:
-    vocabulary, source_vocabulary = _new_vocabularies(config, examples)
-    refuse_poor_data(examples, vocabulary, source_vocabulary, config.data)
+    empty = _new_vocabularies(config, examples)
+    vocabulary, source_vocabulary = _learn_words(config, examples, *empty)
     model = _build(config, vocabulary, source_vocabulary)
     if isinstance(config.encoder, ImageEncoderConfig):
         cast("ImageEncoder", model.encoder).load_trunk(config.encoder.weights)
@@ -258,23 +264,52 @@ def _new_model(config: Config, examples: Sequence[SourceExample | TextExample]) 
 def _new_vocabularies(
     config: Config, examples: Sequence[SourceExample | TextExample]
 ) -> tuple[Vocabulary, Vocabulary]:
-    """Return the vocabulary of the captions, and that of the texts that the model reads."""
+    """Return vocabularies without words of the captions and of the texts that the model reads.
+
+    Their tokenizers are those of the config. A vocabulary of both is returned twice.
+    """
     data = config.data
     targets, sources = _texts(examples)
     if config.encoder.kind == "image":
         if data.tokenizer.kind is None:
             _advise_kind(targets)
-        vocabulary = _vocabulary(data, "caption", targets, targets)
-        _advise_length(targets, vocabulary.tokenizer, config.decoding.max_length)
+        vocabulary = _new_vocabulary(data, "caption", targets)
         return vocabulary, vocabulary
     if not data.share_vocabulary:
-        own, read = (_vocabulary(data, "word", texts, texts) for texts in (targets, sources))
-        return own, read
-    both = [*targets, *sources]
+        return _new_vocabulary(data, "word", targets), _new_vocabulary(data, "word", sources)
     # the usual case and spacing of words are learnt from what is generated
-    learns_from = both if data.tokenizer.kind == "subword" else targets
-    vocabulary = _vocabulary(data, "word", learns_from, both)
+    learns_from = [*targets, *sources] if data.tokenizer.kind == "subword" else targets
+    vocabulary = _new_vocabulary(data, "word", learns_from)
     return vocabulary, vocabulary
+
+
+def _learn_words(
+    config: Config,
+    examples: Sequence[SourceExample | TextExample],
+    vocabulary: Vocabulary,
+    source_vocabulary: Vocabulary,
+) -> tuple[Vocabulary, Vocabulary]:
+    """Extend vocabularies, which may be one, with the words of examples to learn from.
+
+    Raises:
+        UsageError: the model can learn nothing from the examples.
+    """
+    targets, sources = _texts(examples)
+    counts = count_tokens(targets, vocabulary.tokenizer)
+    source_counts = count_tokens(sources, source_vocabulary.tokenizer)
+    if source_vocabulary is vocabulary:
+        own = read = _extended(vocabulary, counts.tokens + source_counts.tokens, config.data)
+    else:
+        own = _extended(vocabulary, counts.tokens, config.data)
+        read = _extended(source_vocabulary, source_counts.tokens, config.data)
+    refuse_poor_data(examples, Side(counts, own), Side(source_counts, read), config)
+    return own, read
+
+
+def _extended(vocabulary: Vocabulary, counts: Counter[str], data: DataConfig) -> Vocabulary:
+    # learning subwords has chosen them already
+    min_count = 1 if vocabulary.tokenizer.kind == "subword" else data.min_count
+    return vocabulary.with_counted(counts, min_count)
 
 
 def _advise_kind(captions: Sequence[str]) -> None:
@@ -285,46 +320,26 @@ def _advise_kind(captions: Sequence[str]) -> None:
         console.print(f"captioner: {hint}", markup=False)
 
 
-def _advise_length(captions: Sequence[str], tokenizer: Tokenizer, max_length: int) -> None:
-    """Print a line if many captions have more tokens than the model will generate at most."""
-    sample = captions[:: len(captions) // _SAMPLE + 1]
-    lengths = sorted(len(tokenizer.tokenize(caption)) for caption in sample)
-    longer = sum(length > max_length for length in lengths)
-    if longer > _MANY_LONGER * len(lengths):
-        console.print(
-            f"captioner: {100 * longer / len(lengths):.0f} % of the captions have more tokens than "
-            f"decoding.max_length={max_length}, which cuts what the model generates: raise it, "
-            f"for example to {lengths[-1 - len(lengths) // 100]}",
-            markup=False,
-        )
-
-
 def _texts(examples: Sequence[SourceExample | TextExample]) -> tuple[list[str], list[str]]:
     """Return the captions of examples, and the source texts of those that have one."""
     captions = [caption for example in examples for caption in example.captions]
     return captions, [example.source for example in examples if isinstance(example, Pair)]
 
 
-def _vocabulary(
-    data: DataConfig, default: TokenizerName, learns_from: Sequence[str], texts: Sequence[str]
+def _new_vocabulary(
+    data: DataConfig, default: TokenizerName, learns_from: Sequence[str]
 ) -> Vocabulary:
-    """Return the vocabulary of `texts`, with a tokenizer that learns from other ones."""
+    """Return a vocabulary without words; its tokenizer may learn from texts."""
     settings = data.tokenizer
-    tokenizer: Tokenizer = CAPTION_TOKENIZER
     kind = settings.kind or default
-    if kind != "caption":
-        from captioner.text.multilingual import build_tokenizer
+    if kind == "caption":
+        return Vocabulary(SPECIALS)
+    from captioner.text.multilingual import build_tokenizer
 
-        tokenizer = build_tokenizer(
-            kind, texts=learns_from, fold_case=settings.fold_case, subwords=settings.subwords
-        )
-    tokenized = (tokenizer.tokenize(text) for text in texts)
-    return Vocabulary.from_captions(tokenized, _min_count(data, tokenizer), tokenizer=tokenizer)
-
-
-def _min_count(data: DataConfig, tokenizer: Tokenizer) -> int:
-    """Return how often a token must occur: learning the subwords has chosen them already."""
-    return 1 if tokenizer.kind == "subword" else data.min_count
+    tokenizer = build_tokenizer(
+        kind, texts=learns_from, fold_case=settings.fold_case, subwords=settings.subwords
+    )
+    return Vocabulary(SPECIALS, tokenizer)
 
 
 def _build(config: Config, vocabulary: Vocabulary, source: Vocabulary) -> EncoderDecoder:
@@ -340,18 +355,8 @@ def _continue_model(
     trained = load_model(folder, config)
     is_shared = trained.source_vocabulary == trained.vocabulary
     _check_tokenizer(config, trained.vocabulary, is_shared=is_shared)
-
-    def extended(vocabulary: Vocabulary, texts: Sequence[str]) -> Vocabulary:
-        tokenized = [vocabulary.tokenizer.tokenize(text) for text in texts]
-        return vocabulary.extended(tokenized, _min_count(config.data, vocabulary.tokenizer))
-
-    targets, sources = _texts(examples)
-    if is_shared:
-        vocabulary = source = extended(trained.vocabulary, [*targets, *sources])
-    else:
-        vocabulary = extended(trained.vocabulary, targets)
-        source = extended(trained.source_vocabulary, sources)
-    refuse_poor_data(examples, vocabulary, source, config.data)
+    known_source = trained.vocabulary if is_shared else trained.source_vocabulary
+    vocabulary, source = _learn_words(config, examples, trained.vocabulary, known_source)
     model = _build(config, vocabulary, source)  # new words have random weights
     model.decoder.copy_weights(trained.model.decoder)
     if config.encoder.kind == "text":

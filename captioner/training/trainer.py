@@ -36,7 +36,7 @@ from captioner.training.objectives import (
     build_schedule,
 )
 from captioner.training.optim import EMA, make_optimizer, restore_optimizer
-from captioner.training.phase import Phase, smallest_micro_batch
+from captioner.training.phase import Phase, StepRollback
 from captioner.training.precision import usable_precision
 from captioner.training.provenance import adapt_progress, provenance
 from captioner.training.recorder import Recorder
@@ -144,11 +144,11 @@ class Trainer:
                     "training.batch_size"
                 )
             self.model.encoder.finetune(phase.finetune_from)
-            if batch // micro_batches < smallest_micro_batch(self.model.train()):
+            if batch // micro_batches == 1 and not self._learns_from_one_example():
                 raise UsageError(
-                    f"a batch of {batch} in {micro_batches} micro-batches leaves one image for "
-                    "batch norms, which cannot learn from it: set a larger training.batch_size, or "
-                    "encoder.batch_norm=eval"
+                    f"a batch of {batch} in {micro_batches} micro-batches leaves batch norms one "
+                    "value of one image, from which they cannot learn: set a larger "
+                    "training.batch_size, encoder.image_size, or encoder.batch_norm=eval"
                 )
         smallest = min(len(source.examples) for source in self.dev)
         if smallest < world_size:
@@ -156,6 +156,23 @@ class Trainer:
                 f"{smallest} {self._noun} of dev are too few for {world_size} ranks: "
                 "use fewer ranks"
             )
+
+    def _learns_from_one_example(self) -> bool:
+        """Return whether each batch norm that learns gets more than one value of one image."""
+        encoder = self.config.encoder
+        if isinstance(encoder, TextEncoderConfig):
+            return True
+        size = encoder.image_size
+        image = torch.zeros((1, 3, size, size), dtype=torch.uint8, device=self.ranks.device)
+        rollback = StepRollback(self.model, self.ranks.device)
+        try:
+            with torch.no_grad():
+                self.model.train().encoder(image)
+        except ValueError:  # torch refuses to compute the variance of one value
+            return False
+        finally:
+            rollback.restore()
+        return True
 
     def run(self, checkpoint: Path | None = None) -> None:
         """Run all phases, or the rest of the run after `checkpoint`.

@@ -144,7 +144,13 @@ class Validator:
         ]
         self.positions = [place for source in positions for place in ranks.shard(source)]
         is_text = isinstance(dev[0].examples[0], Pair)
-        make_scorer = partial(_text_scorer, vocabulary.tokenizer) if is_text else Scorer
+        # METEOR has no paraphrases here: all ranks would read their table, and the log of a run
+        # would depend on whether it is installed.
+        make_scorer = (
+            partial(_text_scorer, vocabulary.tokenizer)
+            if is_text
+            else partial(Scorer, paraphrases=False)
+        )
         self.scorer: _Scorer = make_scorer(dict(enumerate(references)))
         self.sources = {
             source.name: _Source(

@@ -128,14 +128,14 @@ def report_of(run, *arguments):
 
 
 def test_train_and_dev_are_compared_and_train_supplies_the_vocabularies(run, config):
-    file = config(train=[*USUAL, ("both", "beide")], dev=[("both", "sechs"), ("new", "neu")])
+    file = config(train=[*USUAL, ("both", "beide")], dev=[("both", "eins"), ("new", "neu")])
     code, report = report_of(run, file)
     assert code == 3
     assert [(each["source"], each["kind"], each["examples"]) for each in report["problems"]] == [
         ("train and dev", "sources in both splits, kept", ["line 1: 'both'"])
     ]
     assert report["source_vocabulary"][0]["shares"] == {"train": 1.0, "dev": 0.5}
-    assert report["target_vocabulary"][0]["shares"] == {"train": 1.0, "dev": 0.0}
+    assert report["target_vocabulary"][0]["shares"] == {"train": 1.0, "dev": 0.5}
 
 
 def test_the_share_that_training_holds_out_is_dev(run, config):

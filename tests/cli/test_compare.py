@@ -6,8 +6,9 @@ import pytest
 
 from captioner.cli.compare import compare
 from captioner.data.datasets import load_references
+from captioner.data.image_ids import load_image_ids
 from captioner.errors import UsageError
-from captioner.results.files import write_results
+from captioner.results.files import read_results, write_results
 
 
 @pytest.fixture
@@ -126,3 +127,22 @@ def test_results_that_are_named_by_paths_are_compared_with_results_of_ids(run, s
     )
     assert code == 0
     assert f"{len(references)} images" in out or f"images:{len(references)}|" in out
+
+
+def test_annotations_are_read_once_for_the_paths_of_both_files(annotations, files, monkeypatch):
+    names = {
+        image["id"]: image["file_name"] for image in json.loads(annotations.read_text())["images"]
+    }
+    for name in ("right", "wrong"):
+        captions = read_results(files / f"{name}.json")
+        by_path = {f"photos/{names[image]}": caption for image, caption in captions.items()}
+        write_results(files / f"{name} by path.json", by_path)
+    read = []
+
+    def load(*arguments):
+        read.append(arguments)
+        return load_image_ids(*arguments)
+
+    monkeypatch.setattr("captioner.cli.compare.load_image_ids", load)
+    compare(files / "wrong by path.json", files / "right by path.json", annotations)
+    assert len(read) == 1

@@ -2,12 +2,15 @@
 
 import io
 import os
+from pathlib import Path
 
 import pytest
 
 from captioner.cli.lines import open_lines, read_groups
 from captioner.data.lines import Line, split_lines
+from captioner.data.parallel import read_lines
 from captioner.errors import UsageError
+from captioner.results.files import read_results
 
 
 def texts(data):
@@ -124,3 +127,10 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
         open_lines(tmp_path / "nothing.txt")
     with pytest.raises(UsageError, match=f"{tmp_path}: is a directory"):
         open_lines(tmp_path)
+
+
+@pytest.mark.parametrize("read", [open_lines, read_lines, read_results])
+def test_a_stdin_that_the_shell_has_closed_is_an_error_with_a_way_out(monkeypatch, read):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(UsageError, match=r"^stdin is closed: name a file$"):
+        read(Path("-"))

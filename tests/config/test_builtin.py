@@ -1,16 +1,17 @@
 """Configs by their built-in names: `captioner train shapes`."""
 
+import re
 import shutil
 import subprocess
 import sys
-import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from captioner import load_config
 from captioner.config import builtin
-from captioner.config.builtin import builtin_configs, find_config
+from captioner.config.builtin import builtin_configs, find_config, is_config
 from captioner.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +64,24 @@ def test_a_config_that_does_not_exist_is_named_with_the_way_out(path, message):
         load_config(path)
 
 
+def test_check_takes_the_names_that_train_takes(elsewhere, run):
+    (elsewhere / "mine.yaml").write_text("data: {shapes: {folder: mine}, dropuot: 1}")
+    (elsewhere / "pictures").mkdir()
+    (elsewhere / "pictures.yaml").touch()
+    names = ["mine", "mine.yaml", "shapes", "nothing.yaml", "nothing", "pictures", "a/mine"]
+    assert [is_config(Path(name)) for name in names] == [*[True] * 4, *[False] * 3]
+    for command in ("train", "check"):
+        code, out, err = run(command, "mine", "data.max_length=20")
+        assert (code, out) == (2, "")
+        assert "unknown key 'data.dropuot'" in err
+
+
+@pytest.mark.parametrize("name", ["flickr8k", "coco", "multi30k", "multi30k_sutskever", "bundled"])
+def test_a_config_of_public_data_names_an_address_of_it(name):
+    # the folders docs and scripts are not part of an installation
+    assert re.search(r"https?://\S+", load_config(name).data.hint)
+
+
 @pytest.mark.parametrize("command", ["train", "check"])
 def test_the_commands_take_names_and_say_where_the_data_is_had(run, command):
     code, out, err = run(command, "flickr8k")
@@ -77,10 +96,21 @@ def test_an_installation_has_the_configs_within_the_package(tmp_path, monkeypatc
     shutil.copytree(ROOT / "configs", package / "configs")
     monkeypatch.setattr(builtin, "_FOLDERS", (package / "configs", tmp_path / "nothing"))
     assert find_config(Path("shapes")) == package / "configs" / "shapes.yaml"
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert wheel["only-include"] == ["captioner", "configs"]
-    assert wheel["sources"] == {"configs": "captioner/configs"}
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_the_configs_within_the_package(tmp_path):
+    pytest.importorskip("hatchling")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    configs = {f"captioner/configs/{file.name}" for file in (ROOT / "configs").glob("*.yaml")}
+    assert {name for name in names if name.endswith(".yaml")} == configs
+    assert "captioner/pretrained/model.safetensors" in names
+    folders = {name.partition("/")[0] for name in names}
+    assert {folder.partition("-")[0] for folder in folders} == {"captioner"}
 
 
 def test_the_version_is_printed_without_importing_torch():

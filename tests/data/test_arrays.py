@@ -1,6 +1,7 @@
 """Arrays and tensors as images: the forms that are taken, and one line for those that are not."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,7 +29,8 @@ def same(source, expected=EXPECTED):
     [
         lambda pixels: pixels,
         lambda pixels: pixels.astype(np.int64),
-        lambda pixels: pixels.astype(">u2") * 257,  # 16 bits, in the other order of bytes
+        lambda pixels: pixels.astype(np.uint16) * 257,
+        lambda pixels: (pixels.astype(np.uint16) * 257).astype(">u2"),  # the other order of bytes
         lambda pixels: pixels / 255,
         lambda pixels: (pixels / 255).astype(np.float16),
         lambda pixels: pixels / np.float32(255) * 1.0001 - 0.00001,  # noise of rounding
@@ -81,7 +83,13 @@ def test_the_fourth_channel_is_transparency_before_white():
 def test_16_bit_arrays_give_the_image_that_their_16_bit_file_gives():
     deep = RNG.integers(0, 65536, (5, 7), dtype=np.uint16)
     deep[0, 0] = 65535
-    assert same(deep, read_image(encoded(Image.fromarray(deep))))
+    expected = read_image(encoded(Image.fromarray(deep)))
+    assert same(deep, expected)
+    assert same(deep.astype(">u2"), expected)
+    wide = Image.fromarray(deep.astype(np.int32))  # of the mode "I", as Pillow reads some files
+    assert same(wide, expected)
+    assert same(np.asarray(wide), expected)
+    assert same(torch.from_numpy(deep.astype(np.int64)), expected)
 
 
 def test_the_array_stays_as_it_was():
@@ -108,7 +116,10 @@ NORMALISED = torch.linspace(-2.1, 2.6, 48).view(3, 4, 4)
         (torch.full((3, 2, 2), float("-inf")), ["infinity"]),
         (np.full((2, 2, 3), 300), ["int64", "300 to 300", "0..255"]),
         (np.full((2, 2, 3), -1, dtype=np.int8), ["int8", "-1 to -1"]),
+        (np.full((2, 2), 65536), ["int64", "65536 to 65536", "0..255"]),
+        (np.array([[-1, 300]]), ["int64", "-1 to 300", "0..255"]),
         (COLOUR.astype(np.uint16), ["uint16", "8-bit values need uint8"]),
+        (COLOUR.astype(">u2"), [">u2", "8-bit values need uint8"]),
         (np.ones((2, 2, 3), dtype=complex), ["complex128"]),
         (torch.ones(3, 2, 2, dtype=torch.complex64), ["complex64"]),
         (torch.ones(3, 2, 2).to_sparse(), ["(3, 2, 2)", "float32", "not dense"]),
@@ -133,6 +144,14 @@ def test_what_cannot_be_an_image_is_refused_in_a_line_without_its_values(source,
         assert word in why
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_nested_tensor_is_refused_as_such():
+    images = [torch.ones(2, 2), torch.ones(1, 2)]
+    for layout in (torch.strided, torch.jagged):
+        nested = torch.nested.nested_tensor(images, layout=layout)
+        assert reason(nested).startswith("is a nested tensor: give its images one by one")
+
+
 # The other forms
 
 
@@ -155,6 +174,9 @@ def test_the_content_of_a_file_is_read_in_every_form(tmp_path):
     [
         ("https://example.org/a.jpg", "is a URL: download it"),
         ("s3://bucket/a.jpg", "is a URL"),
+        (Path("https://example.org/a.jpg"), "is a URL: download it"),
+        ("file:///photos/a.jpg", "is a URL: give the path of the file"),
+        ("", "image (str): the path is empty"),
         ("data:image/png;base64,iVBORw0KGgo=", "is a URL"),
         (io.StringIO("text"), "not open in binary mode"),
         (7, "image (int): expected a path"),

@@ -1,6 +1,7 @@
 """The ids of images by their paths."""
 
 import json
+import time
 import unicodedata
 
 import pytest
@@ -29,6 +30,19 @@ FILES = {1: "1.jpg", 2: "a/2.jpg", 3: "b/2.jpg", 4: "b/c/2.jpg", "é": "é.jpg"}
 )
 def test_the_annotated_name_is_the_end_of_the_path(path, image):
     assert ImageIds(FILES).find(path) == image
+
+
+def test_a_name_of_two_images_is_the_name_of_none():
+    ids = ImageIds({1: "a/1.jpg", 2: "a/1.jpg", 3: "1.jpg"})
+    assert [ids.find(path) for path in ("x/a/1.jpg", "b/1.jpg")] == [None, 3]
+
+
+def test_many_images_whose_names_end_alike_are_found_in_linear_time():
+    names = {number: f"{number}/image.jpg" for number in range(20_000)}
+    start = time.process_time()
+    ids = ImageIds(names)
+    assert all(ids.find(f"data/{name}") == image for image, name in names.items())
+    assert time.process_time() - start < 10  # 0.2 s; comparing each with all takes minutes
 
 
 def test_captions_by_path_are_named_by_ids_and_other_keys_are_kept():

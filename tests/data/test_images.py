@@ -1,5 +1,6 @@
 """Reading images: reduced JPEGs, errors, finding files. Hostile files: see reliability/."""
 
+import io
 import os
 import pickle
 import struct
@@ -8,11 +9,12 @@ import warnings
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pictures import close, encoded, reason, scene
 from PIL import Image, ImageFile
 
-from captioner.data.images import find_images, read_image
+from captioner.data.images import find_images, is_image, read_image
 from captioner.errors import ImageError, UsageError
 
 
@@ -50,6 +52,26 @@ def test_a_reduced_jpeg_is_the_same_picture(mode):
 
 def test_other_formats_keep_their_size():
     assert read_image(encoded(scene()), min_side=4).size == (64, 48)
+
+
+# One image or several
+
+
+class MapStyle:
+    """A map-style data set of PyTorch: it has indices and a length, and no `__iter__`."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return [b"first", b"second"][index]
+
+
+def test_what_has_indices_or_can_be_iterated_is_several_images():
+    for several in (MapStyle(), [], (), iter([]), {}, range(3), np.zeros((2, 4, 4, 3))):
+        assert not is_image(several)
+    for one in ("a.jpg", Path("a.jpg"), b"", io.BytesIO(), scene(), np.zeros((4, 4, 3)), 7, None):
+        assert is_image(one)
 
 
 # Errors
@@ -176,7 +198,21 @@ def test_the_order_of_arguments_is_kept_without_repetitions(photos):
 def test_a_path_without_images_is_named(photos, path):
     with pytest.raises(UsageError) as caught:
         find_images([path])
-    assert str(caught.value).startswith(f"{path}: no ")
+    assert str(caught.value).startswith(f"{path or repr(path)}: no ")
+
+
+def test_a_url_in_place_of_a_path_is_named_as_such(photos):
+    found = find_images(["a.png", "https://example.org/x.jpg?size=2"])
+    assert len(found.files) == 1
+    [problem] = found.problems
+    assert problem.startswith("https://example.org/x.jpg?size=2: is a URL: download it")
+
+
+def test_a_path_that_looks_like_a_url_is_read_if_it_exists(photos):
+    Path("http:").mkdir()
+    Path("http:/a.png").write_bytes(encoded(scene()))
+    assert names("http:/a.png") == ["http:/a.png"]
+    assert read_image("http:/a.png").size == (64, 48)
 
 
 def test_what_is_missing_is_named_and_the_rest_is_found(photos):

@@ -51,12 +51,14 @@ def folder(tmp_path):
         ("/home/x/train/1.jpg", "train/1.jpg"),
         ("C:\\Users\\x\\images\\1.jpg", "1.jpg"),
         ("https://example.org/val2017/1.jpg", "1.jpg"),
+        ("https://example.org/1.jpg?size=3", "1.jpg"),
+        (" 1.jpg", "1.jpg"),
         (f"/Users/x/{NFD}", NFC),
     ],
 )
 def test_a_file_is_found_under_another_spelling_of_its_name(folder, name, file):
     lookup = folder(file).find_all([name])
-    assert lookup == ({name: file}, {name: file}, {}, [])
+    assert lookup == ({name: file}, {name: file}, {})
 
 
 def test_an_absolute_path_of_this_machine_inside_the_folder_is_that_file(folder):
@@ -86,7 +88,7 @@ def test_the_longest_end_of_a_foreign_path_that_exists_is_taken(folder):
 def test_no_spelling_leads_out_of_the_folder(folder, name, tmp_path):
     lookup = folder("a/1.jpg").find_all([name, str(tmp_path / "data" / "secret.jpg")])
     assert lookup.found == {}
-    assert len(lookup.outside) + len(lookup.missing) == 2
+    assert len(lookup.missing) == 2
 
 
 def test_an_exact_name_is_preferred_and_its_file_given_to_no_other(folder):
@@ -98,8 +100,11 @@ def test_an_exact_name_is_preferred_and_its_file_given_to_no_other(folder):
 def test_two_names_that_may_mean_one_file_are_both_missing(folder):
     lookup = folder("1.jpg").find_all(["/a/1.jpg", "/b/1.jpg", "1.JPG"])
     assert lookup.found == {}
-    assert sorted([*lookup.outside, *lookup.missing]) == ["/a/1.jpg", "/b/1.jpg", "1.JPG"]
-    assert lookup.missing["1.JPG"].startswith("'1.jpg' is that of '/a/1.jpg' too")
+    assert lookup.missing == {
+        "/a/1.jpg": "'1.jpg' is that of '/b/1.jpg' too",
+        "/b/1.jpg": "'1.jpg' is that of '/a/1.jpg' too",
+        "1.JPG": "'1.jpg' is that of '/a/1.jpg' too",
+    }
 
 
 def test_a_name_that_fits_two_files_but_neither_exactly_is_missing(folder):
@@ -108,6 +113,14 @@ def test_a_name_that_fits_two_files_but_neither_exactly_is_missing(folder):
 
 def test_a_relative_name_is_not_looked_for_in_other_folders(folder):
     assert list(folder("b/1.jpg", "1.jpg").find_all(["a/1.jpg"]).missing) == ["a/1.jpg"]
+
+
+def test_a_name_on_another_drive_is_looked_for_by_its_ends(folder, monkeypatch):
+    def relpath(path, start):  # as `ntpath.relpath` does
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr("captioner.data.lookup.os.path.relpath", relpath)
+    assert folder("a/1.jpg").find_all(["D:\\x\\a\\1.jpg"]).missing == {}
 
 
 def test_a_file_with_another_ending_is_named_as_a_hint(folder):
@@ -195,6 +208,57 @@ def test_missing_images_are_no_error_to_a_caller_that_skips_them(tmp_path, skip)
     assert loaded.missing == {tmp_path / "2.jpg"}
     [problem] = problems
     assert (list(problem.cases), problem.is_error) == (["'2.jpg'"], not skip)
+
+
+def test_one_stray_picture_beside_the_annotations_does_not_hide_their_folder(tmp_path):
+    (tmp_path / "images").mkdir()
+    names = ["1.jpg", "2.jpg", "3.jpg"]
+    for name in ("1.jpg", *(f"images/{name}" for name in names)):
+        (tmp_path / name).touch()
+    path = write(tmp_path / "captions.csv", names)
+    assert {example.path.parent for example in load_examples(path)} == {tmp_path / "images"}
+    (tmp_path / "images" / "2.jpg").rename(tmp_path / "images" / "2.JPG")
+    assert {example.path.parent for example in load_examples(path)} == {tmp_path / "images"}
+
+
+def test_of_two_folders_with_all_images_the_first_is_taken_or_that_of_the_exact_names(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in ("1.jpg", "images/1.jpg"):
+        (tmp_path / name).touch()
+    path = write(tmp_path / "captions.csv", ["1.jpg"])
+    assert load_examples(path)[0].path == tmp_path / "1.jpg"
+    (tmp_path / "1.jpg").rename(tmp_path / "1.JPG")
+    assert load_examples(path)[0].path == tmp_path / "images" / "1.jpg"
+
+
+def test_a_missing_image_never_has_a_path_outside_of_the_folder_or_of_another_image(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in ("secret.jpg", "images/1.jpg", "images/2.jpg"):
+        (tmp_path / name).touch()
+    names = ["1.jpg", "../secret.jpg", str(tmp_path / "secret.jpg"), "/", "..", "a\\..\\x.jpg"]
+    names += ["/a/2.jpg", "/b/2.jpg"]  # either may mean 2.jpg, so neither does
+    path = write(tmp_path / "captions.csv", names)
+    problems = Problems(path)
+    loaded = load_with_problems(
+        path, None, None, restval=False, skip_missing=True, problems=problems
+    )
+    assert problems.errors == []
+    assert [example.image_id for example in loaded.examples] == names
+    paths = [example.path for example in loaded.examples]
+    assert len(set(paths)) == len(names)
+    assert {path.parent for path in paths} == {tmp_path / "images"}
+    assert [path.exists() for path in paths] == [True] + [False] * (len(names) - 1)
+    assert loaded.missing == set(paths[1:])
+
+
+def test_a_folder_with_a_missing_image_is_named_though_others_are_found(tmp_path):
+    (tmp_path / "images" / "train").mkdir(parents=True)
+    for name in ("1.jpg", "train/2.jpg"):
+        (tmp_path / "images" / name).touch()
+    path = write(tmp_path / "captions.csv", ["1.jpg", "2.jpg", "3.jpg"])
+    with pytest.raises(UsageError) as caught:
+        load_examples(path)
+    assert str(caught.value).endswith(f"(2): '2.jpg' (it is in {tmp_path}/images/train), '3.jpg'")
 
 
 @pytest.mark.parametrize("given", [None, "empty"])

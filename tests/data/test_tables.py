@@ -2,6 +2,7 @@
 
 import csv
 import io
+import tracemalloc
 
 import pytest
 
@@ -142,6 +143,29 @@ def test_rows_are_numbered_by_their_lines_in_the_file_after_empty_lines():
 def test_images_that_are_numbers_are_no_row_names():
     _, problems = read("image,caption\n17,a dog,brown\n3,a cat,black\n")
     assert problems == {"rows without exactly 2 columns": ["line 2", "line 3"]}
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_a_quote_that_is_not_closed_is_told_with_the_rows_that_it_swallows(delimiter):
+    rows = ["image,caption", '1.jpg,"Open 24h', "2.jpg,a dog", '3.jpg,Closed"', "4.jpg,a cat"]
+    captions_of, problems = read("\n".join(rows).replace(",", delimiter))
+    assert list(captions_of) == ["1.jpg", "4.jpg"]
+    kind = f"captions of several lines with {delimiter!r}: is a quote not closed?"
+    assert problems == {kind: ["lines 2 to 4"]}
+
+
+def test_a_caption_of_several_lines_is_no_sign_of_a_quote_that_is_not_closed():
+    assert read('image,caption\n1.jpg,"a dog, running\non grass"\n')[1] == {}
+
+
+@pytest.mark.parametrize("line", ["犬が走る\n", "image,caption\n"])
+def test_recognising_a_table_does_not_copy_the_whole_text(line):
+    text = line * 1_000_000
+    tracemalloc.start()
+    find_table(text)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000 < len(text)  # bytes; the text has more characters
 
 
 def test_a_file_without_a_header_is_refused_with_its_first_line(tmp_path):

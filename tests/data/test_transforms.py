@@ -1,16 +1,22 @@
 """Transforms give uint8 squares of the right part, and draw from the given generator only."""
 
 import copy
+import io
 import pickle
 import random
+import threading
+import time
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from captioner.config.schema import AugmentationName, TransformName
-from captioner.data.transforms import RandomResizedCrop, build_transform
+from captioner.data import transforms
+from captioner.data.images import read_image
+from captioner.data.transforms import RandomResizedCrop, build_transform, prefetch_images
 
 NAMES = get_args(TransformName) + get_args(AugmentationName)
 SIZES = [(64, 48), (1, 1), (20000, 1), (1, 20000), (3, 1000)]
@@ -156,3 +162,76 @@ def test_only_the_mild_crop_changes_brightness():
         }
         assert all(80 <= light <= 120 for light in lights)
         assert (len(lights) > 1) == changed
+
+
+# Read ahead, in threads
+
+
+def prefetched(images, size=4):
+    batches = prefetch_images(images, build_transform("squash", 8), size=size)
+    return [image for batch in batches for image in batch]
+
+
+@pytest.mark.parametrize(
+    "convert", [lambda image: image, lambda image: np.asarray(image)], ids=["Pillow", "array"]
+)
+@pytest.mark.parametrize("several", [list, tuple])
+def test_the_images_and_arrays_of_a_list_are_read_in_several_threads(monkeypatch, convert, several):
+    both_read = threading.Barrier(2)
+
+    def read_together(image):
+        both_read.wait(20)  # for ever, if one thread reads all
+        return read_image(image)
+
+    monkeypatch.setattr(transforms, "read_image", read_together)
+    first, second = prefetched(several([convert(noise(20, 10)), convert(ramp(20, 10))]))
+    assert not torch.equal(first, second)
+
+
+def test_a_pillow_image_that_occurs_twice_is_never_read_by_two_threads(monkeypatch):
+    readers, most = [], []
+
+    def read_slowly(image):
+        readers.append(image)
+        most.append(len(readers))
+        time.sleep(0.1)
+        readers.remove(image)
+        return read_image(image)
+
+    monkeypatch.setattr(transforms, "read_image", read_slowly)
+    first, second, third = prefetched([noise(20, 10)] * 3)
+    assert max(most) == 1
+    assert torch.equal(first, second)
+    assert torch.equal(first, third)
+
+
+def test_images_in_one_open_file_are_read_by_one_thread(monkeypatch):
+    names = []
+
+    def read_and_name(image):
+        names.append(threading.current_thread().name)
+        return read_image(image)
+
+    monkeypatch.setattr(transforms, "read_image", read_and_name)
+    file = io.BytesIO()
+    noise(20, 10).save(file, "PNG")
+    prefetched([Image.open(file), file, Image.open(file)])
+    assert names == ["read-ahead"] * 3
+
+
+def test_a_buffer_that_a_source_fills_anew_is_read_before_the_next_image():
+    buffer = np.empty((10, 20, 3), dtype=np.uint8)
+
+    class Camera:
+        """A map-style data set whose items are one buffer."""
+
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, index):
+            if index >= len(self):
+                raise IndexError
+            buffer[:] = index
+            return buffer
+
+    assert [int(image.max()) for image in prefetched(Camera())] == list(range(6))

@@ -82,6 +82,25 @@ def test_no_repeat_words_lets_only_function_words_occur_twice():
     assert words.decode(best.token_ids) == ["a", "dog", "a", "cat"]
 
 
+@pytest.mark.parametrize("rule", ["no_repeat_words", "no_double_words"])
+def test_the_vocabulary_is_looked_through_once_for_all_searches(rule):
+    looked_up = []
+
+    class Counting(Vocabulary):
+        def id_of(self, word):
+            looked_up.append(word)
+            return super().id_of(word)
+
+    config = DecodingConfig(**{rule: True})
+    for words in ([rule, "the", "慢"], [rule, "an", "慢"]):  # of this test only
+        vocabulary = Counting([*SPECIALS, *words], CAPTION_TOKENIZER)
+        build_search(one_word_language, config, vocabulary)
+        assert "慢" in looked_up  # another vocabulary is looked through too
+        looked_up.clear()
+        build_search(one_word_language, config, vocabulary)
+        assert looked_up == []
+
+
 def doubled(words, tokenizer, **settings):
     """The caption of a language that says each word twice, where the rules allow it, in order."""
     vocabulary = Vocabulary([*SPECIALS, *words], tokenizer)

@@ -47,6 +47,12 @@ def test_top_p_keeps_the_fewest_words_whose_probabilities_reach_it():
     assert shares(top_p=0.95) == pytest.approx([0.6, 0.3, 0.1], abs=0.015)
 
 
+@pytest.mark.parametrize("top_p", [1e-320, 1e-50])  # both are 0 as 32-bit numbers
+def test_the_likeliest_word_stays_however_small_top_p_is(top_p):
+    assert shares(top_p=top_p) == [1, 0, 0]
+    assert shares(top_p=top_p, top_k=2) == [1, 0, 0]
+
+
 def test_top_k_of_1_is_greedy_search():
     step = random_step(3)
     sampled = sample(step, start(6), bos=BOS, eos=EOS, uniforms=random_uniforms(6, 5), top_k=1)

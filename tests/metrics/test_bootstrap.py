@@ -49,7 +49,7 @@ def test_sums_over_a_resample_score_as_the_set_with_repeated_images(random_capti
     rows = scorer.score({i: " ".join(words) for i, words in enumerate(candidates)}).statistics
     drawn = random.Random(0).choices(range(20), k=20)
     assert max(Counter(drawn).values()) > 1
-    metrics = compute_metrics(rows[drawn].sum(axis=0)[:, None])
+    metrics = compute_metrics(rows[drawn].sum(axis=0)[:, None], "METEOR")
     again = [references[i] for i in drawn], [candidates[i] for i in drawn]
     assert metrics["Bleu_4"].item() == pytest.approx(Bleu(again[0]).score(again[1])[3])
     assert metrics["METEOR"].item() == pytest.approx(Meteor(again[0]).score(again[1])[0])

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import tracemalloc
 
 import pytest
 
@@ -93,3 +94,14 @@ def test_long_paraphrases_beat_one_equal_word():
 def test_a_caption_that_repeats_one_word_is_aligned(candidate, reference):
     alignment = align([one(j, i) for j in range(reference) for i in range(candidate)])
     assert (len(alignment), count_chunks(alignment)) == (10, 1)
+
+
+def test_a_long_caption_that_repeats_one_word_takes_little_memory():
+    matches = [one(j, i) for j in range(60) for i in range(60)]
+    tracemalloc.start()
+    try:
+        assert len(align(matches)) == 60
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 << 20

@@ -1,11 +1,14 @@
 """What METEOR knows of words, from a small copy of its files, and from the installed ones."""
 
 import gzip
+import tracemalloc
 import zipfile
 
 import pytest
+from rich.console import Console
 
 from captioner.errors import UsageError
+from captioner.metrics import paraphrases
 from captioner.metrics.meteor import Meteor
 from captioner.metrics.meteor_words import find_meteor, normalize, read_synonyms
 from captioner.metrics.paraphrases import read_paraphrases
@@ -20,6 +23,14 @@ def lines(table):
     return "".join(f"{key}\n{value}\n" for key, value in table.items())
 
 
+def write_table(folder, text):
+    (folder / "data" / "paraphrase-en.gz").write_bytes(gzip.compress(text.encode()))
+
+
+def table_of(pairs):
+    return "".join(f"0.1\n{phrase}\n{other}\n" for phrase, other in pairs)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder with METEOR's files, which the variable names."""
@@ -28,8 +39,7 @@ def folder(tmp_path, monkeypatch):
         program.writestr("synonym/english.synsets", lines(SYNSETS))
         program.writestr("synonym/english.exceptions", lines(EXCEPTIONS))
     (tmp_path / "data").mkdir()
-    with gzip.open(tmp_path / "data" / "paraphrase-en.gz", "wt") as table:
-        table.write("".join(f"0.1\n{phrase}\n{other}\n" for phrase, other in PAIRS))
+    write_table(tmp_path, table_of(PAIRS))
     monkeypatch.setenv("CAPTIONER_METEOR", str(tmp_path))
     return tmp_path
 
@@ -87,11 +97,11 @@ def test_with_meteors_files_all_four_matchers_are_used(folder):
 
 
 def test_a_pair_of_the_table_matches_in_both_directions(folder):
-    table = read_paraphrases(folder / "data" / "paraphrase-en.gz")
-    assert table.known(["near", "next to", "next", "road"]) == ["near", "next to", "road"]
     for candidate, reference in [("close to", "near"), ("near", "close to")]:
         (row,) = Meteor([[reference.split()]]).statistics([candidate.split()])
         assert row[4] == 1.5
+    assert Meteor([[["close", "to"]]]).score([["road"]]) == (0, [0])
+    assert Meteor([[[]]]).score([["near"]]) == (0, [0])
 
 
 def test_a_pair_that_is_in_the_table_twice_has_an_alternative(folder):
@@ -100,12 +110,91 @@ def test_a_pair_that_is_in_the_table_twice_has_an_alternative(folder):
     assert Meteor([[["a", "street"]]]).statistics([["a", "road"]])[0][4] == 2
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"no gzip"])
-def test_a_damaged_table_is_one_line(folder, damage):
+def test_a_pair_may_lie_in_two_blocks_of_the_file(folder, monkeypatch):
+    def pairs():
+        read_paraphrases.cache_clear()
+        parts = read_paraphrases(folder / "data" / "paraphrase-en.gz")
+        return [pair for one, other in parts for pair in zip(one, other, strict=True)]
+
+    whole = pairs()
+    assert whole == [(hash(one.encode()), hash(other.encode())) for one, other in PAIRS]
+    for size in range(1, 40):
+        monkeypatch.setattr(paraphrases, "_BLOCK", size)
+        assert pairs() == whole
+
+
+def test_the_table_takes_sixteen_bytes_for_each_pair(folder, monkeypatch):
+    pairs = 200_000
+    write_table(folder, table_of((f"a {i}", f"b {i}") for i in range(pairs)))
+    monkeypatch.setattr(paraphrases, "_BLOCK", 1 << 14)
+    tracemalloc.start()
+    try:
+        Meteor([[["a"]]]).score([["a"]])
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 16 * pairs < kept < 18 * pairs
+
+
+def test_a_terminal_shows_that_the_table_is_read(folder, monkeypatch):
+    terminal = Console(force_terminal=True, record=True)
+    monkeypatch.setattr("captioner.console.console", terminal)
+    metric = Meteor([[["a"]]])
+    with terminal.capture() as first:
+        metric.score([["a"]])
+    assert "loading METEOR's paraphrase table" in first.get()
+    with terminal.capture() as second:
+        metric.score([["a"]])
+    assert second.get() == ""
+
+
+AGAIN = r": install it again: pip install --force-reinstall --no-deps pycocoevalcap; CAPTIONER_"
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda data: data[: len(data) // 2], "end-of-stream marker"),
+        (lambda data: b"version https://git-lfs", "Not a gzipped file"),
+        (lambda data: b"", "it is empty"),
+        (lambda data: gzip.compress(b""), "it is empty"),
+        (lambda data: gzip.compress(gzip.decompress(data)[:-1]), "it stops within a pair"),
+        (lambda data: gzip.compress(b"<p>\n<b>\n</p>\n"), "not probability, phrase and paraphrase"),
+        (
+            lambda data: gzip.compress(gzip.decompress(data).replace(b"\n", b"\r\n")),
+            "not probability, phrase and paraphrase",
+        ),
+    ],
+)
+def test_a_damaged_table_is_one_line(folder, damage, reason):
     table = folder / "data" / "paraphrase-en.gz"
     table.write_bytes(damage(table.read_bytes()))
-    with pytest.raises(UsageError, match=r"paraphrase table cannot be read .*: install it again"):
+    with pytest.raises(
+        UsageError, match=rf"cannot read .*paraphrase-en.gz \(.*{reason}.*\){AGAIN}"
+    ):
         Meteor([[["a"]]]).score([["a"]])
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        (None, "File is not a zip file"),
+        ({}, "no item named"),
+        ({"synonym/english.synsets": b"dog\n1\ncat\n"}, r"zip\(\) argument"),
+        ({"function/english.words": b"\xff\n"}, "can't decode"),
+    ],
+)
+def test_a_damaged_program_is_one_line(folder, files, reason):
+    jar = folder / "meteor-1.5.jar"
+    whole = ("function/english.words", "synonym/english.synsets", "synonym/english.exceptions")
+    if files is None:
+        jar.write_bytes(jar.read_bytes()[:-30])
+    else:
+        with zipfile.ZipFile(jar, "w") as program:
+            for name in whole if files else ():
+                program.writestr(name, files.get(name, b""))
+    with pytest.raises(UsageError, match=rf"cannot read .*1.5.jar \(.*{reason}.*\){AGAIN}"):
+        Meteor([[["a"]]])
 
 
 # The counts that Java's program printed for these pairs: matched words of both, and chunks.

@@ -117,12 +117,31 @@ def test_the_table_has_metrics_times_100_with_intervals_then_diversity_then_the_
     assert warnings == [f"warning: {warning}" for warning in scores.warnings]
 
 
+def warnings_of(images):
+    references = {image: ["a dog"] for image in range(images)}
+    return Scorer(references).score(dict.fromkeys(references, "a dog")).warnings
+
+
 def test_cider_of_few_images_and_meteor_without_its_table_warn():
-    few, enough = ({image: ["a dog"] for image in range(size)} for size in (29, 30))
-    cider, meteor = Scorer(few).score(dict.fromkeys(few, "a dog")).warnings
+    cider, meteor = warnings_of(29)
     assert cider.startswith("CIDEr of 29 images means little")
+    assert "all are 0" not in cider
     assert meteor.startswith("METEOR without its paraphrase table is lower")
-    assert Scorer(enough).score(dict.fromkeys(enough, "a dog")).warnings == [meteor]
+    assert warnings_of(30) == [meteor]
+
+
+def test_all_weights_of_cider_are_zero_with_one_image_and_the_warning_says_so():
+    scores = Scorer({1: ["a red dog runs"]}).score({1: "a red dog runs"})
+    assert (scores.metrics["CIDEr"], scores.metrics["CIDEr_plain"]) == (0, 0)
+    assert scores.warnings[0].startswith("CIDEr of 1 image means nothing")
+    assert "with one image all are 0" in scores.warnings[0]
+
+
+def test_the_warning_says_how_to_have_meteors_table(monkeypatch):
+    assert warnings_of(30)[0].endswith(": unset the variable CAPTIONER_METEOR, which is 'off'")
+    monkeypatch.delenv("CAPTIONER_METEOR")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # it is not installed
+    assert "pip install pycocoevalcap" in warnings_of(30)[0]
 
 
 def test_an_empty_caption_is_scored():

@@ -49,6 +49,15 @@ def test_by_default_the_first_bad_image_ends_the_run_with_a_way_out(damaged, cac
     assert error.value.exit_code == 1
 
 
+def test_a_folder_with_the_name_of_an_image_is_named_as_such(damaged, tmp_path):
+    """The hash of its content comes before any image is decoded."""
+    image = sorted((tmp_path / "train").iterdir())[0]
+    image.unlink()
+    image.mkdir()
+    with pytest.raises(CaptionerError, match=rf"{image.name}: is a folder, not.*on_bad_image=skip"):
+        train(damaged(), device="cpu")
+
+
 @pytest.mark.parametrize("cached", [True, False])
 def test_skipping_trains_on_the_other_images_and_lists_the_skipped_ones(
     damaged, tmp_path, capsys, cached

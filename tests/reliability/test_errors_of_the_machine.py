@@ -1,5 +1,6 @@
 """Errors of the machine are told by what they are, and bfloat16 is tried before the first step."""
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -30,7 +31,11 @@ NO_MEMORY = [
     ),
     RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate`"),
     RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+    RuntimeError("XPU out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("unable to mmap 9 bytes from file </torch_1_2>: Cannot allocate memory (12)"),
     torch.OutOfMemoryError("CUDA out of memory."),
     MemoryError(),
     OSError(errno.ENOMEM, "Cannot allocate memory"),
@@ -38,6 +43,7 @@ NO_MEMORY = [
 OTHER = [
     RuntimeError(NO_LSTM),
     RuntimeError("could not create a primitive descriptor iterator"),
+    RuntimeError("CUDNN_STATUS_EXECUTION_FAILED"),
     RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
     RuntimeError("memory format option is only supported by strided tensors"),
     OSError(errno.ENOSPC, "No space left on device"),
@@ -63,6 +69,13 @@ def test_no_other_error_is_taken_for_too_little_memory(error):
         (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
         (
             RuntimeError(
+                "unable to open shared memory object </torch_1_2> in read-write mode: Too many "
+                "open files (24)"
+            ),
+            "ulimit -n",
+        ),
+        (
+            RuntimeError(
                 "Caught RuntimeError in DataLoader worker process 0.\n"
                 "RuntimeError: unable to write to file </torch_12_345_0>: No space left on device"
             ),
@@ -71,7 +84,10 @@ def test_no_other_error_is_taken_for_too_little_memory(error):
         (RuntimeError("unable to allocate shared memory(shm) for file </torch_1>"), "/dev/shm"),
         (OSError(errno.ENOSPC, "No space left on device", "a.png"), "a.png: No space left"),
     ],
-    ids=["memory", "files of workers", "files", "shared memory", "shared memory, too", "disk"],
+    ids=[
+        *("memory", "files of workers", "files", "files of shared memory", "shared memory"),
+        *("shared memory, too", "disk"),
+    ],
 )
 def test_each_cause_has_its_own_line_and_way_out(tmp_path, error, expected):
     with pytest.raises(CaptionerError) as told, explain_failures(tmp_path, TrainingConfig()):
@@ -88,6 +104,21 @@ def test_what_is_none_of_them_keeps_its_traceback(tmp_path, error):
     with pytest.raises(RuntimeError) as raised, explain_failures(tmp_path, TrainingConfig()):
         raise error
     assert raised.value is error
+
+
+def test_only_the_first_rank_says_that_another_one_has_ended(tmp_path):
+    """If the first one ends, it says why itself."""
+    error, settings = torch.distributed.DistError("another rank has failed"), TrainingConfig()
+    with (
+        pytest.raises(CaptionerError, match="another rank has ended, so this one ends too"),
+        explain_failures(tmp_path, settings, is_first=True),
+    ):
+        raise error
+    with (
+        pytest.raises(SystemExit, match=r"^1$"),
+        explain_failures(tmp_path, settings, is_first=False),
+    ):
+        raise error
 
 
 def without_bf16(monkeypatch, *, fails=True):
@@ -121,6 +152,40 @@ def test_auto_trains_in_float32_where_bfloat16_does_not_run(tiny, tmp_path, monk
     train(small(tiny, output=tmp_path / "auto", training={"precision": "auto"}), device="cpu")
     assert "bfloat16 cannot train this model on this cpu" in capsys.readouterr().err
     assert read_log(tmp_path / "auto") == read_log(tmp_path / "float")
+
+
+class NoBackward(torch.autograd.Function):
+    """A convolution that runs forward only."""
+
+    @staticmethod
+    def forward(ctx, output):
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise RuntimeError(NO_LSTM.replace("LSTM forward", "convolution backward"))
+
+
+@pytest.mark.parametrize(
+    ("stages", "is_refused"),
+    [([None], False), (["stem"], True), ([None, "layer4"], True)],
+    ids=["frozen", "trained", "trained later"],
+)
+def test_the_trial_runs_the_trunk_backward_if_a_phase_will(tiny, monkeypatch, stages, is_refused):
+    without_bf16(monkeypatch, fails=False)
+    real = torch.nn.Conv2d.forward
+
+    def forward(self, images):
+        output = real(self, images)
+        return NoBackward.apply(output) if torch.is_autocast_enabled("cpu") else output
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", forward)
+    phases = [{"epochs": 1, "finetune_from": stage} for stage in stages]
+    config = tiny(training={"precision": "bf16", "phases": phases, "max_steps": 1})
+    refused = pytest.raises(UsageError, match=r"the convolution backward .*: set it to auto")
+    with refused if is_refused else contextlib.nullcontext():
+        train(config, device="cpu")
+    assert (config.output / "metrics.jsonl").exists() != is_refused
 
 
 def test_the_trial_changes_neither_weights_nor_random_numbers(tiny, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import threading
 import time
@@ -10,9 +11,11 @@ import pytest
 import torch
 from trainings import small
 
+from captioner.config.schema import DecodingConfig
 from captioner.data.batching import EpochBatchSampler
 from captioner.errors import UsageError
-from captioner.training.checkpoint import checkpoints, load_checkpoint
+from captioner.training.checkpoint import Progress, checkpoints, load_checkpoint
+from captioner.training.provenance import adapt_progress
 from captioner.training.recorder import Recorder, read_log
 from captioner.training.train import train
 
@@ -64,7 +67,8 @@ def test_with_another_batch_size_the_epoch_continues_at_its_place_and_ends(
     train(small(tiny, training=TWO_EPOCHS | {"batch_size": size}), device="cpu", resume="auto")
     said = capsys.readouterr().err
     assert f"training.batch_size 8 -> {size}" in said
-    assert f"continues {place}, so {repeated} of its examples are used twice" in said
+    repeats = f", so {repeated} of its examples are used twice" if repeated else ""
+    assert f"the epoch continues {place}{repeats}\n" in said
     assert steps(tmp_path / "run") == list(range(1, total + 1))
 
 
@@ -145,8 +149,74 @@ def test_scores_of_other_images_or_searches_are_not_compared(tiny, tmp_path, cap
         settings["validation_beam"] = 2
     train(small(tiny, data=data | {"min_count": 1}, training=settings), device="cpu", resume="auto")
     said = capsys.readouterr().err
-    assert "has changed, so the next validation is the first to compare with" in said
+    assert "has changed, so scores are not compared with earlier ones" in said
     assert load_checkpoint(checkpoints(tmp_path / "run")[-1]).progress.best_score < 99
+
+
+def saved(*, rows=24, batch_size=8, **settings):
+    """Return the provenance of a run of one phase, with settings that differ from the defaults."""
+    settings = {name.replace("__", "."): value for name, value in settings.items()}
+    settings = {"training.seed": 0, "training.batch_size": batch_size} | settings
+    batches = -(-rows // batch_size)
+    parts = {"train": "t", "dev": "d", "rows": [rows], "batches": [batches]}
+    return {"settings": settings} | parts
+
+
+@pytest.mark.parametrize("name", list(DecodingConfig.model_fields))
+def test_only_what_the_search_of_a_validation_uses_makes_its_scores_new(name):
+    progress = Progress(best_score=0.9)
+    before, after = (saved(**{f"decoding__{name}": value}) for value in ("one", "other"))
+    adapt_progress(progress, before, after)
+    replaced = ("method", "captions", "beam", "replace_unknown")  # in `trainer._build_search`
+    unused = ("temperature", "top_k", "top_p", "seed", "min_confidence")
+    assert progress.best_score == (0.9 if name in replaced + unused else -1)
+
+
+def test_with_other_beams_for_captioning_the_best_model_stays_the_best(tiny, tmp_path, capsys):
+    settings = {"phases": [{"epochs": 4}], "max_steps": 3}
+    train(small(tiny, training=settings), device="cpu")
+    best = load_checkpoint(checkpoints(tmp_path / "run")[-1]).progress.best_score
+    train(small(tiny, training=settings, decoding={"beam": 5}), device="cpu", resume="auto")
+    said = capsys.readouterr().err
+    assert "changed since the checkpoint: decoding.beam 3 -> 5" in said
+    assert "compare" not in said
+    assert load_checkpoint(checkpoints(tmp_path / "run")[-1]).progress.best_score == best
+
+
+def text_rows(batch_size, first):
+    """Return the rows of an epoch of 1,000 texts from a batch on."""
+    lengths = [random.Random(row).randint(3, 30) for row in range(1_000)]
+    sampler = EpochBatchSampler(1_000, batch_size, seed=0, lengths=lengths)
+    sampler.first_batch = first
+    return {row for batch in sampler for _, row in batch}
+
+
+def test_texts_in_batches_of_another_size_are_said_to_have_another_order():
+    done = set(range(1_000)) - text_rows(8, 60)
+    assert text_rows(4, 120) & done  # although 60 of 125 batches are 120 of 250
+    assert text_rows(4, 120) | done != set(range(1_000))
+    progress = Progress(batch=60)
+    before, after = (saved(rows=1_000, batch_size=size, encoder__kind="text") for size in (8, 4))
+    *_, told = adapt_progress(progress, before, after)
+    assert progress.batch == 120
+    assert told == (
+        "the epoch continues after batch 120 of 250, so some of its examples are used twice, and "
+        "others are left out"
+    )
+
+
+@pytest.mark.parametrize(("batch", "moved"), [(0, 0), (3, 6)])
+def test_between_two_epochs_nothing_is_said_of_a_place(batch, moved):
+    progress = Progress(batch=batch)
+    told = adapt_progress(progress, saved(), saved(batch_size=4, training__seed=1))
+    assert progress.batch == moved
+    assert "epoch" not in " ".join(told)
+
+
+@pytest.mark.parametrize(("batch", "is_done"), [(2, False), (3, True), (40, True)])
+def test_a_checkpoint_of_an_older_version_may_be_of_a_finished_epoch(batch, is_done):
+    (told,) = adapt_progress(Progress(batch=batch), {}, saved())
+    assert told.endswith(", and its epoch counts as done") == is_done
 
 
 def test_a_checkpoint_of_an_older_version_is_resumed_without_a_comparison(tiny, tmp_path, capsys):
@@ -160,7 +230,8 @@ def test_a_checkpoint_of_an_older_version_is_resumed_without_a_comparison(tiny, 
     del names["training.pt"]
     checksums.write_text(json.dumps(names))
     train(small(tiny, training={"batch_size": 24}), device="cpu", resume="auto")
-    assert "changed" not in capsys.readouterr().err
+    expected = "the checkpoint is of an older version: its data and settings cannot be compared"
+    assert f"{expected}, and its epoch counts as done\n" in capsys.readouterr().err
     assert steps(tmp_path / "run")[:2] == [1, 2]
 
 

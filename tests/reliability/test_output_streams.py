@@ -202,3 +202,37 @@ def test_scripts_escape_characters_and_end_quietly(tiny_model, tmp_path, closed,
         assert done.returncode == code, done.stderr
         assert len(done.stderr.splitlines()) == code
         assert (output / "config.json").exists()
+
+
+PRINT = "from captioner.console import program\nwith program('name'): print('text')"
+FAIL = PRINT + "; raise __import__('captioner').errors.CaptionerError('reason')"
+
+
+def test_what_is_left_in_the_buffer_of_stdout_fails_in_one_line_too(closed, full):
+    done = captioner(module=("-c", PRINT), stdout=full)
+    assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
+    assert done.stderr.startswith(b"name: stdout cannot be written: No space left on device")
+    done = captioner(module=("-c", PRINT), stdout=closed)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_an_error_is_shown_although_stdout_fails(closed, full):
+    for stream in (closed, full):
+        done = captioner(module=("-c", FAIL), stdout=stream)
+        assert (done.returncode, done.stderr) == (1, b"name: reason\n")
+
+
+@pytest.mark.parametrize("name", ["bundle", "draw_examples"])
+def test_scripts_without_a_command_report_stdout_in_one_line(name, closed, full):
+    script = (str(ROOT / "scripts" / f"{name}.py"),)
+    done = captioner("--help", module=script, stdout=full)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{name}: stdout cannot be written".encode())
+    done = captioner("--help", module=script, stdout=closed)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_script_without_a_command_reports_an_error_in_one_line():
+    done = captioner("no model", module=(str(ROOT / "scripts" / "bundle.py"),))
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"bundle: no model is not a model folder")

@@ -14,7 +14,15 @@ from trainings import small
 from captioner import Captioner
 from captioner.config.schema import DecodingConfig
 from captioner.errors import CaptionerError
-from captioner.models.folder import read_model, resolve, weights_digest, write_config
+from captioner.models.folder import (
+    first_decoding,
+    read_model,
+    resolve,
+    weights_digest,
+    write_config,
+    write_model,
+)
+from captioner.storage import atomic_folder, verify_checksums
 from captioner.training.train import train
 
 pytestmark = pytest.mark.row(39)
@@ -170,3 +178,74 @@ def test_an_unreadable_model_to_start_from_is_one_line(public):
     assert code == 1
     assert len(err.splitlines()) == 1
     assert "config.json cannot be read: Permission denied" in err
+
+
+@pytest.fixture
+def closed_to_others(public):
+    """A folder and two files that another user may not read."""
+    (public / "locked").mkdir(mode=0o700)
+    for name in ("page.html", "mine.json"):
+        (public / name).write_text("mine")  # root refuses to replace it, too
+        (public / name).chmod(0o600)
+    return public
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "reason"),
+    [
+        ("--output", "locked/x.json", "locked/x.json cannot be written: Permission denied"),
+        ("--report", "locked/x.html", "locked/x.html cannot be written: Permission denied"),
+        ("--output", "mine.json", "mine.json: cannot read the results: Permission denied"),
+        ("--report", "page.html", "page.html cannot be read: Permission denied"),
+    ],
+)
+def test_an_output_that_a_user_cannot_reach_is_one_line(
+    closed_to_others, caption, option, name, reason
+):
+    code, out, err = caption(option, closed_to_others / name)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[0].startswith(f"captioner: {closed_to_others}/{reason}")
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--model", "bundled", "--images", "."], ["--images", "."]]
+)
+def test_results_that_a_user_cannot_reach_are_one_line(closed_to_others, options):
+    results = closed_to_others / "locked" / "r.json"
+    code, _, err = as_another_user("evaluate", "--annotations", "x", "--results", results, *options)
+    assert code == 2
+    assert err.splitlines()[0].startswith(f"captioner: {results.parent}")
+    assert "Permission denied" in err.splitlines()[0]
+
+
+def test_translations_that_a_user_cannot_write_are_one_line(closed_to_others):
+    output = closed_to_others / "locked" / "o.txt"
+    code, _, err = as_another_user("translate", "--model", "x", "--output", output, "text")
+    assert code == 2
+    assert err.startswith(f"captioner: {output} cannot be written: Permission denied")
+
+
+def test_files_that_somebody_added_stay_theirs_when_the_config_changes(tiny_model, tmp_path):
+    folder = tmp_path / "model"
+    captioner = Captioner.from_pretrained(tiny_model, device="cpu")
+    captioner.save_pretrained(folder)
+    (folder / "notes.txt").write_text("mine")
+    for beam in (2, 4):
+        decoding = DecodingConfig(beam=beam)
+        write_config(folder, captioner.config.model_copy(update={"decoding": decoding}))
+        (folder / "notes.txt").write_text(f"edited {beam}")
+        assert Captioner.from_pretrained(folder, device="cpu").config.decoding.beam == beam
+    assert first_decoding(folder) == captioner.config.decoding
+    captioner.save_pretrained(folder)
+    assert (folder / "notes.txt").read_text() == "edited 4"
+
+
+def test_a_checkpoint_keeps_its_training_state_when_the_config_changes(tiny_model, tmp_path):
+    config, vocabulary, _, state = read_model(tiny_model)
+    with atomic_folder(tmp_path / "checkpoint-1") as folder:
+        write_model(folder, config=config, vocabulary=vocabulary, state=state)
+        (folder / "training.pt").write_bytes(b"state")
+    write_config(tmp_path / "checkpoint-1", config)
+    assert (tmp_path / "checkpoint-1" / "training.pt").read_bytes() == b"state"
+    verify_checksums(tmp_path / "checkpoint-1")

@@ -74,6 +74,33 @@ def test_words_that_the_first_model_knows_are_not_rare(run, data_set, tiny_model
     assert ("data.train", rare) not in problems
 
 
+def test_a_dev_set_whose_words_are_unknown_is_told_by_both(run, data_set, caplog):
+    for caption in data_set.content["dev"]["annotations"]:
+        caption["caption"] = "un chien"
+    config = data_set.write()
+    kind = "captions of dev without a word that the model knows, so every score stays 0"
+    assert check(run, config)[1][("data.dev", kind)]["examples"] == ["all 4"]
+    model = ("encoder.trunk=resnet18", "encoder.weights=none", "encoder.image_size=32")
+    short = ("training.phases=[{epochs: 1}]", "training.workers=0")
+    assert run("train", config, *model, *short, "--output", data_set.folder / "run")[0] == 0
+    assert f"data.dev: {kind} (1): all 4" in caplog.messages
+
+
+def test_captions_longer_than_the_model_generates_are_told_by_the_check(run, data_set):
+    config = data_set.write()
+    kind = (
+        "captions have more tokens than decoding.max_length=2, which cuts what the model "
+        "generates: raise it, for example to 3"
+    )
+    _, problems = check(run, config, "decoding.max_length=2")
+    assert problems[("data.train", kind)]["examples"] == ["100 % of 4"]
+    assert check(run, config, "decoding.max_length=2", "data.max_length=2")[1].keys() == {
+        (str(data_set.folder / f"{split}.json"), "captions of more than 2 words, cut in training")
+        for split in ("train", "dev")
+    }
+    assert check(run, config, "decoding.max_length=3")[0] == 0
+
+
 def test_a_file_alone_is_checked_without_a_minimum_count(run, tmp_path):
     for name in ("1.jpg", "2.jpg"):
         (tmp_path / name).write_bytes(encoded(picture(int(name[0]))))

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from captioner.cli import requirements
+from captioner.__main__ import main
+from captioner.cli import app, requirements
 from captioner.cli.requirements import unmet_requirement
 from captioner.errors import CaptionerError
 from captioner.models.weights import download_weights
@@ -159,6 +160,61 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
     assert unmet_requirement() == (
         "the package no-such-one is not installed: pip install 'no-such-one>=2.0'"
     )
+
+
+def raised(error):
+    raise error
+
+
+def in_typer(error):
+    """Raise an error in a function of typer, as an old one does at types that it does not know."""
+    names = {"__name__": "typer.main", "error": error}
+    exec("def get_click_type(): raise error", names)
+    names["get_click_type"]()
+
+
+@pytest.mark.parametrize(
+    ("fails", "error"),
+    [
+        (raised, ModuleNotFoundError("No module named 'no_such_one'")),
+        (in_typer, RuntimeError("Type not yet supported: typing.Literal")),
+    ],
+)
+def test_what_a_command_fails_to_load_is_told_by_the_package(monkeypatch, capsys, fails, error):
+    monkeypatch.setattr(requirements, "_requirements", lambda: ["no-such-one>=2.0"])
+    monkeypatch.setattr(app, "main", lambda: fails(error))
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    assert capsys.readouterr().err.startswith("captioner: the package no-such-one is not installed")
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError, AttributeError, TypeError, RuntimeError, OSError]
+)
+def test_an_unmet_requirement_hides_no_other_error(monkeypatch, capsys, error):
+    monkeypatch.setattr(requirements, "_requirements", lambda: ["no-such-one>=2.0"])
+    monkeypatch.setattr(app, "main", lambda: raised(error("a fault of the program")))
+    with pytest.raises(error, match="a fault of the program"):
+        main()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("installed", "least", "suffices"),
+    [
+        ("2.6", "2.6.0", True),
+        ("2.6.0", "2.6", True),
+        ("2.6.0+cu124", "2.6.0.0", True),
+        ("2.10", "2.9.1", True),
+        ("2.6", "2.6.1", False),
+        ("2.6", "2.60", False),
+        ("1.99.0", "2.0", False),
+    ],
+)
+def test_versions_are_compared_by_their_numbers(monkeypatch, installed, least, suffices):
+    monkeypatch.setattr(requirements, "_requirements", lambda: [f"torch>={least}"])
+    monkeypatch.setattr(requirements, "version", lambda name: installed)
+    assert (unmet_requirement() is None) is suffices
 
 
 def test_all_packages_of_this_machine_suffice():

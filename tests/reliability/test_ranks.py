@@ -124,10 +124,10 @@ def _wait_for_a_slow_rank(rank, port, folder, slow):
         "RANK": str(rank),
         "WORLD_SIZE": "2",
     }
-    with process_group(torch.device("cpu"), timeout=timedelta(seconds=2)) as ranks:
+    with process_group(torch.device("cpu"), timeout=timedelta(seconds=8)) as ranks:
         with ranks.first_rank_first():
             if rank == slow:
-                time.sleep(5)
+                time.sleep(12)
         assert ranks.gather(rank) == [0, 1]
         Path(f"{folder}/{rank}").touch()
 

@@ -187,3 +187,21 @@ def test_a_child_that_is_forked_after_captioning_can_caption(tiny_model):
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     done = subprocess.run(command, check=False, timeout=200, env=environment)
     assert done.returncode == 0
+
+
+FORK_BEFORE_ANY_MODEL = """
+import os, sys, torch
+from captioner import Captioner
+
+torch.set_num_threads(2)
+child = os.fork()
+if child == 0:
+    os._exit(torch.get_num_threads() != 2)
+sys.exit(os.waitpid(child, 0)[1] != 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_that_is_forked_before_there_is_a_model_keeps_its_number_of_threads():
+    command = [sys.executable, "-c", FORK_BEFORE_ANY_MODEL]
+    assert subprocess.run(command, check=False, timeout=200).returncode == 0

@@ -2,12 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
 
 from captioner import Captioner, Translator, load_config
 from captioner.config.schema import ConfidenceConfig, DecodingConfig
 from captioner.decoding import memory
 from captioner.errors import UsageError
+from captioner.models.folder import BUNDLED
 from captioner.training.train import train
 
 pytestmark = pytest.mark.row(43)
@@ -36,9 +39,9 @@ def folder(tiny_model, tmp_path):
         ("forbid=[the blue]", "forbid: 'the blue' is not one word"),
         ("min_confidence=0.5", "min_confidence needs a calibrated model"),
         ("replace_unknown=true", "replace_unknown needs"),
-        ("beam=900000", "beam=900000, batch_size=16 and"),
-        ("captions=900000", "captions=900000, batch_size=16 and"),
-        ("max_length=900000000", "beam=3, batch_size=16, max_length=900000000 and"),
+        ("beam=900000", "beam=900000, batch_size=16: for"),
+        ("captions=900000", "captions=900000, batch_size=16: for"),
+        ("max_length=900000000", "lower beam or batch_size or max_length"),
         (f"beam={HUGE}", "beam is 99999999999999999999... (400 characters): input should be less"),
         (f"seed={HUGE}", "seed is 99999999999999999999... (400 characters): input should be less"),
         ("length_ratio=1e400", "length_ratio is '1e400': input should be a finite number"),
@@ -71,7 +74,7 @@ def test_a_default_of_a_translator_is_checked_with_its_vocabulary(
     ("decoding", "message"),
     [
         ({"prefix": "zzz"}, "decoding: prefix: 'zzz' is not in the model's vocabulary"),
-        ({"beam": 9_000_000}, "decoding: beam=9000000, batch_size=16 and"),
+        ({"beam": 9_000_000}, "decoding: beam=9000000, batch_size=16: for"),
     ],
 )
 def test_training_stores_no_default_that_no_run_could_use(tiny, little_memory, decoding, message):
@@ -93,9 +96,9 @@ def test_a_folder_with_such_a_default_names_the_command_that_changes_it(run, tin
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"decoding": {"beam": 100_000}}, ["beam=100000", "batch_size=16"]),
-        ({"batch_size": 100_000}, ["beam=3", "batch_size=100000"]),
-        ({"decoding": {"method": "sample", "captions": 90_000}}, ["captions=90000", "batch_size"]),
+        ({"decoding": {"beam": 100_000}}, ["beam=100000", "lower beam or batch_size"]),
+        ({"batch_size": 100_000}, ["beam=3, batch_size=100000", "lower beam or batch_size"]),
+        ({"decoding": {"method": "sample", "captions": 90_000}}, ["lower captions or batch_size"]),
     ],
 )
 def test_what_does_not_fit_into_the_memory_is_refused_with_the_settings_that_need_it(
@@ -103,37 +106,55 @@ def test_what_does_not_fit_into_the_memory_is_refused_with_the_settings_that_nee
 ):
     captioner = Captioner.from_pretrained(tiny_model, device="cpu")
     with pytest.raises(UsageError, match="of memory, more than half of the 2 GB") as caught:
-        captioner.caption([photo], **settings)
+        next(captioner.stream(iter(photo for _ in range(9)), **settings))
     assert all(name in str(caught.value) for name in named)
 
 
-def test_the_memory_counts_every_caption_of_every_image_with_every_word(little_memory, tiny_model):
-    device = Captioner.from_pretrained(tiny_model, device="cpu").device
+def test_few_images_and_texts_need_less_memory_than_a_full_batch(
+    tiny_model, tiny_translator, photo, monkeypatch
+):
+    many = {"batch_size": 64, "decoding": {"method": "sample", "captions": 100, "max_length": 4}}
 
-    def fits(**settings):
-        sizes = {"vocab_size": 1000, "batch_size": 10, "source_bytes": 0} | settings
-        config = DecodingConfig(
-            beam=sizes.pop("beam", 100), groups=sizes.pop("groups", 1), max_length=1
-        )
+    def to_lower(run, sources):
+        """Return what the error says is to be lowered; nothing without an error."""
         try:
-            memory.check_search_memory(config, device=device, **sizes)
-        except UsageError:
-            return False
-        return True
+            run(sources, **many)
+        except UsageError as error:
+            return str(error).partition("lower ")[2]
+        return ""
 
-    # 10 images x 100 beams x (1000 words x 20 bytes + 100 candidates x 32 + 32) = 23 MB of 1 GB
-    assert fits()
-    assert fits(batch_size=430)
-    assert not fits(batch_size=431)
-    assert fits(vocab_size=49_000)
-    assert not fits(vocab_size=50_000)
-    assert fits(beam=1600)
-    assert not fits(beam=2000)
-    assert fits(source_bytes=97_000_000)
-    assert not fits(source_bytes=98_000_000)
+    captioner = Captioner.from_pretrained(tiny_model, device="cpu")
+    translator = Translator.from_pretrained(tiny_translator, device="cpu")
+    for pipeline, run, source in (
+        (captioner, captioner.caption, photo),
+        (translator, translator.translate, "a dog"),
+    ):
+        # Each of 100 captions: 20 bytes for each word of the vocabulary, and 32 for each token.
+        needed = pipeline._source_bytes() + 100 * (len(pipeline.vocabulary) * 20 + 4 * 32)
+        monkeypatch.setattr(memory, "available_memory", lambda device, size=needed: 4 * size)
+        assert to_lower(run, source) == ""
+        assert to_lower(run, [source] * 2) == ""
+        assert to_lower(run, [source] * 3) == "captions or batch_size"
+        assert to_lower(run, (each for each in [source])) == "captions or batch_size"
+        monkeypatch.setattr(memory, "available_memory", lambda device, size=needed: size)
+        assert to_lower(run, source) == "captions"  # a batch cannot be smaller
 
 
-@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "16", None, True, 10**400])
+def test_sizes_below_a_gigabyte_are_told_in_megabytes(monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda device: 30_000_000)
+    config, device = DecodingConfig(beam=100, max_length=1), torch.device("cpu")
+    # 100 beams x (9,000 words x 20 bytes + 100 candidates x 32 + 32) = 18.3 MB
+    with pytest.raises(UsageError) as error:
+        memory.check_search_memory(config, vocab_size=9000, batch_size=1, device=device)
+    assert str(error.value) == (
+        "beam=100: for 9,000 words the search needs about 18 MB of memory, more than half of the "
+        "30 MB that are available: lower beam"
+    )
+
+
+@pytest.mark.parametrize(
+    "batch_size", [0, -1, 2.5, "16", None, True, 10**400, np.float32(2), np.bool_(True)]
+)
 def test_a_batch_size_that_is_no_positive_integer_is_refused(
     tiny_model, tiny_translator, photo, batch_size
 ):
@@ -147,10 +168,22 @@ def test_a_batch_size_that_is_no_positive_integer_is_refused(
         lambda: translator.translate("a dog", batch_size=batch_size),
     ):
         with pytest.raises(
-            UsageError, match=r"batch_size is .*: use an integer from 1 up"
+            UsageError, match=r"batch_size is .*: use an integer from 1 to 9223372036854775807"
         ) as error:
             call()
         assert len(str(error.value)) < 80
+
+
+def test_a_batch_size_may_be_an_integer_of_numpy(tiny_model, photo):
+    captioner = Captioner.from_pretrained(tiny_model, device="cpu")
+    [*found] = captioner.stream([photo] * 3, batch_size=np.int64(2))
+    assert found == [*captioner.stream([photo] * 3, batch_size=2)]
+
+
+def test_the_name_of_a_decoding_setting_is_a_string(tiny_model, photo):
+    captioner = Captioner.from_pretrained(tiny_model, device="cpu")
+    with pytest.raises(UsageError, match="decoding: the name 3 is not a string"):
+        captioner.caption(photo, decoding={3: 4})
 
 
 @pytest.mark.parametrize("decoding", [3, "beam=3", ["beam"]])
@@ -187,6 +220,18 @@ def test_the_installed_model_is_shown_but_not_changed(run, command, model):
     code, out, _ = run("defaults", *model)
     assert code == 0
     assert "beam=" in out
+
+
+@pytest.mark.parametrize("command", [["defaults", "beam=3"], ["calibrate", "--annotations", "x"]])
+def test_the_installed_model_is_recognised_by_any_path(run, tmp_path, monkeypatch, command):
+    (tmp_path / "link").symlink_to(BUNDLED, target_is_directory=True)
+    monkeypatch.chdir(BUNDLED.parent)
+    before = {file.name: file.stat().st_mtime_ns for file in BUNDLED.iterdir()}
+    for model in (BUNDLED, tmp_path / "link", BUNDLED.name):
+        code, out, err = run(*command, "--model", model)
+        assert (code, out) == (2, "")
+        assert "this would change the model that is installed" in err
+    assert {file.name: file.stat().st_mtime_ns for file in BUNDLED.iterdir()} == before
 
 
 def test_calibrating_the_installed_model_is_refused_before_anything_is_read(run, tmp_path):

@@ -8,6 +8,7 @@ import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -16,8 +17,10 @@ from captioner.captions import Word
 from captioner.data.streaming import MAX_PENDING
 from captioner.errors import CaptionerError
 from captioner.report import page
+from captioner.report.build import check_report
 from captioner.report.page import write_report
 
+PACKAGE = Path(page.__file__).parents[1]
 HOSTILE = "</script><img src=x onerror=alert(1)><!-- {{ entries }} {{ script }}"
 
 
@@ -270,3 +273,10 @@ def test_the_page_knows_of_each_caption_whether_it_is_sure(written, entry, sure)
     shown = written(replace(one, caption=replace(one.caption, others=(other,)))).entries()[0]
     assert shown["sure"] is sure
     assert shown["others"] == [["a cat", -4.0, not sure]]
+
+
+@pytest.mark.parametrize(
+    "template", ["report/page.html", "report/alignment.html", "checkup/checkup.html"]
+)
+def test_every_page_may_be_replaced_by_another(template):
+    check_report(PACKAGE / template)

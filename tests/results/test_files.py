@@ -118,9 +118,38 @@ def test_results_are_read_from_a_pipe_and_from_stdin(tmp_path, monkeypatch):
         ({"images": [], "annotations": []}, "this is a file of annotations"),
         ([{"image": "1.jpg", "caption": "a dog"}], 'name the key "image_id", not "image"'),
         ({"results": [{"image_id": 1}], "n": 1}, "not a list of results: write one {"),
+        ({"results": [{"image_id": 1}]}, "not a list of results: write one {"),
+        ([{"image_id": 1, "captions": ["a dog"]}], 'put all captions of an image into "captions"'),
+        ([{"image_id": 1, "caption": "a"}] * 2, 'put all captions of an image into "captions"'),
     ],
 )
 def test_what_is_not_a_list_of_results_is_refused_with_what_to_do(tmp_path, content, hint):
     (tmp_path / "r.json").write_text(json.dumps(content))
     with pytest.raises(UsageError, match=re.escape(hint)):
         read_results(tmp_path / "r.json")
+
+
+def test_an_empty_json_file_is_called_empty(tmp_path):
+    (tmp_path / "r.json").write_text("\n")
+    with pytest.raises(UsageError, match=r"r\.json: is empty: write one \{"):
+        read_results(tmp_path / "r.json")
+
+
+ANNOTATION = {"image": "1.jpg", "image_id": 1, "caption": "a dog"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.jsonl", json.dumps(ANNOTATION)), ("a.json", json.dumps([ANNOTATION]))],
+)
+def test_annotations_that_could_be_results_are_not_replaced(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    assert read_results(tmp_path / name) == {1: "a dog"}
+    with pytest.raises(UsageError, match="is not a results file: choose another name"):
+        check_destination(tmp_path / name)
+
+
+def test_results_of_captioner_may_be_replaced(tmp_path):
+    for name in ("r.json", "r.jsonl"):
+        write_results(tmp_path / name, {1: ["a dog", "a cat"], 2: "a bird"})
+        check_destination(tmp_path / name)

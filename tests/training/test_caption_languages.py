@@ -143,16 +143,15 @@ def test_the_tokenizer_that_suits_is_named_before_training_unless_one_is_chosen(
         assert (hint in capsys.readouterr().err) == said
 
 
-def test_captions_longer_than_the_model_may_generate_are_told(config_of, tmp_path, capsys):
+def test_captions_longer_than_the_model_may_generate_are_told(config_of, tmp_path, caplog):
     examples = [Captions("abcdefghij"), Captions("abc")]
     for max_length, said in [(9, True), (10, False)]:
         config = config_of(tmp_path / "run", kind="character", max_length=max_length)
+        caplog.clear()
         start_model(config, examples, None)
-        err = capsys.readouterr().err
-        assert (
-            f"50 % of the captions have more tokens than decoding.max_length={max_length}" in err
-        ) == said
-        assert ("for example to 10" in err) == said
+        told = f"captions have more tokens than decoding.max_length={max_length}, which cuts"
+        assert (told in caplog.text) == said
+        assert ("for example to 10 (1): 50 % of 2" in caplog.text) == said
 
 
 class Captions:

@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 import time
+from datetime import timedelta
 
 import pytest
 import torch
@@ -75,7 +76,8 @@ def _one_of_two(rank, port, file):
     torch.set_num_threads(1)
     objective, items = objective_and_items()
     shard = items[:3] if rank == 0 else items[3:]  # unequal numbers of tokens
-    with process_group(torch.device("cpu")) as ranks:
+    with process_group(torch.device("cpu"), timeout=timedelta(minutes=50)) as ranks:
+        assert ranks.store.timeout == timedelta(minutes=50)
         micro_batches = [collate(shard[:2]), collate(shard[2:])]
         loss = accumulate_gradients(
             ranks.wrap(objective),

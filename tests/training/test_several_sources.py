@@ -79,6 +79,13 @@ def test_dev_sources_are_scored_apart_and_together(two, monkeypatch):
             assert line[f"{metric}{suffix}"] == scores.metrics[metric]
 
 
+def test_a_validation_does_not_look_for_meteors_paraphrases(tiny, monkeypatch):
+    monkeypatch.setenv("CAPTIONER_METEOR", "/nowhere")  # refused by whatever looks for them
+    config = tiny(training={"max_steps": 1})
+    train(config, device="cpu")
+    assert PARTIAL_NAME in validations(config)[-1]
+
+
 def test_one_dev_source_adds_no_names_to_the_log(tiny, capsys):
     config = tiny(training={"max_steps": 1})
     train(config, device="cpu")
