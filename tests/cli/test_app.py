@@ -95,7 +95,7 @@ def test_output_is_a_results_file_by_its_ending(run, tiny_model, photo, tmp_path
         (["calibrate", "--annotations", "nothing.json"], "--model"),
         (
             ["calibrate", "--annotations", "nothing.json", "--model", str(BUNDLED)],
-            "nothing.json",
+            "--model",
         ),
         (
             ["compare", "nothing.json", "nothing.json", "--annotations", "nothing.json"],
@@ -116,7 +116,7 @@ def test_output_is_a_results_file_by_its_ending(run, tiny_model, photo, tmp_path
         ),
         (["defaults", "beam=3"], "--model"),
         (["defaults", "--reset", "--model", "bundled"], "--model"),
-        (["defaults", "beam=none", "--model", str(BUNDLED)], "beam"),
+        (["defaults", "beam=3", "--model", str(BUNDLED)], "--model"),
         (["check"], "CONFIG|ANNOTATIONS"),
         (["check", "nothing.json"], "nothing.json"),
         (["check", "nothing.yaml"], "nothing.yaml"),
