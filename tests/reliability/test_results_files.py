@@ -14,7 +14,7 @@ pytestmark = pytest.mark.row(21)
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("r.json", b"", "line 1: not JSON"),
+        ("r.json", b"", "is empty"),
         ("r.json", b'[{"image_id": 1,\n "caption": "a"},\n {"image', "line 3: not JSON"),
         ("r.jsonl", b'{"image_id": 1, "caption": "a"}\n\n{"image_id": 2', "line 3: not JSON"),
         ("r.json", b'{"image_id": 1, "caption": "a"}', "not a list"),
