@@ -74,6 +74,7 @@ def caption(photos, tiny_model):
         ("shift_jis", "1 写真\\xe9.png"),
     ],
 )
+@pytest.mark.slow
 def test_characters_that_the_encoding_of_stdout_lacks_are_escaped(caption, encoding, name):
     done = caption(encoding=encoding)
     assert done.returncode == 0, done.stderr
@@ -82,6 +83,7 @@ def test_characters_that_the_encoding_of_stdout_lacks_are_escaped(caption, encod
     assert second.split("\t")[1]
 
 
+@pytest.mark.slow
 def test_a_file_name_that_is_not_utf_8_is_printed(caption, photos):
     with open(os.fsencode(photos) + b"/\xff.png", "wb") as file:
         file.write((photos / "2.png").read_bytes())
@@ -185,6 +187,7 @@ def test_stdout_that_the_shell_has_closed_is_one_line(photos, tiny_model):
 
 
 @pytest.mark.parametrize("stream", ["closed", "full"])
+@pytest.mark.slow
 def test_messages_that_cannot_be_written_lose_no_caption(caption, photos, stream, request):
     (photos / "bad.png").write_bytes(b"nothing")
     done = caption("--json", stderr=request.getfixturevalue(stream))
@@ -192,6 +195,7 @@ def test_messages_that_cannot_be_written_lose_no_caption(caption, photos, stream
     assert len([json.loads(line) for line in done.stdout.splitlines()]) == 2
 
 
+@pytest.mark.slow
 def test_scripts_escape_characters_and_end_quietly(tiny_model, tmp_path, closed, full):
     script = (str(ROOT / "scripts" / "average.py"),)
     for number, (streams, code) in enumerate(
@@ -223,6 +227,7 @@ def test_an_error_is_shown_although_stdout_fails(closed, full):
 
 
 @pytest.mark.parametrize("name", ["bundle", "draw_examples"])
+@pytest.mark.slow
 def test_scripts_without_a_command_report_stdout_in_one_line(name, closed, full):
     script = (str(ROOT / "scripts" / f"{name}.py"),)
     done = captioner("--help", module=script, stdout=full)

@@ -140,6 +140,7 @@ def test_another_user_can_use_a_model(public, caption):
 @pytest.mark.parametrize(
     "name", [".", "config.json", "checksums.json", "vocab.json", "model.safetensors"]
 )
+@pytest.mark.slow
 def test_a_model_that_a_user_cannot_read_is_one_line_with_the_file(public, caption, name):
     file = public / "model" / name
     mode = file.stat().st_mode
@@ -199,6 +200,7 @@ def closed_to_others(public):
         ("--report", "page.html", "page.html cannot be read: Permission denied"),
     ],
 )
+@pytest.mark.slow
 def test_an_output_that_a_user_cannot_reach_is_one_line(
     closed_to_others, caption, option, name, reason
 ):
