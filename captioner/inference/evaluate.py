@@ -105,7 +105,8 @@ def fit_to_references(
     if not captions.keys() <= references.keys():
         ids = load_ids()
         captions = name_by_ids(captions, ids)
-        unscored = [image for image in captions if image in ids.files and image not in references]
+        annotated = ids.files.keys() - references.keys()
+        unscored = [image for image in captions if image in annotated]
         if unscored:
             found = f"{summarize(unscored, 'image')} of the annotations without a caption there"
             if not allow_partial:
@@ -114,7 +115,7 @@ def fit_to_references(
                     f"or set {parameter('allow_partial')} to score the others"
                 )
             console.print(f"captioner: left out: {found}", markup=False)
-            captions = {image: captions[image] for image in captions if image not in {*unscored}}
+            captions = {image: captions[image] for image in captions if image not in annotated}
     check_images(references, captions, allow_partial=allow_partial)
     return captions
 
