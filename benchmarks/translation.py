@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 from benchmarks import plain_translator
 from benchmarks.plain_translator import PlainTranslator
 from benchmarks.texts import TextSetup, build_plain, end_after_twelve_words, plain_source
-from benchmarks.workloads import Workload, train_ours
+from benchmarks.workloads import Workload, take_step, train_ours
 from captioner.config.schema import DecodingConfig
 from captioner.config.training import PhaseConfig, TrainingConfig
 from captioner.data.batching import CaptionDataset, EpochBatchSampler, Loader, TextSource
@@ -89,11 +89,7 @@ def _train_plain(
         for batch in loader:
             with autocast(setup.device, setup.precision):
                 loss = plain.loss(*(tensor.to(setup.device) for tensor in batch))
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(plain.parameters(), settings.gradient_clip)
-            optimizer.step()
-            losses.append(loss.item())
+            losses.append(take_step(plain, optimizer, loss, settings.gradient_clip))
         return losses
 
     return train

@@ -151,6 +151,17 @@ def train_ours(
     return train
 
 
+def take_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, gradient_clip: float
+) -> float:
+    """Take the step of a training written the usual way, and return the loss."""
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), gradient_clip)
+    optimizer.step()
+    return loss.item()
+
+
 def _train_baseline(
     setup: Setup,
     model: EncoderDecoder,
@@ -186,11 +197,7 @@ def _train_baseline(
             with autocast(setup.device, setup.precision):
                 features = baseline.encode(sources) if sources.dim() == 4 else sources
                 loss = baseline.loss(features, token_ids)
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(baseline.parameters(), settings.gradient_clip)
-            optimizer.step()
-            losses.append(loss.item())
+            losses.append(take_step(baseline, optimizer, loss, settings.gradient_clip))
         return losses
 
     return train

@@ -17,7 +17,7 @@ from captioner.cli.options import ImagesOption, SettingsArgument
 from captioner.config.builtin import is_config
 from captioner.config.run import Config, DataConfig, SourceConfig
 from captioner.console import console, print_results
-from captioner.data.datasets import AnyExample, load_with_problems, train_dev_split
+from captioner.data.datasets import AnyExample, train_dev_split
 from captioner.data.formats import UnsupportedFormatError, split_names
 from captioner.data.generated import generate
 from captioner.data.learnable import too_few_to_hold_out
@@ -25,7 +25,7 @@ from captioner.data.parallel import is_parallel, load_pairs, pair_problems
 from captioner.data.plain_text import is_plain_text, load_text
 from captioner.data.problems import Problems
 from captioner.data.shapes import draw_shapes
-from captioner.data.splits import find_sources
+from captioner.data.splits import find_sources, load_image_source
 from captioner.errors import UsageError
 from captioner.models.folder import load_config, read_vocabularies, resolve
 from captioner.report.build import check_report
@@ -203,14 +203,7 @@ def _read(
         if source.text:
             splits.append(Split(name, (), (), shared, load_text(source.path, shared)))
             continue
-        loaded = load_with_problems(
-            source.path,
-            source.images,
-            source.split,
-            restval=source.restval,
-            skip_missing=skip_missing,
-            problems=shared,
-        )
+        loaded = load_image_source(source, shared, skip_missing=skip_missing)
         split = Split(name, loaded.examples, loaded.missing, shared)
         splits.append(split._replace(skips_bad_images=skip_missing))
     return splits

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from captioner.config.run import CaptionCount, DataConfig, SourceConfig, source_names
 from captioner.console import console
-from captioner.data.datasets import Example, load_with_problems, train_dev_split
+from captioner.data.datasets import Example, LoadedExamples, load_with_problems, train_dev_split
 from captioner.data.learnable import too_few_to_hold_out
 from captioner.data.parallel import Pair, load_pairs, pair_problems
 from captioner.data.plain_text import TextExample, load_text
@@ -255,10 +255,11 @@ def _load(name: str, source: SourceConfig, data: DataConfig) -> ExampleSet:
     return ExampleSet(name, examples, source.repeat, captions_per_image)
 
 
-def _load_images(source: SourceConfig, *, skip_missing: bool) -> list[Example]:
-    """Return the examples of a source. Its missing images are an error unless they are skipped."""
-    problems = Problems(source.path)
-    loaded = load_with_problems(
+def load_image_source(
+    source: SourceConfig, problems: Problems, *, skip_missing: bool
+) -> LoadedExamples:
+    """Load the annotated images of a source as `load_with_problems` does."""
+    return load_with_problems(
         source.path,
         source.images,
         source.split,
@@ -266,6 +267,12 @@ def _load_images(source: SourceConfig, *, skip_missing: bool) -> list[Example]:
         skip_missing=skip_missing,
         problems=problems,
     )
+
+
+def _load_images(source: SourceConfig, *, skip_missing: bool) -> list[Example]:
+    """Return the examples of a source. Its missing images are an error unless they are skipped."""
+    problems = Problems(source.path)
+    loaded = load_image_source(source, problems, skip_missing=skip_missing)
     way_out = (
         "name their folder in `images` of this source, or train without the missing ones: "
         "data.on_bad_image=skip"
