@@ -56,7 +56,7 @@ def publish(unfinished: Path, path: Path, *, flush: bool = True) -> None:
     Args:
         unfinished: on the same disk as `path`.
         path: the name.
-        flush: False for one of very many files, which the caller flushes together.
+        flush: False if the caller flushes the disk after many files.
 
     Raises:
         OSError: the disk is full or read-only; `unfinished` and what `path` was remain.

@@ -37,8 +37,7 @@ class PhraseMatcher:
     """Finds the phrases of one set of references that are paraphrases of those of candidates.
 
     Phrases are compared by 64-bit hashes, which differ between processes and so are not stored.
-    Among the 2.6 million phrases of the table, the chance that any two share a hash is below one
-    in a million.
+    Among the 2.6 million phrases of the table, the probability of a hash collision is below 1e-6.
     """
 
     def __init__(self, path: Path, references: Iterable[Sequence[str]]) -> None:

@@ -117,7 +117,7 @@ def _tokenize_treebank(text: str) -> list[str]:
 
 
 class Tokenizer(Protocol):
-    """Divides a text into tokens, and puts tokens together again.
+    """Tokenizes a text, and detokenizes tokens.
 
     `tokenize(detokenize(words)) == words` holds for all `words` that `tokenize` returns.
     """

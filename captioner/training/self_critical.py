@@ -142,7 +142,7 @@ def _suppress(step: Step, state: State, limits: Tensor) -> tuple[Step, State]:
 def _to_words(tokenizer: Tokenizer) -> Callable[[list[str]], list[str]]:
     """Return a function from the tokens of a model to words: the metrics count n-grams of these.
 
-    Parts of words are put together, and the text is divided into words and punctuation.
+    Characters and subwords are detokenized, and the text is tokenized into words.
     """
     if tokenizer.kind not in ("character", "subword"):
         return lambda tokens: tokens
