@@ -96,7 +96,7 @@ def table(faults: Mapping[int, Mapping[str, str]], rows: Mapping[int, Sequence[O
 
 def _proof(fault: Mapping[str, str], tests: Sequence[Outcome]) -> Iterator[str]:
     """Yield two cells: the test files, and the number of tests by their results."""
-    files = dict.fromkeys(test.file for test in tests)
+    files = sorted({test.file for test in tests})
     yield "<br>".join(f"[{file}](../tests/reliability/{file})" for file in files) or MISSING
     not_tested = f"not here: {fault['not_here']}" if "not_here" in fault else ""
     yield "; ".join(filter(None, [_counts(tests) or "**no test**", not_tested]))

@@ -47,7 +47,7 @@ def test_a_mutant_makes_its_test_file_fail(mutant, copy):
     code = file.read_text(encoding="utf-8")
     file.write_text(code.replace(mutant["before"], mutant["after"]), encoding="utf-8")
     try:
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        command = [sys.executable, "-m", "pytest", "-x", "-n", "0", "-p", "no:cacheprovider"]
         environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
         run = subprocess.run(
             [*command, mutant["tests"]], cwd=copy, env=environment, capture_output=True, text=True
