@@ -103,8 +103,8 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, hold, has_flock, m
 
 def test_without_flock_the_lock_of_another_machine_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(locking, "_flock", lambda descriptor: None)
-    (tmp_path / "lock").write_text('{"pid": 1, "host": "far.example", "since": "today"}')
-    with pytest.raises(LockedError, match=r"process 1 on far\.example, since today.*remove"):
+    (tmp_path / "lock").write_text('{"pid": 4194305, "host": "far.example", "since": "today"}')
+    with pytest.raises(LockedError, match=r"process 4194305 on far\.example, since today.*remove"):
         Lock(tmp_path / "lock", what="it").__enter__()
 
 
