@@ -33,7 +33,7 @@ from captioner.training.loop import NotFiniteError
 # that oneDNN cannot create is an operation without an implementation, not a lack of memory.
 _OUT_OF_MEMORY = re.compile(
     r"DefaultCPUAllocator: (can't allocate|not enough) memory"
-    r"|could not create a (primitive(?! descriptor)|memory object)"
+    r"|could not (create|execute) a primitive(?! descriptor)|could not create a memory object"
     r"|std::bad_alloc|(CUDA error:|MPS backend|XPU) out of memory|Cannot allocate memory \(12\)"
     r"|CU(BLAS|DNN|SOLVER)_STATUS_\w*ALLOC\w*_FAILED"
 )

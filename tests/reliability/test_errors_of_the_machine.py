@@ -25,6 +25,7 @@ NO_LSTM = (
 )
 NO_MEMORY = [
     RuntimeError("could not create a primitive"),
+    RuntimeError("could not execute a primitive"),
     RuntimeError("could not create a memory object"),
     RuntimeError(
         "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory"

@@ -112,7 +112,7 @@ def test_in_a_process_with_little_memory_one_micro_batch_fails_and_auto_succeeds
             "-c",
             IN_LITTLE_MEMORY,
             str(tmp_path / "config.yaml"),
-            "600",
+            "700",
             *more,
         ]
         returns_memory = os.environ | {
