@@ -118,6 +118,7 @@ def caption_in_stages(
     captioner: Captioner, files: Sequence[Path], batch_size: int
 ) -> tuple[list[str], dict[str, float]]:
     """Caption files as `Captioner.caption` does; return the captions and each stage's seconds."""
+    import numpy as np
     import torch
 
     from captioner.decoding.search import build_search
@@ -130,7 +131,9 @@ def caption_in_stages(
     steps: dict[str, Callable[[Any], Any]] = {  # each gets what the one before it returned
         "read and decode": lambda batch: [read_image(file) for file in batch],
         # (B, 3, size, size); the transform draws nothing from the generator
-        "resize": lambda batch: torch.stack([transform(each, random.Random(0)) for each in batch]),
+        "resize": lambda batch: torch.from_numpy(
+            np.stack([transform(each, random.Random(0)) for each in batch])
+        ),
         "encoder": model.encode,
         "search": lambda memory: search(model.decoder.init_state(memory), ()),
         "words and confidence": lambda hypotheses: [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 ImageId = int | str
 """COCO numbers its images, other data sets name them. 42 and "42" are two different images."""
@@ -18,6 +18,18 @@ attention: the attention weight of that part at the word's step; the weights of 
 
 HeatMap = tuple[tuple[float, ...], ...]
 """How much a word depends on each part of the image, by row and column of a grid over it."""
+
+
+class Hypothesis(NamedTuple):
+    """A caption that a search has generated."""
+
+    token_ids: list[int]  # without <bos> and <eos>
+    log_probs: list[float]  # natural logarithms, of each token and of <eos>
+
+    @property
+    def log_prob(self) -> float:
+        """The log-probability of the whole caption."""
+        return sum(self.log_probs)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ DEVICES = "auto|cpu|cuda|cuda:N|mps"
 
 PrecisionName = Literal["auto", "fp32", "bf16"]
 
+BATCH_SIZE = 16
+"""Sources that are processed at a time, unless told otherwise."""
+
 _SYSTEM = Path("/")  # where Linux keeps its files about memory
 _RECLAIMABLE = ("active_file", "inactive_file", "slab_reclaimable")
 
@@ -82,17 +85,18 @@ def pick_device(device: DeviceName | torch.device) -> torch.device:
     return torch.device(name)
 
 
-def available_memory(device: torch.device) -> int | None:
+def available_memory(device: torch.device | None) -> int | None:
     """Return the bytes that can still be allocated on a device, or None if the system hides it.
 
-    On a CPU this is what Linux calls available, or less where a container has a limit.
+    On a CPU, which None stands for too, this is what Linux calls available, or less where a
+    container has a limit.
     """
-    import torch
+    if device and device.type == "cuda":
+        import torch
 
-    if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused  # what torch holds, and will use first
-    if device.type != "cpu":
+    if device and device.type != "cpu":
         return None
     found = [*_within_cgroups()]
     with suppress(OSError, KeyError):

@@ -26,6 +26,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from captioner.captions import Hypothesis as Hypothesis
+
 
 class SharedRows:
     """A tensor (N, ...) whose rows repeat those of a smaller tensor, such as the grids of B images.
@@ -148,15 +150,3 @@ class StepModel(Protocol):
     def log_probs(self, batch: Batch, state: State) -> Tensor:
         """Return the log-probability (M,) of every target token; `state` is that of B sources."""
         ...
-
-
-class Hypothesis(NamedTuple):
-    """A caption that a search has generated."""
-
-    token_ids: list[int]  # without <bos> and <eos>
-    log_probs: list[float]  # natural logarithms, of each token and of <eos>
-
-    @property
-    def log_prob(self) -> float:
-        """The log-probability of the whole caption."""
-        return sum(self.log_probs)

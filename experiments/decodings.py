@@ -110,7 +110,7 @@ def encode(
             if isinstance(image, ImageError):
                 console.print(f"decodings: {image}", markup=False)
             else:
-                images.append(image)
+                images.append(torch.from_numpy(image))
                 readable.append(example)
         if images:
             with torch.inference_mode():

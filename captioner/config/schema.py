@@ -5,7 +5,6 @@ A config file holds only what differs from these defaults; `key=value` arguments
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -20,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from captioner.devices import DeviceName, PrecisionName, check_device_name
+from captioner.devices import BATCH_SIZE, DeviceName, PrecisionName, check_device_name
 
 TrunkName = Literal[
     "resnet18",
@@ -227,7 +226,7 @@ class DecodingConfig(Section):
 class InferenceConfig(Section):
     """How a trained model is run; not stored with the model."""
 
-    batch_size: Annotated[Count, Field(description="Images per batch.")] = 16
+    batch_size: Annotated[Count, Field(description="Images per batch.")] = BATCH_SIZE
     device: Annotated[DeviceName, Field(description="auto: the first of cuda, mps, cpu.")] = "auto"
     precision: Annotated[
         PrecisionName, Field(description="auto: bfloat16 where the hardware is faster with it.")
@@ -247,10 +246,6 @@ class ConfidenceConfig(Section):
     error: Annotated[Fraction, Field(description="Expected calibration error on other images.")]
     images: Annotated[Count, Field(description="Number of images.")]
     threshold: Annotated[Fraction | None, Field(description="Unsure captions are below it.")] = None
-
-    def of_word(self, log_prob: float) -> float:
-        """Return the confidence of a word: its probability ** (1 / temperature)."""
-        return math.exp(log_prob / self.temperature)
 
 
 class ModelConfig(Section):

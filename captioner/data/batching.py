@@ -49,7 +49,7 @@ class ImageSource:
 
     def __call__(self, index: int, rng: random.Random) -> Tensor:
         """Return the image (3, size, size) as uint8."""
-        return self.transform(read_image(self.examples[index].path), rng)
+        return torch.from_numpy(self.transform(read_image(self.examples[index].path), rng))
 
 
 def _index_is_row(epoch: int, row: int) -> int:

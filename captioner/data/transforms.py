@@ -1,7 +1,8 @@
-"""Transforms from an RGB image to a square uint8 tensor; the encoder normalises its values.
+"""Transforms from an RGB image to a square uint8 array; the encoder normalises its values.
 
 Each transform crops and resizes in one call of Pillow's antialiased bilinear filter, which the
 pretrained weights of torchvision were trained with. Random numbers come from the given generator.
+Nothing here imports torch: `torch.from_numpy` makes a tensor of a result without a copy.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
-import torch
+import numpy as np
 from PIL import Image, ImageEnhance
-from torch import Tensor
 
-from captioner.config.schema import AugmentationName, TransformName
 from captioner.data import arrays  # noqa: F401  before a thread does: see `captioner.data.images`
 from captioner.data.images import ReadableImage, image_errors, read_image
 from captioner.data.streaming import batches_as_ready
 from captioner.errors import ImageError
+
+if TYPE_CHECKING:  # it imports pydantic
+    from captioner.config.schema import AugmentationName, TransformName
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom, in pixels of the source image, not rounded."""
@@ -35,9 +37,9 @@ class Squash:
 
     size: int
 
-    def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
+    def __call__(self, image: Image.Image, rng: random.Random) -> np.ndarray:
         """Return the image (3, size, size), uint8; `rng` is not used."""
-        return _to_tensor(_resize(image, (0, 0, *image.size), self.size))
+        return _to_array(_resize(image, (0, 0, *image.size), self.size))
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,10 @@ class CentreCrop:
 
     size: int
 
-    def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
+    def __call__(self, image: Image.Image, rng: random.Random) -> np.ndarray:
         """Return the image (3, size, size), uint8; `rng` is not used."""
         side = min(image.size) * 7 / 8
-        return _to_tensor(_resize(image, _crop_box(image, side, side, 0.5, 0.5), self.size))
+        return _to_array(_resize(image, _crop_box(image, side, side, 0.5, 0.5), self.size))
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class RandomResizedCrop:
     ratio: tuple[float, float]  # width / height of the crop; uniform on a logarithmic scale
     jitter: float = 0.0  # largest change of brightness, contrast and saturation, as a share
 
-    def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
+    def __call__(self, image: Image.Image, rng: random.Random) -> np.ndarray:
         """Return the image (3, size, size), uint8."""
         crop = _resize(image, self._draw(image, rng), self.size)
         if rng.random() < 0.5:
@@ -69,7 +71,7 @@ class RandomResizedCrop:
         if self.jitter:
             for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
                 crop = enhance(crop).enhance(rng.uniform(1 - self.jitter, 1 + self.jitter))
-        return _to_tensor(crop)
+        return _to_array(crop)
 
     def _draw(self, image: Image.Image, rng: random.Random) -> Box:
         low, high = self.ratio
@@ -114,10 +116,8 @@ def _resize(image: Image.Image, box: Box, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
 
 
-def _to_tensor(image: Image.Image) -> Tensor:
-    values = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    # (size, size, 3) to (3, size, size)
-    return values.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
+def _to_array(image: Image.Image) -> np.ndarray:
+    return np.asarray(image).transpose(2, 0, 1).copy()  # (3, size, size), contiguous, writable
 
 
 def _shares_file(image: ReadableImage) -> bool:
@@ -128,7 +128,7 @@ def _shares_file(image: ReadableImage) -> bool:
 
 def prefetch_images(
     images: Iterable[ReadableImage], transform: Transform, *, size: int
-) -> Generator[list[Tensor | ImageError], None, None]:
+) -> Generator[list[np.ndarray | ImageError], None, None]:
     """Yield up to `size` images (3, side, side) or errors at a time, read a batch ahead.
 
     A batch is smaller where images come late: see `batches_as_ready`. Paths, bytes and what is in
@@ -136,9 +136,10 @@ def prefetch_images(
     as a Pillow image can, is not read by two at once.
     """
     all_exist = isinstance(images, list | tuple) or hasattr(images, "ndim")
-    unread: dict[int, Future[Tensor | ImageError]] = {}  # of the objects that threads are to read
+    # of the objects that threads are to read
+    unread: dict[int, Future[np.ndarray | ImageError]] = {}
 
-    def read(image: ReadableImage) -> Tensor | ImageError:
+    def read(image: ReadableImage) -> np.ndarray | ImageError:
         try:
             with image_errors(image):
                 # Transforms for inference draw nothing from the generator.
@@ -146,11 +147,11 @@ def prefetch_images(
         except ImageError as error:
             return error
 
-    def start(image: ReadableImage) -> Future[Tensor | ImageError]:
+    def start(image: ReadableImage) -> Future[np.ndarray | ImageError]:
         is_path_or_bytes = isinstance(image, str | os.PathLike | bytes)
         if not is_path_or_bytes and (not all_exist or _shares_file(image)):
             # It may be closed, or filled with the next image, when the next is asked for.
-            done: Future[Tensor | ImageError] = Future()
+            done: Future[np.ndarray | ImageError] = Future()
             done.set_result(read(image))
             return done
         key = id(image)  # of no other object: the pool holds this one until it is read

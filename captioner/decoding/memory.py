@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
-from captioner.config.schema import DecodingConfig
 from captioner.devices import available_memory
 from captioner.errors import UsageError, parameter
+
+if TYPE_CHECKING:  # captioning with onnxruntime imports neither torch nor pydantic
+    import torch
+
+    from captioner.config.schema import DecodingConfig
 
 _BYTES_OF_SCORES = 20
 """Of each token of the vocabulary, for each caption: 32-bit scores and what a step computes from
@@ -27,7 +31,7 @@ def check_search_memory(
     *,
     vocab_size: int,
     batch_size: int,
-    device: torch.device,
+    device: torch.device | None,
     source_bytes: int = 0,
 ) -> None:
     """Raise an error if the captions that are searched for at a time do not fit into the memory.
@@ -36,7 +40,7 @@ def check_search_memory(
         config: how captions are searched for.
         vocab_size: words of the model.
         batch_size: sources that are processed at a time.
-        device: where.
+        device: where; None: on the CPU.
         source_bytes: what each of them takes without its captions.
 
     Raises:

@@ -21,7 +21,7 @@ from captioner.decoding.constraints import (
     no_repeat_words,
     require,
 )
-from captioner.errors import UsageError, parameter
+from captioner.decoding.words import check_tokens_are_words, setting_tokens
 from captioner.text.tokenizer import BOS, EOS, PAD, SPECIALS, SUPPRESSED, UNK, Vocabulary
 from captioner.types import Hypothesis, State, Step, select_state
 
@@ -61,14 +61,7 @@ def build_search(step: Step, config: DecodingConfig, vocabulary: Vocabulary) -> 
         UsageError: a word of `prefix` or `require` is not in the vocabulary or is also forbidden,
             or `max_length` has no room for them.
     """
-    prefix_words = vocabulary.tokenizer.tokenize(config.prefix)
-    prefix = _token_ids(prefix_words, vocabulary, "prefix")
-    required_words = _single_words(config.require, vocabulary, "require")
-    required = _token_ids(required_words, vocabulary, "require")
-    required = [token for token in required if token not in prefix]
-    to_forbid = _single_words(config.forbid, vocabulary, "forbid")
-    forbidden = [vocabulary.id_of(word) for word in to_forbid if word in vocabulary]
-    _check_needed([*prefix, *required], forbidden, config, vocabulary)
+    prefix, required, forbidden = setting_tokens(config, vocabulary)
     rules = _rules(config, forbidden, required, vocabulary)
 
     def search(
@@ -103,22 +96,6 @@ def length_limits(source: Tensor, config: DecodingConfig) -> Tensor:
     return limits
 
 
-def _check_needed(
-    needed: Sequence[int], forbidden: Sequence[int], config: DecodingConfig, vocabulary: Vocabulary
-) -> None:
-    """Raise a UsageError if tokens of `prefix` and `require` are forbidden, or too many."""
-    if both := sorted({*needed} & {*forbidden}):
-        raise UsageError(
-            f"'{vocabulary.words[both[0]]}' is forbidden, but {parameter('prefix')} or "
-            f"{parameter('require')} needs it: remove it from one of them"
-        )
-    if len(needed) > config.max_length:
-        raise UsageError(
-            f"{parameter('max_length')} ({config.max_length} words) has no room for "
-            f"{parameter('prefix')} and {parameter('require')} ({len(needed)} words): raise it"
-        )
-
-
 def _rules(
     config: DecodingConfig,
     forbidden: Sequence[int],
@@ -134,39 +111,33 @@ def _rules(
     if config.no_repeat_ngram:
         rules.append(no_repeat_ngram(config.no_repeat_ngram))
     if config.no_double_words:
-        _check_words("no_double_words", vocabulary)
-        rules.append(no_double_words(_characters(vocabulary)))
+        check_tokens_are_words("no_double_words", vocabulary)
+        rules.append(no_double_words(unspaced_characters(vocabulary)))
     if config.no_repeat_words:
-        _check_words("no_repeat_words", vocabulary)
+        check_tokens_are_words("no_repeat_words", vocabulary)
         # different source words may replace each <unk>
-        exempt = [UNK, *_function_words(vocabulary), *_characters(vocabulary)]
+        exempt = [UNK, *function_words(vocabulary), *unspaced_characters(vocabulary)]
         rules.append(no_repeat_words(exempt))
     return rules
 
 
-def _check_words(setting: str, vocabulary: Vocabulary) -> None:
-    """Raise a UsageError if a setting about words is used with tokens that are parts of words."""
-    if (kind := vocabulary.tokenizer.kind) in ("character", "subword"):
-        raise UsageError(
-            f"{parameter(setting)} is about words, but the tokens of this model are {kind}s: "
-            f"leave it out, or set {parameter('no_repeat_ngram')}"
-        )
-
-
 @lru_cache(maxsize=4)  # every call of `caption` builds a search
-def _function_words(vocabulary: Vocabulary) -> tuple[int, ...]:
+def function_words(vocabulary: Vocabulary) -> tuple[int, ...]:
     """Return the ids of the function words, in any case, and of punctuation and spaces."""
-    is_caption, function_words = vocabulary.tokenizer.kind == "caption", {*_FUNCTION_WORDS.split()}
+    is_caption, words_of_function = (
+        vocabulary.tokenizer.kind == "caption",
+        {*_FUNCTION_WORDS.split()},
+    )
     return tuple(
         vocabulary.id_of(word)
         for word in vocabulary.words[len(SPECIALS) :]
         # the caption tokenizer leaves punctuation out: its "&" counts as a word
-        if word.lower() in function_words or not (is_caption or word[:1].isalnum())
+        if word.lower() in words_of_function or not (is_caption or word[:1].isalnum())
     )
 
 
 @lru_cache(maxsize=4)
-def _characters(vocabulary: Vocabulary) -> tuple[int, ...]:
+def unspaced_characters(vocabulary: Vocabulary) -> tuple[int, ...]:
     """Return the ids of characters of scripts without spaces: Chinese 慢慢 has one twice."""
     words = [word for word in vocabulary.words[len(SPECIALS) :] if not word.isascii()]
     if not words:
@@ -253,42 +224,3 @@ def _uniforms(config: DecodingConfig, source_key: int, max_length: int) -> Tenso
     """
     generator = torch.Generator().manual_seed(zlib.crc32(f"{config.seed} {source_key}".encode()))
     return torch.rand(max_length, config.captions, generator=generator).t()
-
-
-def _single_words(texts: Sequence[str], vocabulary: Vocabulary, setting: str) -> list[str]:
-    """Return the tokenized word of each text, without duplicates.
-
-    Raises:
-        UsageError: a text is not exactly one word.
-    """
-    words = [vocabulary.tokenizer.tokenize(text) for text in texts]
-    for text, tokens in zip(texts, words, strict=True):
-        if len(tokens) != 1:
-            parts = f"{len(tokens)} tokens of this model ({' '.join(tokens)})"
-            why = f" but {parts}" if tokens else ""
-            raise UsageError(
-                f"{parameter(setting)}: '{text}' is not one word{why}: list single tokens"
-            )
-    return list(dict.fromkeys(word for [word] in words))
-
-
-def _token_ids(words: Sequence[str], vocabulary: Vocabulary, setting: str) -> list[int]:
-    """Return the ids of words.
-
-    Raises:
-        UsageError: a word is not in the vocabulary; the message lists words of similar spelling.
-    """
-    for word in words:
-        if word not in vocabulary:
-            raise UsageError(
-                f"{parameter(setting)}: '{word}' is not in the model's vocabulary: "
-                f"{_suggestion(word, vocabulary)}"
-            )
-    return [vocabulary.id_of(word) for word in words]
-
-
-def _suggestion(word: str, vocabulary: Vocabulary) -> str:
-    import difflib
-
-    similar = difflib.get_close_matches(word, vocabulary.words, n=3)
-    return f"did you mean {', '.join(similar)}?" if similar else "remove it"

@@ -12,8 +12,7 @@ from typing import ClassVar, Literal, Self, TypedDict
 import torch
 from torch import Tensor
 
-from captioner.captions import Word
-from captioner.config.schema import INFERENCE, LARGEST, DecodingConfig, ModelConfig
+from captioner.config.schema import INFERENCE, DecodingConfig, ModelConfig
 from captioner.decoding.memory import check_search_memory
 from captioner.decoding.search import Search, build_search, length_limits, source_key
 from captioner.devices import (
@@ -27,12 +26,10 @@ from captioner.errors import UsageError, parameter
 from captioner.models.build import LoadedModel, check_compatible, load_model
 from captioner.models.encoder_decoder import EncoderDecoder, Ensemble
 from captioner.models.folder import resolve, write_model
+from captioner.runtime.base import Decoding, check_batch_size, errors_of_settings
 from captioner.storage import atomic_folder
 from captioner.text.tokenizer import Vocabulary
 from captioner.types import Hypothesis, State, StepModel
-
-Decoding = DecodingConfig | Mapping[str, object]
-"""All decoding settings, or those that differ from the model folder's, as in {"beam": 5}."""
 
 
 class PipelineOptions(TypedDict, total=False):
@@ -41,19 +38,6 @@ class PipelineOptions(TypedDict, total=False):
     source_vocabulary: Vocabulary | None
     device: DeviceName
     precision: PrecisionName
-
-
-def check_batch_size(batch_size: object) -> None:
-    """Raise a UsageError unless a batch size is a positive integer, such as one of numpy."""
-    try:
-        size = operator.index(batch_size)  # type: ignore[arg-type]  # else a TypeError
-    except TypeError:
-        size = 0
-    if isinstance(batch_size, bool) or not 1 <= size <= LARGEST:
-        shown = repr(batch_size)[:20] if abs(size) <= LARGEST else "out of range"
-        raise UsageError(
-            f"{parameter('batch_size')} is {shown}: use an integer from 1 to {LARGEST}"
-        )
 
 
 @cache
@@ -198,15 +182,9 @@ class Pipeline:
         """
         check_batch_size(batch_size)
         settings = self.decoding_config(decoding)
-        try:
+        are_stored = not decoding or settings == self.config.decoding
+        with errors_of_settings(are_stored=are_stored):
             search = build_search(self.step_model.step, settings, self.vocabulary)
-        except UsageError as error:
-            if decoding and settings != self.config.decoding:
-                raise
-            raise UsageError(
-                f"{error}; the model folder stores this setting: change it with captioner "
-                "defaults --model FOLDER"
-            ) from None
         check_search_memory(
             settings,
             vocab_size=len(self.vocabulary),
@@ -234,12 +212,3 @@ class Pipeline:
         with torch.inference_mode(), autocast(self.device, self.precision):
             state = self.step_model.init_state(source)
             return state, search(state, keys, length_limits(source, settings))
-
-    def _words(self, hypothesis: Hypothesis) -> tuple[Word, ...]:
-        """Return the words of a hypothesis, with confidences if the model is calibrated."""
-        texts = [self.vocabulary.words[token] for token in hypothesis.token_ids]
-        calibration = self.config.confidence
-        return tuple(
-            Word(text, log_prob, calibration.of_word(log_prob) if calibration else None)
-            for text, log_prob in zip(texts, hypothesis.log_probs, strict=False)  # without <eos>
-        )

@@ -18,9 +18,10 @@ from captioner.data.streaming import batches_as_ready
 from captioner.decoding.search import Search
 from captioner.devices import DeviceName, PrecisionName, autocast
 from captioner.errors import UsageError, parameter
-from captioner.inference.pipeline import Decoding, Pipeline
+from captioner.inference.pipeline import Pipeline
 from captioner.models.context import AdditiveAttention
 from captioner.models.encoder_decoder import EncoderDecoder, Ensemble
+from captioner.runtime.base import Decoding, words_of
 from captioner.text.tokenizer import BOS, EOS, UNK, Tokenizer
 from captioner.types import Batch, Hypothesis, State
 
@@ -240,10 +241,11 @@ class Translator(Pipeline):
         """
         forms = zip(source, shown, strict=True)  # of each source word: as read, and as written
         may_be_copied = torch.tensor([{*each}.isdisjoint(forbidden) for each in forms])  # (P,)
+        generated = words_of(hypothesis, self.vocabulary, self.config.confidence)
         words: list[Word] = []
         alignment: list[tuple[float, ...]] = []
         copied: set[int] = set()  # positions in `words`
-        for position, word in enumerate(self._words(hypothesis)):
+        for position, word in enumerate(generated):
             own = None if weights is None else weights[position, : len(source)]  # (P,)
             if own is not None and hypothesis.token_ids[position] == UNK:
                 if not may_be_copied.any():

@@ -130,7 +130,7 @@ class AdditiveAttention(Context):
     def init(self, memory: Memory) -> State:
         """Compute the keys (B, P, A) once; they, the grid and the mask serve all captions."""
         parts = self.key(memory.grid), memory.grid, memory.mask
-        index = torch.arange(len(memory.grid), device=memory.grid.device)  # (B,)
+        index = torch.arange(memory.grid.shape[0], device=memory.grid.device)  # (B,)
         return tuple(SharedRows(part, index) for part in parts)
 
     def attend(self, hidden: Tensor, context_state: State) -> ContextOutput:

@@ -177,7 +177,7 @@ class RecurrentDecoder(nn.Module):
         return (*rnn_state, *self.context.init(memory))
 
     def _initial_rnn_state(self, memory: Memory) -> tuple[Tensor, ...]:
-        sizes = (len(memory.summary), self.rnn.state_parts, self.layers, self.hidden_size)
+        sizes = (memory.summary.shape[0], self.rnn.state_parts, self.layers, self.hidden_size)
         if not self.context.sets_initial_state:
             return memory.summary.new_zeros(sizes).unbind(dim=1)  # state_parts times (B, L, H)
         if self.initial is None:

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from captioner.config.schema import DecodingConfig, ModelConfig
 from captioner.errors import CaptionerError, UsageError
 from captioner.storage import (
     CHECKSUMS,
@@ -30,6 +29,7 @@ if TYPE_CHECKING:  # without torch, errors about a wrong folder appear at once
     from torch import Tensor
 
     from captioner.config.run import Config
+    from captioner.config.schema import DecodingConfig, ModelConfig
 
 BUNDLED = Path(__file__).parents[1] / "pretrained"
 FORMAT_VERSION = 2
@@ -42,8 +42,8 @@ FORMAT_VERSION = 2
 * `decoding.length_norm` was added. `decoding.length_alpha` then belonged to another length
   normalisation, which is gone, so its value is dropped.
 """
-_CONFIG, _WEIGHTS, _VOCABULARY = "config.json", "model.safetensors", "vocab.json"
-_SOURCE_VOCABULARY = "source_vocab.json"
+_CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocab.json"
+SOURCE_VOCABULARY = "source_vocab.json"
 _FIRST_DECODING = "first_decoding.json"  # the settings before `captioner defaults` changed them
 _RNN_WEIGHT_OF_VERSION_1 = re.compile(r"decoder\.rnn\.((?:weight|bias)_\w+_l0)")
 
@@ -85,12 +85,12 @@ def weights_digest(folder: str | Path | None) -> str:
     """
     sums = resolve(folder) / CHECKSUMS
     try:
-        return str(json.loads(sums.read_text(encoding="utf-8"))[_WEIGHTS])
+        return str(json.loads(sums.read_text(encoding="utf-8"))[WEIGHTS])
     except PermissionError as error:
         raise read_error(sums, error) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CaptionerError(
-            f"{sums} does not name {_WEIGHTS} ({error!r}): copy the whole folder again"
+            f"{sums} does not name {WEIGHTS} ({error!r}): copy the whole folder again"
         ) from None
 
 
@@ -116,15 +116,15 @@ def write_model(
     import safetensors.torch
 
     digests = {"vocabulary": vocabulary.digest}
-    vocabulary.save(folder / _VOCABULARY)
+    vocabulary.save(folder / VOCABULARY)
     if source_vocabulary is not None and source_vocabulary != vocabulary:
         digests["source_vocabulary"] = source_vocabulary.digest
-        source_vocabulary.save(folder / _SOURCE_VOCABULARY)
+        source_vocabulary.save(folder / SOURCE_VOCABULARY)
     values = {"format_version": FORMAT_VERSION, **digests, **config.to_json()}
     (folder / _CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     tensors = {name: _prepare(tensor, half=half) for name, tensor in state.items()}
     try:
-        with written_by_library(folder / _WEIGHTS) as file:
+        with written_by_library(folder / WEIGHTS) as file:
             safetensors.torch.save_file(tensors, file, metadata={"format": "pt"})
     except safetensors.SafetensorError as error:  # how safetensors reports a full disk, for example
         raise OSError(str(error)) from error
@@ -149,7 +149,7 @@ def write_config(folder: Path, config: ModelConfig) -> None:
     folder = folder.resolve()  # replaces the target of a symbolic link, not the link
     # this checks the old checksums: new ones would hide that a file had changed
     former, vocabulary, source_vocabulary, state = read_model(folder)
-    rewritten = {_CONFIG, _VOCABULARY, _SOURCE_VOCABULARY, _WEIGHTS}
+    rewritten = {_CONFIG, VOCABULARY, SOURCE_VOCABULARY, WEIGHTS}
     with atomic_folder(folder) as new:  # it keeps the files that somebody added
         for name in written_files(folder) - rewritten:  # the training state of a checkpoint, too
             shutil.copy2(folder / name, new / name)
@@ -180,6 +180,8 @@ def first_decoding(folder: Path) -> DecodingConfig | None:
         return None
     except (OSError, ValueError) as error:
         raise CaptionerError(f"{path} cannot be read: {error}") from None
+    from captioner.config.schema import DecodingConfig
+
     return DecodingConfig.parse(values, source=str(path))
 
 
@@ -281,19 +283,14 @@ def read_model(folder: Path) -> ModelFiles:
     """
     import safetensors.torch
 
+    from captioner.config.schema import ModelConfig
+
     verify_checksums(folder)
-    values = _read_config(folder)
-    vocabulary = _read_vocabulary(folder / _VOCABULARY, values.pop("vocabulary", None))
-    source_digest = values.pop("source_vocabulary", None)
-    source_vocabulary = (
-        _read_vocabulary(folder / _SOURCE_VOCABULARY, source_digest)
-        if source_digest
-        else vocabulary
-    )
+    values, vocabulary, source_vocabulary = read_settings(folder)
     try:
-        tensors = safetensors.torch.load_file(folder / _WEIGHTS)
+        tensors = safetensors.torch.load_file(folder / WEIGHTS)
     except (OSError, safetensors.SafetensorError) as error:
-        raise CaptionerError(f"{folder / _WEIGHTS} cannot be read: {error}") from None
+        raise CaptionerError(f"{folder / WEIGHTS} cannot be read: {error}") from None
     state = {
         _RNN_WEIGHT_OF_VERSION_1.sub(r"decoder.rnn.layers.0.\1", name): tensor
         for name, tensor in tensors.items()
@@ -302,14 +299,27 @@ def read_model(folder: Path) -> ModelFiles:
     return ModelFiles(config, vocabulary, source_vocabulary, state)
 
 
+def read_settings(folder: Path) -> tuple[dict[str, Any], Vocabulary, Vocabulary]:
+    """Read a model's config as plain values, its vocabulary, and that of what it reads.
+
+    Raises:
+        CaptionerError: a file is damaged, or does not belong to the others.
+    """
+    values = _read_config(folder)
+    vocabulary = _read_vocabulary(folder / VOCABULARY, values.pop("vocabulary", None))
+    if source_digest := values.pop("source_vocabulary", None):
+        return values, vocabulary, _read_vocabulary(folder / SOURCE_VOCABULARY, source_digest)
+    return values, vocabulary, vocabulary
+
+
 def read_vocabularies(folder: Path) -> tuple[Vocabulary, Vocabulary]:
     """Return the vocabulary of what a model generates and of what it reads, without its weights.
 
     Raises:
         UsageError: a vocabulary cannot be read.
     """
-    vocabulary = Vocabulary.load(folder / _VOCABULARY)
-    source = folder / _SOURCE_VOCABULARY
+    vocabulary = Vocabulary.load(folder / VOCABULARY)
+    source = folder / SOURCE_VOCABULARY
     return vocabulary, Vocabulary.load(source) if source.is_file() else vocabulary
 
 

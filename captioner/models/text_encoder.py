@@ -84,7 +84,7 @@ class TextEncoder(nn.Module):
 
     def _join_directions(self, part: Tensor) -> Tensor:
         """Rearrange a part of PyTorch's last state, (L * directions, B, hidden), to (B, L, C)."""
-        return part.transpose(0, 1).reshape(part.shape[1], self.layers, self.memory_size)
+        return part.transpose(0, 1).reshape(-1, self.layers, self.memory_size)
 
     def finetune(self, first: str | None) -> None:
         """Do nothing: all weights are always trained. An image encoder trains from stage `first`.

@@ -1,6 +1,5 @@
 """Settings: strict about names and kinds, and errors that teach."""
 
-import math
 import re
 from pathlib import Path
 
@@ -113,12 +112,6 @@ def test_every_setting_has_a_help_text():
         for name, field in section.model_fields.items():
             is_section = any(_sections_in(field.annotation)) and not field.description
             assert is_section or field.description, f"{section.__name__}.{name}"
-
-
-def test_a_temperature_of_one_leaves_probabilities_as_they_are_and_a_higher_one_raises_them():
-    for temperature, expected in ((1.0, 0.25), (2.0, 0.5)):  # 0.25 ** (1 / temperature)
-        calibration = ConfidenceConfig(temperature=temperature, error=0.1, images=100)
-        assert calibration.of_word(math.log(0.25)) == pytest.approx(expected)
 
 
 def test_a_calibration_without_a_threshold_can_be_read_and_has_none():

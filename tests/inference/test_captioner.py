@@ -235,7 +235,8 @@ def maps_of(caption):
 def test_attention_maps_hold_the_attention_weights_of_every_word(attentive, photo, decoding):
     caption = attentive.caption(photo, explain=True, decoding=decoding)
     [model] = attentive.models
-    state = model.init_state(attentive.transform(read_image(photo), random.Random(0)).unsqueeze(0))
+    pixels = torch.from_numpy(attentive.transform(read_image(photo), random.Random(0)))
+    state = model.init_state(pixels.unsqueeze(0))
     token_ids = [attentive.vocabulary.id_of(word.text) for word in caption.words]
     for before, heat in zip([BOS, *token_ids], maps_of(caption), strict=False):
         hidden, _, *context_state = state

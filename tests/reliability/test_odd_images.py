@@ -4,8 +4,8 @@ import io
 import random
 import warnings
 
+import numpy as np
 import pytest
-import torch
 from pictures import close, encoded, scene
 from PIL import Image, ImageOps
 
@@ -53,4 +53,4 @@ def test_extreme_shapes_are_read_and_resized_to_a_square(size):
     assert image.size == size
     for name in ("squash", "crop"):
         square = build_transform(name, 32)(image, random.Random(0))  # (3, 32, 32)
-        assert (square == torch.tensor([255, 0, 0]).view(3, 1, 1)).all()
+        assert (square == np.array([255, 0, 0]).reshape(3, 1, 1)).all()

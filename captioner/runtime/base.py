@@ -1,0 +1,332 @@
+"""What every captioner of images does, whatever computes its captions. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from statistics import fmean
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Protocol,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
+
+import numpy as np
+
+from captioner.captions import Caption, Hypothesis, Word
+from captioner.data.images import OneImage, ReadableImage, is_image
+from captioner.data.transforms import Transform, prefetch_images
+from captioner.devices import BATCH_SIZE
+from captioner.errors import ImageError, UsageError, parameter
+from captioner.text.tokenizer import Vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from captioner.config.schema import DecodingConfig
+
+Result = TypeVar("Result")
+
+Decoding: TypeAlias = "DecodingConfig | Mapping[str, object]"
+"""All decoding settings, or those that differ from the model folder's, as in {"beam": 5}."""
+
+LARGEST_BATCH = 2**63 - 1
+
+
+class Calibration(Protocol):
+    """The result of `captioner calibrate`: `ConfidenceConfig`, or what a folder stores of it."""
+
+    @property
+    def temperature(self) -> float:
+        """A word's confidence is its probability ** (1 / temperature)."""
+
+    @property
+    def threshold(self) -> float | None:
+        """Captions whose confidence is below it are not sure."""
+
+
+class _Options(TypedDict, total=False):
+    """Keyword arguments of `caption`, for its overloads."""
+
+    decoding: Decoding | None
+    explain: bool
+    batch_size: int
+
+
+class BaseCaptioner(ABC):
+    """Captions images and scores captions: the base class of all captioners.
+
+    A subclass sets the attributes, and computes what is abstract here.
+    """
+
+    explains: ClassVar[bool] = True  # whether it can `explain` captions
+    vocabulary: Vocabulary
+    transform: Transform
+    crops: bool  # whether the model sees the center of an image only
+
+    @property
+    @abstractmethod
+    def calibration(self) -> Calibration | None:
+        """How confidences follow from probabilities; None: there are none."""
+
+    @abstractmethod
+    def build_search(
+        self, decoding: Decoding | None, batch_size: int, sources: object = None
+    ) -> tuple[Any, Any]:
+        """Return all decoding settings, and the search that they describe.
+
+        Raises:
+            UsageError: a setting is not valid, or does not fit this model or the memory.
+        """
+
+    @abstractmethod
+    def _caption_batch(
+        self, pixels: np.ndarray, search: Any, settings: Any, *, explain: bool
+    ) -> list[Caption]:
+        """Return a caption for each image of a batch (B, 3, size, size), uint8."""
+
+    @abstractmethod
+    def _log_probs(
+        self, pixels: np.ndarray, token_ids: Sequence[list[int]], source_index: np.ndarray
+    ) -> Iterator[list[float]]:
+        """Yield the log-probabilities of the tokens of N captions, without that of <bos>.
+
+        `token_ids` are with <bos> and <eos>; caption n is of the image in row `source_index[n]`.
+        """
+
+    @overload  # a str is an iterable of str: the first overload wins
+    def caption(  # type: ignore[overload-overlap]
+        self, images: OneImage, **options: Unpack[_Options]
+    ) -> Caption: ...
+    @overload  # one image or a batch; both are iterable
+    def caption(  # type: ignore[overload-overlap]
+        self, images: np.ndarray | Tensor, **options: Unpack[_Options]
+    ) -> Caption | list[Caption]: ...
+    @overload
+    def caption(
+        self, images: Iterable[ReadableImage], **options: Unpack[_Options]
+    ) -> list[Caption]: ...
+
+    def caption(
+        self,
+        images: ReadableImage | Iterable[ReadableImage],
+        *,
+        decoding: Decoding | None = None,
+        explain: bool = False,
+        batch_size: int = BATCH_SIZE,
+    ) -> Caption | list[Caption]:
+        """Return the caption of one image, or a list of the captions of several, in their order.
+
+        Args:
+            images: an image: a path; the content of a file as bytes, bytearray, memoryview or an
+                open binary file; a Pillow image; an array (H, W, 3) or a tensor (3, H, W) in RGB,
+                of uint8 or of floats in 0..1 (see `captioner.data.arrays.to_pillow` for others).
+                Or several: an iterable of these, an array (B, H, W, 3) or a tensor (B, 3, H, W).
+            decoding: settings that differ from the model folder's, as in {"beam": 5}.
+            explain: also compute which parts of the image each word depends on. This costs little
+                for a model with attention. For other models and ensembles it takes 50 times longer.
+            batch_size: images that are processed at a time.
+
+        Raises:
+            ImageError: an image cannot be read. `stream` continues after such an image.
+            UsageError: `decoding` is not valid, or `images` is a mapping.
+        """
+        if is_image(images):
+            one = [cast(ReadableImage, images)]
+            [caption] = self.caption(one, decoding=decoding, explain=explain, batch_size=batch_size)
+            return caption
+        captions = []
+        several = cast(Iterable[ReadableImage], images)
+        for result in self.stream(
+            several, decoding=decoding, explain=explain, batch_size=batch_size
+        ):
+            if isinstance(result, ImageError):
+                raise result
+            captions.append(result)
+        return captions
+
+    def stream(
+        self,
+        images: Iterable[ReadableImage],
+        *,
+        decoding: Decoding | None = None,
+        explain: bool = False,
+        batch_size: int = BATCH_SIZE,
+    ) -> Iterator[Caption | ImageError]:
+        """Yield a caption for each image, in order, or the `ImageError` of one that cannot be read.
+
+        The next batch of images is read while one is captioned. No more are held in memory. A
+        list, or what else has a length and indices, is captioned in full batches. Another iterable
+        is asked for images in a thread of its own, and they are captioned as they come: a batch is
+        run when no image follows for 50 ms. An exception of the iterable is raised after the
+        captions of the images before it.
+
+        Raises:
+            UsageError: `decoding` is not valid, or `images` is one image or a mapping.
+        """
+        if explain and not self.explains:
+            raise UsageError(
+                f"{parameter('explain')} needs the backend 'torch': choose it, or leave it out"
+            )
+        settings, search = self.build_search(decoding, batch_size, images)
+        return self._in_batches(
+            images,
+            lambda batch, _: self._caption_batch(batch, search, settings, explain=explain),
+            batch_size,
+        )
+
+    def score(
+        self,
+        images: Sequence[ReadableImage],
+        captions: Sequence[Sequence[str]],
+        *,
+        batch_size: int = BATCH_SIZE,
+    ) -> Iterator[list[Caption] | ImageError]:
+        """Yield given captions of each image with their log-probabilities; unknown words are <unk>.
+
+        Raises:
+            UsageError: `captions` does not have one sequence of captions for each image, or
+                `images` is one image or a mapping.
+        """
+        check_batch_size(batch_size)
+        if any(isinstance(texts, str) for texts in captions) or len(images) != len(captions):
+            raise UsageError("captions needs a list of captions for each image: [['a dog']]")
+        return self._in_batches(
+            images,
+            lambda batch, indices: self._score_batch(batch, [captions[i] for i in indices]),
+            batch_size,
+        )
+
+    def _in_batches(
+        self,
+        images: Iterable[ReadableImage],
+        process: Callable[[np.ndarray, list[int]], list[Result]],
+        batch_size: int,
+    ) -> Iterator[Result | ImageError]:
+        """Yield results of `process`, which gets readable images (B, 3, size, size) and indices."""
+        if is_image(images) or isinstance(images, Mapping):
+            found = "a mapping" if isinstance(images, Mapping) else "one image"
+            raise UsageError(f"{parameter('images')} is {found}: give a list of images")
+        return self._run(images, process, batch_size)
+
+    def _run(
+        self,
+        images: Iterable[ReadableImage],
+        process: Callable[[np.ndarray, list[int]], list[Result]],
+        batch_size: int,
+    ) -> Iterator[Result | ImageError]:
+        first = 0
+        with closing(prefetch_images(images, self.transform, size=batch_size)) as batches:
+            for batch in batches:
+                readable = {
+                    index: image
+                    for index, image in enumerate(batch, first)
+                    if isinstance(image, np.ndarray)
+                }
+                stack = np.stack([*readable.values()]) if readable else None
+                results = iter([] if stack is None else process(stack, [*readable]))
+                for image in batch:
+                    yield image if isinstance(image, ImageError) else next(results)
+                first += len(batch)
+
+    def _captions(
+        self, hypotheses: Sequence[Sequence[Hypothesis]], min_confidence: float
+    ) -> list[Caption]:
+        """Return the caption of each image, with its others, from its ranked hypotheses."""
+        captions = []
+        for ranked in hypotheses:
+            best, *others = (self._to_caption(one, min_confidence) for one in ranked)
+            captions.append(replace(best, others=tuple(others)))
+        return captions
+
+    def _score_batch(
+        self, pixels: np.ndarray, texts: Sequence[Sequence[str]]
+    ) -> list[list[Caption]]:
+        tokenize = self.vocabulary.tokenizer.tokenize
+        per_image = [[self.vocabulary.encode(tokenize(text)) for text in each] for each in texts]
+        flat = [token_ids for each in per_image for token_ids in each]
+        if not flat:
+            return [[] for _ in per_image]
+        source_index = np.repeat(np.arange(len(pixels)), [len(each) for each in per_image])  # (N,)
+        log_probs = iter(self._log_probs(pixels, flat, source_index))
+        return [
+            [self._to_caption(Hypothesis(ids[1:-1], next(log_probs))) for ids in each]
+            for each in per_image
+        ]
+
+    def _to_caption(self, hypothesis: Hypothesis, min_confidence: float = 0.0) -> Caption:
+        """Return the text of a hypothesis, with confidences if the model is calibrated."""
+        calibration = self.calibration
+        words = words_of(hypothesis, self.vocabulary, calibration)
+        confidences = [word.confidence for word in words if word.confidence is not None]
+        confidence = fmean(confidences) if confidences else None
+        threshold = calibration.threshold if calibration else None
+        return Caption(
+            self.vocabulary.tokenizer.detokenize(word.text for word in words),
+            words,
+            hypothesis.log_prob,
+            confidence,
+            sure=None if threshold is None else (confidence or 0.0) >= threshold,
+            abstained=min_confidence > 0 and (confidence or 0.0) < min_confidence,
+        )
+
+
+def words_of(
+    hypothesis: Hypothesis, vocabulary: Vocabulary, calibration: Calibration | None
+) -> tuple[Word, ...]:
+    """Return the words of a hypothesis, with confidences if the model is calibrated."""
+    texts = [vocabulary.words[token] for token in hypothesis.token_ids]
+    return tuple(
+        Word(text, log_prob, _confidence(log_prob, calibration))
+        for text, log_prob in zip(texts, hypothesis.log_probs, strict=False)  # without <eos>
+    )
+
+
+def _confidence(log_prob: float, calibration: Calibration | None) -> float | None:
+    """Return the confidence of a word: its probability ** (1 / temperature)."""
+    return math.exp(log_prob / calibration.temperature) if calibration else None
+
+
+def bytes_of_image(size: int) -> int:
+    """Return about how much memory an image of `size` x `size` pixels takes while it is encoded."""
+    # Two batches of images, as one is read ahead, and the largest grids of a small CNN: in torch, a
+    # ResNet-18 takes 10 times the memory of its images, an EfficientNet-Lite0 21 times.
+    return 10 * 3 * 4 * size**2
+
+
+def check_batch_size(batch_size: object) -> None:
+    """Raise a UsageError unless a batch size is a positive integer, such as one of numpy."""
+    try:
+        size = operator.index(batch_size)  # type: ignore[arg-type]  # else a TypeError
+    except TypeError:
+        size = 0
+    if isinstance(batch_size, bool) or not 1 <= size <= LARGEST_BATCH:
+        shown = repr(batch_size)[:20] if abs(size) <= LARGEST_BATCH else "out of range"
+        raise UsageError(
+            f"{parameter('batch_size')} is {shown}: use an integer from 1 to {LARGEST_BATCH}"
+        )
+
+
+@contextmanager
+def errors_of_settings(*, are_stored: bool) -> Iterator[None]:
+    """Say of a wrong setting that the model folder stores it, if it does, and how to change it."""
+    try:
+        yield
+    except UsageError as error:
+        if not are_stored:
+            raise
+        raise UsageError(
+            f"{error}; the model folder stores this setting: change it with captioner "
+            "defaults --model FOLDER"
+        ) from None
