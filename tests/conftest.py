@@ -1,7 +1,8 @@
-"""Shared fixtures: a tiny data set, a tiny run on it, and the folder of the research data."""
+"""Shared fixtures: a tiny data set, a tiny run on it, a browser, and the research data."""
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -190,6 +191,26 @@ def run(capsys):
         return (code, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A browser; the test is skipped without Playwright and a Chromium."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="Playwright is not installed: pip install playwright"
+    )
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip(f"no browser: none of {', '.join(names)} is on the path")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(
+            executable_path=program,
+            # CI runs as root and has no camera: Chromium draws what one would see.
+            args=["--no-sandbox", "--use-fake-device-for-media-stream"],
+        )
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

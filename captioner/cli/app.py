@@ -15,7 +15,7 @@ from captioner.errors import UsageError
 
 COMMANDS = (
     *("caption", "translate", "train", "check", "evaluate"),
-    *("compare", "score", "calibrate", "defaults"),
+    *("compare", "score", "calibrate", "defaults", "export"),
 )
 """Each command is a function in a file of the same name, which also has an `EXAMPLE`."""
 

@@ -1,6 +1,4 @@
-"""Entries for the tests of reports, and a browser."""
-
-import shutil
+"""Entries for the tests of reports."""
 
 import pytest
 from PIL import Image
@@ -37,21 +35,3 @@ def entry(tmp_path):
         return ReportEntry(name, folder / name, caption, **fields)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    """A browser; the test is skipped without Playwright and a Chromium."""
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="Playwright is not installed: pip install playwright"
-    )
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        pytest.skip(f"no browser: none of {', '.join(names)} is on the path")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(
-            executable_path=program, args=["--no-sandbox"]
-        )  # CI runs as root
-        yield browser
-        browser.close()

@@ -1,0 +1,88 @@
+"""A model folder with ONNX graphs, which is published only if both backends give equal captions."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from string import Template
+
+from captioner.config.schema import ImageEncoderConfig
+from captioner.export.greedy import GREEDY, write_greedy
+from captioner.export.onnx import write_graphs
+from captioner.export.verify import Comparison, compare_backends
+from captioner.models.build import LoadedModel
+from captioner.models.folder import (
+    SOURCE_VOCABULARY,
+    VOCABULARY,
+    read_model,
+    resolve,
+    write_model,
+)
+from captioner.storage import atomic_folder, write_checksums
+
+_TEMPLATES = Path(__file__).parent
+_BOXES = {  # what `Squash` and `CentreCrop` of captioner/data/transforms.py read
+    "squash": "box = None  # the whole image",
+    "crop": "x, y, side = image.width / 2, image.height / 2, min(image.size) * 7 / 8\n"
+    "box = (x - side / 2, y - side / 2, x + side / 2, y + side / 2)  # the centre of the image",
+}
+
+
+def export_model(
+    model: str | Path | None, output: Path, *, greedy: bool = False, half: bool = False
+) -> Comparison:
+    """Write a copy of a model folder with ONNX graphs, after comparing them with PyTorch.
+
+    Args:
+        model: a model folder; None: the bundled model.
+        output: the folder to write. One that captioner wrote is replaced when all is done.
+        greedy: also write one graph that returns the token ids of greedy captions.
+        half: store the weights as float16; the graphs compute in float32.
+
+    Raises:
+        CaptionerError: the graphs do not compute what PyTorch computes: nothing is written.
+    """
+    source = resolve(model)
+    config, vocabulary, source_vocabulary, state = read_model(source)
+    with atomic_folder(output) as new:
+        write_model(
+            new,
+            config=config,
+            vocabulary=vocabulary,
+            source_vocabulary=source_vocabulary,
+            state=state,
+            half=half,
+        )
+        write_checksums(new)  # what reads a model folder checks them
+        loaded = write_graphs(new)
+        if greedy:
+            write_greedy(new, loaded)
+        write_checksums(new)
+        comparison = compare_backends(new, loaded)
+        if (source / "README.md").is_file():
+            shutil.copy(source / "README.md", new / "MODEL_CARD.md")
+        (new / "README.md").write_text(_usage(loaded, output, greedy=greedy), encoding="utf-8")
+    return comparison
+
+
+def _usage(loaded: LoadedModel, folder: Path, *, greedy: bool) -> str:
+    """Return the page that shows how to use the graphs from Python, JavaScript and C++."""
+    encoder, parts = loaded.config.encoder, loaded.model.state_parts
+    row = f"| `{GREEDY}` | the source and `max_length` to `token_ids` (B, T) of greedy search |\n"
+    values: dict[str, object] = {
+        "folder": folder,
+        "cell": loaded.config.decoder.cell,
+        "words": len(loaded.vocabulary),
+        "greedy": row if greedy else "",
+        "num_parts": parts,
+        "state_names": ", ".join(f'"state_{index}"' for index in range(parts)),
+    }
+    if isinstance(encoder, ImageEncoderConfig):
+        box = _BOXES[encoder.transform]
+        values |= {"encoder": encoder.trunk, "size": encoder.image_size, "box": box}
+    else:
+        own = loaded.source_vocabulary != loaded.vocabulary
+        name = SOURCE_VOCABULARY if own else VOCABULARY
+        values |= {"encoder": encoder.cell, "source_vocabulary": name}
+    template = (_TEMPLATES / f"usage_{encoder.kind}.md").read_text(encoding="utf-8")
+    return Template(template).substitute(values)

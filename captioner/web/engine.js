@@ -1,0 +1,95 @@
+// The engine of the page: what captions images. The page knows this interface and nothing else:
+//
+//   load(onProgress)         resolves to {schema, values, calibrated}: the JSON schema of each
+//                            setting of decoding, its value for this model, and whether there are
+//                            confidences; meanwhile it calls onProgress(bytes so far, in all)
+//   check(settings)          resolves, or rejects with what is wrong with the settings
+//   caption(file, settings)  resolves to {captions, thumbnail}: the best caption first, each
+//                            {text, words, logProb, confidence, sure, abstained}, where words are
+//                            [{text, logProb, confidence}], and a small picture as a Blob
+//   place                    where images go, for the reader of the page
+//
+// Each rejects with an Error whose message is the reason and the way out.
+
+const STOPPED = "the engine stopped: reload the page";
+
+/** Captions in the browser: onnxruntime-web in a worker, so the page stays responsive. */
+export class BrowserEngine {
+  place = "Your images stay on this device: this browser captions them, and nothing is uploaded.";
+
+  #worker = null;
+  #waiting = new Map(); // id of a call -> its promise
+  #lastId = 0;
+  #onProgress;
+
+  /** Return what this browser lacks, or null. */
+  static missing() {
+    if (typeof WebAssembly !== "object") {
+      return "WebAssembly is switched off or missing in this browser: use a recent version of "
+        + "Chrome, Edge, Firefox or Safari, without lockdown mode";
+    }
+    if (typeof OffscreenCanvas !== "function" || typeof createImageBitmap !== "function") {
+      return "This browser is too old: use a recent version of Chrome, Edge, Firefox or Safari";
+    }
+    return null;
+  }
+
+  async load(onProgress) {
+    const missing = BrowserEngine.missing();
+    if (missing) throw new Error(missing);
+    this.#worker?.terminate();
+    this.#onProgress = onProgress;
+    this.#worker = startWorker(new URL("worker.js", import.meta.url));
+    this.#worker.onmessage = ({ data }) => this.#receive(data);
+    this.#worker.onerror = (event) => {
+      event.preventDefault();
+      this.#fail(new Error(STOPPED));
+    };
+    return this.#call("load", new URL(".", import.meta.url).href);
+  }
+
+  check(settings) {
+    return this.#call("check", settings);
+  }
+
+  caption(file, settings) {
+    return this.#call("caption", file, settings);
+  }
+
+  #call(call, ...args) {
+    return new Promise((resolve, reject) => {
+      if (!this.#worker) throw new Error(STOPPED);
+      const id = ++this.#lastId;
+      this.#waiting.set(id, { resolve, reject });
+      this.#worker.postMessage({ id, call, args });
+    });
+  }
+
+  #receive({ progress, id, result, error }) {
+    if (progress) return this.#onProgress(...progress);
+    const { resolve, reject } = this.#waiting.get(id);
+    this.#waiting.delete(id);
+    return error === undefined ? resolve(result) : reject(new Error(error));
+  }
+
+  #fail(error) {
+    this.#worker.terminate();
+    this.#worker = null;
+    for (const { reject } of this.#waiting.values()) reject(error);
+    this.#waiting.clear();
+  }
+}
+
+/**
+ * Return a worker that obeys the Content-Security-Policy of this page.
+ *
+ * A worker from a URL has the policy of its own response, so it could connect to any host. One from
+ * a blob has that of the page that made it.
+ */
+function startWorker(url) {
+  const blob = new Blob([`import ${JSON.stringify(url.href)};`], { type: "text/javascript" });
+  const source = URL.createObjectURL(blob);
+  const worker = new Worker(source, { type: "module" });
+  worker.addEventListener("message", () => URL.revokeObjectURL(source), { once: true });
+  return worker;
+}
