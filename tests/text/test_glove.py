@@ -68,7 +68,11 @@ def test_a_file_that_is_not_utf_8_is_named_with_the_line(read):
         read(LINES.encode() + "café 1 2 3\n".encode("latin-1"))
 
 
-@pytest.mark.parametrize("content", [b"", LINES.encode(), gzip.compress(LINES.encode())[:-9]])
+@pytest.mark.parametrize(
+    "content",
+    [b"", LINES.encode(), gzip.compress(LINES.encode())[:-9]],
+    ids=["empty", "not compressed", "cut"],
+)
 def test_a_broken_gzip_file_is_named(read, content):
     with pytest.raises(UsageError, match=r"vectors\.gz"):
         read(content, "vectors.gz")
