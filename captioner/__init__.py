@@ -54,7 +54,13 @@ def __getattr__(name: str) -> Any:
 
         return version("captioner")
     if name in _MODULES:
-        return getattr(import_module(f"captioner.{_MODULES[name]}"), name)
+        try:
+            module = import_module(f"captioner.{_MODULES[name]}")
+        except ModuleNotFoundError as error:  # of an install without torch, for captioning only
+            from captioner.requirements import missing_package
+
+            raise missing_package(error, f"captioner.{name}") or error from None
+        return getattr(module, name)
     raise AttributeError(f"module 'captioner' has no attribute {name!r}")
 
 

@@ -12,9 +12,10 @@ def main() -> None:
         run()
     except Exception as error:
         if _is_of_loading(error):
-            from captioner.cli.requirements import unmet_requirement
+            from captioner.requirements import missing_package, outdated_package
 
-            if problem := unmet_requirement():
+            missing = isinstance(error, ImportError) and missing_package(error, "captioner")
+            if problem := missing or outdated_package():
                 print(f"captioner: {problem}", file=sys.stderr)
                 sys.exit(1)
         raise

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -22,6 +23,9 @@ DEVICES = "auto|cpu|cuda|cuda:N|mps"
 """Every name, as help texts list them."""
 
 PrecisionName = Literal["auto", "fp32", "bf16"]
+
+BackendName = Literal["auto", "torch", "onnx"]
+"""What computes captions: PyTorch, which can do all, or onnxruntime, which starts in a moment."""
 
 BATCH_SIZE = 16
 """Sources that are processed at a time, unless told otherwise."""
@@ -51,11 +55,25 @@ def check_device_name(device: object) -> DeviceName:
 
 def check_precision(precision: object) -> None:
     """Raise a UsageError if there is no precision with this name."""
-    if precision not in (names := get_args(PrecisionName)):
+    _check_name("precision", precision, get_args(PrecisionName))
+
+
+def check_backend(backend: object) -> None:
+    """Raise a UsageError if there is no backend with this name."""
+    _check_name("backend", backend, get_args(BackendName))
+
+
+def _check_name(what: str, name: object, names: Sequence[str]) -> None:
+    if name not in names:
         raise UsageError(
-            f"{parameter('precision')} {str(precision)[:40]!r} is not a precision: use "
+            f"{parameter(what)} {str(name)[:40]!r} is not a {what}: use "
             + " or ".join(map(repr, names))
         )
+
+
+def has_nvidia_gpu() -> bool:
+    """Return whether the system has an NVIDIA GPU and its driver, without importing torch."""
+    return (_SYSTEM / "dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None
 
 
 def pick_device(device: DeviceName | torch.device) -> torch.device:

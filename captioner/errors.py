@@ -46,6 +46,10 @@ class UsageError(CaptionerError):
     exit_code = 2
 
 
+class MissingPackageError(CaptionerError, ImportError):
+    """A package that is not installed, what needs it, and how to install it."""
+
+
 class ImageError(CaptionerError):
     """An image that cannot be read: its name and the reason. Other images are not affected."""
 

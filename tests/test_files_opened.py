@@ -42,12 +42,12 @@ def files_opened(*arguments, cwd):
 
 
 @pytest.mark.slow
-def test_a_caption_takes_functions_of_at_most_23_files(tmp_path):
-    assert len(files_opened("caption", ROOT / "examples" / "cat.jpg", cwd=tmp_path)) <= 23
+def test_a_caption_takes_functions_of_at_most_26_files(tmp_path):
+    assert len(files_opened("caption", ROOT / "examples" / "cat.jpg", cwd=tmp_path)) <= 26
 
 
 @pytest.mark.slow
-def test_a_training_run_takes_functions_of_at_most_48_files(tmp_path):
+def test_a_training_run_takes_functions_of_at_most_62_files(tmp_path):
     config = ROOT / "configs" / "shapes.yaml"
     steps = ("training.max_steps=2", "training.workers=0")
-    assert len(files_opened("train", config, *steps, cwd=tmp_path)) <= 48
+    assert len(files_opened("train", config, *steps, cwd=tmp_path)) <= 62

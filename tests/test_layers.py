@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "captioner"
 # From the bottom to the top: a module may import from its own folder and from the rows above it.
 LAYERS = [
     {"errors", "captions"},
-    {"types", "console", "devices", "distributed", "storage", "locking"},
+    {"types", "console", "devices", "distributed", "storage", "locking", "requirements"},
     {"config"},
     {"text"},
     {"data", "metrics"},

@@ -12,6 +12,7 @@ import typer
 from captioner.cli.options import with_option_names
 from captioner.console import program
 from captioner.errors import UsageError
+from captioner.requirements import missing_package
 
 COMMANDS = (
     *("caption", "translate", "train", "check", "evaluate"),
@@ -38,6 +39,10 @@ def _main(arguments: list[str]) -> None:
             typer.echo(_example(*named or ["caption"]), err=True)
         if end.code == INTERRUPTED:
             typer.echo("captioner: interrupted", err=True)
+        raise
+    except ModuleNotFoundError as error:
+        if missing := missing_package(error, " ".join(["captioner", *named])):
+            raise missing from None
         raise
 
 

@@ -48,6 +48,12 @@ def export(
             metavar="DIR", help="Files of npm's onnxruntime-web, for --web.", show_default=False
         ),
     ] = None,
+    examples: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Images that the page of --web offers.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Export a model to ONNX graphs, which need no PyTorch.
 
@@ -60,14 +66,16 @@ def export(
         raise UsageError(
             "--web and --ort need each other: --web SITE --ort node_modules/onnxruntime-web"
         )
+    if examples is not None and web is None:
+        raise UsageError("--examples has no effect without --web: add it")
     source = resolve(model)
     _check_onnx()
     # torch prints internal warnings about sizes that it does not infer, which are harmless here
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if web is not None and ort is not None:
-        from captioner.export.site import check_ort
+        from captioner.export.site import find_package
 
-        check_ort(ort)
+        find_package(ort)
     with tempfile.TemporaryDirectory() as scratch:
         folder = output or Path(scratch, "model")
         with loading("PyTorch and comparing the graphs"):
@@ -80,7 +88,7 @@ def export(
         if web is not None and ort is not None:
             from captioner.export.site import build_site
 
-            build_site(folder, web, ort)
+            build_site(folder, web, ort, examples=examples)
             typer.echo(web)
 
 

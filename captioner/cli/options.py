@@ -19,6 +19,7 @@ from captioner.console import loading
 from captioner.devices import DEVICES, DeviceName
 from captioner.errors import PARAMETER_MARK, CaptionerError, UsageError
 from captioner.models.folder import BUNDLED, read_config, resolve
+from captioner.requirements import check_torch
 
 if TYPE_CHECKING:
     from captioner.inference.captioner import Captioner
@@ -168,6 +169,7 @@ def with_options(
     inference = {
         name: _parameter(name, field, reads=reads, default=field.default)
         for name, field in InferenceConfig.model_fields.items()
+        if not (reads == "text" and name == "backend")  # only images have two
     }
     expanded |= decoding | inference
 
@@ -189,7 +191,10 @@ def load_captioner(models: Sequence[Path] | None, inference: InferenceConfig) ->
         from captioner.inference.captioner import Captioner
 
         return Captioner.from_pretrained(
-            *(models or []), device=inference.device, precision=inference.precision
+            *(models or []),
+            device=inference.device,
+            precision=inference.precision,
+            backend=inference.backend,
         )
 
 
@@ -204,12 +209,13 @@ def load_translator(models: Sequence[Path], inference: InferenceConfig) -> Trans
 
 
 def check_may_change(model: Path | None) -> None:
-    """Raise a UsageError if a command that changes the model folder has no folder of the user's."""
+    """Raise an error if a model folder cannot be changed: the bundled one, or any without torch."""
     if resolve(model).resolve() == BUNDLED.resolve():
         raise UsageError(
             "this would change the model that is installed with captioner: name the folder of "
             f"another one with --model, or copy {BUNDLED} and name the copy"
         )
+    check_torch("changing a model folder", way_out="do it where torch is installed")
 
 
 def check_outputs(results: Path | None, report: Path | None) -> None:

@@ -19,7 +19,13 @@ from pydantic import (
     model_validator,
 )
 
-from captioner.devices import BATCH_SIZE, DeviceName, PrecisionName, check_device_name
+from captioner.devices import (
+    BATCH_SIZE,
+    BackendName,
+    DeviceName,
+    PrecisionName,
+    check_device_name,
+)
 
 TrunkName = Literal[
     "resnet18",
@@ -230,6 +236,10 @@ class InferenceConfig(Section):
     device: Annotated[DeviceName, Field(description="auto: the first of cuda, mps, cpu.")] = "auto"
     precision: Annotated[
         PrecisionName, Field(description="auto: bfloat16 where the hardware is faster with it.")
+    ] = "auto"
+    backend: Annotated[
+        BackendName,
+        Field(description="auto: onnx, which starts faster, unless something needs torch."),
     ] = "auto"
 
     _check_device = field_validator("device", mode="before")(check_device_name)

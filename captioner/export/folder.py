@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from string import Template
 
@@ -21,6 +20,7 @@ from captioner.models.folder import (
 from captioner.storage import atomic_folder, write_checksums
 
 _TEMPLATES = Path(__file__).parent
+_TITLES = ("# Captions with ONNX graphs", "# Translation with ONNX graphs")  # of the templates
 _BOXES = {  # what `Squash` and `CentreCrop` of captioner/data/transforms.py read
     "squash": "box = None  # the whole image",
     "crop": "x, y, side = image.width / 2, image.height / 2, min(image.size) * 7 / 8\n"
@@ -43,26 +43,47 @@ def export_model(
         CaptionerError: the graphs do not compute what PyTorch computes: nothing is written.
     """
     source = resolve(model)
-    config, vocabulary, source_vocabulary, state = read_model(source)
     with atomic_folder(output) as new:
-        write_model(
-            new,
-            config=config,
-            vocabulary=vocabulary,
-            source_vocabulary=source_vocabulary,
-            state=state,
-            half=half,
-        )
-        write_checksums(new)  # what reads a model folder checks them
-        loaded = write_graphs(new)
-        if greedy:
-            write_greedy(new, loaded)
-        write_checksums(new)
-        comparison = compare_backends(new, loaded)
-        if (source / "README.md").is_file():
-            shutil.copy(source / "README.md", new / "MODEL_CARD.md")
+        loaded, comparison = write_with_graphs(source, new, greedy=greedy, half=half)
+        if card := _model_card(source):
+            (new / "MODEL_CARD.md").write_text(card, encoding="utf-8")
         (new / "README.md").write_text(_usage(loaded, output, greedy=greedy), encoding="utf-8")
     return comparison
+
+
+def write_with_graphs(
+    source: Path, new: Path, *, greedy: bool = False, half: bool = False
+) -> tuple[LoadedModel, Comparison]:
+    """Write the model in `source` with its graphs into the folder `new`, and compare them.
+
+    Raises:
+        CaptionerError: the graphs do not compute what PyTorch computes.
+    """
+    config, vocabulary, source_vocabulary, state = read_model(source)
+    write_model(
+        new,
+        config=config,
+        vocabulary=vocabulary,
+        source_vocabulary=source_vocabulary,
+        state=state,
+        half=half,
+    )
+    write_checksums(new)  # what reads a model folder checks them
+    loaded = write_graphs(new)
+    if greedy:
+        write_greedy(new, loaded)
+    write_checksums(new)
+    return loaded, compare_backends(new, loaded)
+
+
+def _model_card(source: Path) -> str | None:
+    """Return what a model folder says of its model, or None; the page of an export is no card."""
+    for name in ("MODEL_CARD.md", "README.md"):
+        file = source / name
+        if file.is_file():
+            text = file.read_text(encoding="utf-8", errors="replace")
+            return None if text.startswith(_TITLES) else text
+    return None
 
 
 def _usage(loaded: LoadedModel, folder: Path, *, greedy: bool) -> str:

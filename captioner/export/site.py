@@ -39,7 +39,7 @@ def build_site(model: Path, site: Path, ort: Path, *, examples: Path | None = No
             model, or `site` holds other files.
         CaptionerError: `model` has no graphs or a damaged file, or the disk is full.
     """
-    package = _find_package(ort)
+    package = find_package(ort)
     _check_model(model)
     images = _example_images(examples)
     with atomic_folder(site) as new, as_file(files("captioner") / "web") as page:
@@ -61,7 +61,7 @@ def build_site(model: Path, site: Path, ort: Path, *, examples: Path | None = No
         (new / "site.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _find_package(ort: Path) -> Path:
+def find_package(ort: Path) -> Path:
     """Return the folder of onnxruntime-web in `ort`: itself, unpacked, or installed by npm."""
     install = f'npm install --prefix "{ort}" {ORT_PACKAGE}@{ORT_VERSION}'
     for folder in (ort, ort / "package", ort / "node_modules" / ORT_PACKAGE):

@@ -1,43 +1,53 @@
-"""The `Captioner`: loads a trained model or an ensemble, captions images, scores captions."""
+"""The `Captioner`: captions images and scores captions, with onnxruntime or with torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Unpack, cast
-
-import numpy as np
-import torch
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack
 
 from captioner.captions import Caption
-from captioner.config.schema import (
-    ConfidenceConfig,
-    DecodingConfig,
-    ImageEncoderConfig,
-    ModelConfig,
+from captioner.config.schema import INFERENCE, DecodingConfig, ModelConfig
+from captioner.data.images import ReadableImage
+from captioner.devices import (
+    BATCH_SIZE,
+    BackendName,
+    DeviceName,
+    PrecisionName,
+    check_backend,
+    check_device_name,
+    check_precision,
+    has_nvidia_gpu,
 )
-from captioner.data.transforms import build_transform
-from captioner.decoding.search import Search
-from captioner.devices import autocast
-from captioner.inference.pipeline import Pipeline, PipelineOptions
-from captioner.models.encoder import ImageEncoder, fold_batch_norms
-from captioner.models.encoder_decoder import EncoderDecoder
-from captioner.runtime.base import BaseCaptioner, bytes_of_image
+from captioner.errors import ImageError, UsageError, parameter
+from captioner.inference.settings import parse_decoding
+from captioner.models.folder import resolve
+from captioner.requirements import check_torch
+from captioner.runtime.base import BaseCaptioner, Calibration, Decoding
+from captioner.runtime.captioner import OnnxCaptioner
+from captioner.runtime.graphs import GRAPHS
+from captioner.runtime.settings import torch_only
 from captioner.text.tokenizer import Vocabulary
-from captioner.types import Batch
+
+if TYPE_CHECKING:  # onnxruntime captions without torch
+    import torch
+
+    from captioner.inference.pipeline import PipelineOptions
+    from captioner.inference.torch_captioner import TorchCaptioner
+    from captioner.models.encoder_decoder import EncoderDecoder
+    from captioner.types import StepModel
 
 
-class Captioner(Pipeline, BaseCaptioner):
+class Captioner(BaseCaptioner):
     """A trained model, or an ensemble of several, that captions images.
 
     >>> Captioner.from_pretrained().caption("photo.jpg").text  # doctest: +SKIP
     'a dog is running through the grass'
 
-    `models` are the trained models. `step_model` is what decoding uses: the model or the ensemble,
-    with batch normalisation folded into the convolutions. `config` is that of the first model.
+    Two backends give the same captions. onnxruntime starts in a moment, on the CPU; PyTorch is
+    loaded when something needs it. `config` is that of the first model.
     """
-
-    reads = "image"
-    hint = "Translator or captioner translate"
 
     def __init__(
         self,
@@ -46,48 +56,204 @@ class Captioner(Pipeline, BaseCaptioner):
         config: ModelConfig,
         **options: Unpack[PipelineOptions],
     ) -> None:
-        """Move models that share `vocabulary` and preprocessing to `device`, in evaluation mode."""
-        super().__init__(models, vocabulary, config, **options)
-        encoder = cast(ImageEncoderConfig, config.encoder)
-        self.transform = build_transform(encoder.transform, encoder.image_size)
-        self.crops = encoder.transform == "crop"  # the model sees the center of an image only
+        """Caption with models in memory, which torch runs: see `TorchCaptioner`."""
+        from captioner.inference.torch_captioner import TorchCaptioner
+
+        self._init(TorchCaptioner(models, vocabulary, config, **options))
+
+    def _init(
+        self,
+        first: TorchCaptioner | OnnxCaptioner,
+        load_torch: Callable[[_Need], TorchCaptioner] | None = None,
+    ) -> None:
+        """Caption with `first`; where that is onnxruntime, `load_torch` is for what needs torch."""
+        self._onnx: OnnxCaptioner | None = None
+        self._torch: TorchCaptioner | None = None
+        self._load_torch = load_torch
+        if isinstance(first, OnnxCaptioner):
+            self._onnx = first
+            self.config = ModelConfig.parse(first.config, source=str(first.graphs.folder))
+        else:
+            self._torch = first
+            self.config = first.config
+        self.vocabulary, self.crops = first.vocabulary, first.crops
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        *folders: str | Path,
+        device: DeviceName = INFERENCE.device,
+        precision: PrecisionName = INFERENCE.precision,
+        backend: BackendName = INFERENCE.backend,
+    ) -> Self:
+        """Load a model folder, or an ensemble of several; without a folder, the bundled model.
+
+        An ensemble averages the probabilities of its models at every token. Its decoding defaults
+        are those of the first folder, but it has no calibrated confidence.
+
+        Args:
+            folders: model folders.
+            device: where torch computes; onnxruntime computes on the CPU.
+            precision: with which precision torch computes; onnxruntime computes in float32.
+            backend: `auto` is onnxruntime if the folder has graphs, unless an argument needs torch
+                or there is an NVIDIA GPU. Then, torch is loaded when a later call needs it.
+
+        Raises:
+            CaptionerError: a folder is not a model folder, or a file of it is missing or corrupt.
+            UsageError: the vocabularies or the preprocessing differ, the model reads another kind
+                of source, `device` is not available, or `backend` is onnx and cannot do this.
+        """
+        device = check_device_name(device)  # a wrong name is an error before a model is read
+        check_precision(precision)
+        check_backend(backend)
+        paths = [resolve(folder) for folder in folders or (None,)]
+
+        def load_torch(need: _Need) -> TorchCaptioner:
+            check_torch(need.what, way_out=need.way_out)
+            from captioner.inference.torch_captioner import TorchCaptioner
+
+            return TorchCaptioner.from_pretrained(*paths, device=device, precision=precision)
+
+        need = _need_of_torch(paths, device, precision)
+        if backend == "onnx" and need:
+            raise UsageError(
+                f"{need.what} needs torch, but {parameter('backend')} is 'onnx': {need.way_out}, "
+                "or use 'auto'"
+            )
+        on_gpu = backend == "auto" and device == "auto" and _has_gpu_for_torch()
+        captioner = cls.__new__(cls)
+        if need or on_gpu or backend == "torch":
+            captioner._init(load_torch(need or _Need(f"{parameter('backend')} 'torch'")))
+        else:
+            captioner._init(
+                OnnxCaptioner.from_pretrained(paths[0]), load_torch if backend == "auto" else None
+            )
+        return captioner
+
+    def _backend(self, settings: DecodingConfig, *, explain: bool = False) -> BaseCaptioner:
+        """Return what captions with these settings: onnxruntime if it is loaded and can."""
+        if self._onnx is None:
+            return self._with_torch("captioning")
+        needs = ["explain"] if explain else torch_only(vars(settings))
+        if self._load_torch is None or not needs:
+            return self._onnx
+        stored = self._changes(settings) is None and not explain
+        way_out = "change it with captioner defaults --model FOLDER" if stored else "leave it out"
+        return self._with_torch(parameter(needs[0]), way_out)
+
+    def _with_torch(self, what: str, way_out: str = "leave it out") -> TorchCaptioner:
+        """Load torch, unless it is loaded, for `what` needs it."""
+        if self._torch is None:
+            if self._load_torch is None:
+                raise UsageError(
+                    f"{what} needs torch, but {parameter('backend')} is 'onnx': use 'auto' or "
+                    "'torch'"
+                )
+            self._torch = self._load_torch(_Need(what, way_out))
+        return self._torch
 
     @property
-    def calibration(self) -> ConfidenceConfig | None:
+    def calibration(self) -> Calibration | None:
         """How confidences follow from probabilities; None: there are none."""
         return self.config.confidence
 
-    def _source_bytes(self) -> int:
-        return bytes_of_image(cast(ImageEncoderConfig, self.config.encoder).image_size)
+    @property
+    def models(self) -> list[EncoderDecoder]:
+        """The trained models. Loads torch, as do the properties and `save_pretrained` below."""
+        return self._with_torch("Captioner.models").models
 
-    def _prepare(self, model: EncoderDecoder) -> EncoderDecoder:
-        encoder = cast(ImageEncoder, model.encoder)
-        return EncoderDecoder(fold_batch_norms(encoder), model.decoder)
+    @property
+    def step_model(self) -> StepModel:
+        """What torch decodes with: the model or the ensemble, with folded batch norms."""
+        return self._with_torch("Captioner.step_model").step_model
 
-    def _caption_batch(
-        self, pixels: np.ndarray, search: Search, settings: DecodingConfig, *, explain: bool
-    ) -> list[Caption]:
-        images = torch.from_numpy(pixels).to(self.device)
-        state, hypotheses = self._generate(images, search, settings)
-        captions = self._captions(hypotheses, settings.min_confidence)
-        if explain:
-            from captioner.inference.explain import explain_captions
+    @property
+    def device(self) -> torch.device:
+        """Where torch computes."""
+        return self._with_torch("Captioner.device").device
 
-            token_ids = [ranked[0].token_ids for ranked in hypotheses]
-            with torch.inference_mode(), autocast(self.device, self.precision):
-                return explain_captions(self.step_model, images, state, captions, token_ids)
-        return captions
+    def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
+        """Write a model folder for `from_pretrained`; `half` stores the weights in half precision.
 
-    def _log_probs(
-        self, pixels: np.ndarray, token_ids: Sequence[list[int]], source_index: np.ndarray
-    ) -> Iterator[list[float]]:
-        from captioner.data.batching import pad
+        It has no graphs: `captioner export` adds them.
 
-        tokens, mask = pad(token_ids)  # (N, T)
-        images, sources = torch.from_numpy(pixels), torch.from_numpy(source_index)
-        batch = Batch(images, tokens, mask, sources, torch.arange(len(images))).to(self.device)
-        with torch.inference_mode(), autocast(self.device, self.precision):
-            log_probs = self.step_model.log_probs(batch, self.step_model.init_state(batch.source))
-        # (M,) of all target tokens: those of a caption and its <eos>, without <bos>
-        per_caption = torch.split(log_probs.cpu(), [len(ids) - 1 for ids in token_ids])
-        return (each.tolist() for each in per_caption)
+        Raises:
+            UsageError: it is an ensemble.
+            CaptionerError: the folder cannot be written; an existing one is kept.
+        """
+        self._with_torch("save_pretrained").save_pretrained(folder, half=half)
+
+    def decoding_config(self, changes: Decoding | None = None) -> DecodingConfig:
+        """Return the model folder's decoding settings with `changes`; a whole config replaces them.
+
+        Raises:
+            UsageError: lists everything that is not valid.
+        """
+        return parse_decoding(self.config, changes)
+
+    def build_search(
+        self, decoding: Decoding | None, batch_size: int, sources: object = None
+    ) -> tuple[Any, Any]:
+        """Return all decoding settings, and the search that they describe.
+
+        Raises:
+            UsageError: a setting is not valid, or does not fit this model or the memory.
+        """
+        settings = self.decoding_config(decoding)
+        return self._backend(settings).build_search(self._changes(settings), batch_size, sources)
+
+    def stream(
+        self,
+        images: Iterable[ReadableImage],
+        *,
+        decoding: Decoding | None = None,
+        explain: bool = False,
+        batch_size: int = BATCH_SIZE,
+    ) -> Iterator[Caption | ImageError]:
+        """Yield a caption for each image: see `BaseCaptioner.stream`."""
+        settings = self.decoding_config(decoding)
+        return self._backend(settings, explain=explain).stream(
+            images, decoding=self._changes(settings), explain=explain, batch_size=batch_size
+        )
+
+    def score(
+        self,
+        images: Sequence[ReadableImage],
+        captions: Sequence[Sequence[str]],
+        *,
+        batch_size: int = BATCH_SIZE,
+    ) -> Iterator[list[Caption] | ImageError]:
+        """Yield given captions with their log-probabilities: see `BaseCaptioner.score`."""
+        captioner = self._onnx or self._with_torch("score")
+        return captioner.score(images, captions, batch_size=batch_size)
+
+    def _changes(self, settings: DecodingConfig) -> DecodingConfig | None:
+        """Return None for the folder's own settings: an error says then that it stores them."""
+        return None if settings == self.config.decoding else settings
+
+
+class _Need(NamedTuple):
+    """What needs torch, and how to do without it, for messages."""
+
+    what: str
+    way_out: str = "leave it out"
+
+
+def _need_of_torch(
+    folders: Sequence[Path], device: DeviceName, precision: PrecisionName
+) -> _Need | None:
+    """Return what needs torch from the beginning, or None."""
+    if len(folders) > 1:
+        return _Need("an ensemble", "name one model")
+    if device not in ("auto", "cpu"):
+        return _Need(f"{parameter('device')} '{device}'")
+    if precision == "bf16":
+        return _Need(f"{parameter('precision')} 'bf16'")
+    if not (folders[0] / GRAPHS).is_file():
+        export = f"where torch is installed, captioner export --model {folders[0]} --output FOLDER"
+        return _Need(f"{folders[0]}, which has no graphs,", f"run, {export}")
+    return None
+
+
+def _has_gpu_for_torch() -> bool:
+    return has_nvidia_gpu() and find_spec("torch") is not None

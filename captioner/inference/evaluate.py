@@ -11,7 +11,7 @@ from captioner.config.schema import INFERENCE, DecodingConfig
 from captioner.console import console, skip_unreadable
 from captioner.data.datasets import Example, load_examples, load_references
 from captioner.data.image_ids import ImageIds, load_image_ids, name_by_ids
-from captioner.devices import DeviceName, PrecisionName
+from captioner.devices import BackendName, DeviceName, PrecisionName
 from captioner.errors import CaptionerError, UsageError, parameter, summarize
 from captioner.metrics.java import JavaMetricName, check_java_metrics
 from captioner.metrics.scorer import Scorer, Scores, check_images
@@ -35,6 +35,7 @@ def evaluate(
     batch_size: int = INFERENCE.batch_size,
     device: DeviceName = INFERENCE.device,
     precision: PrecisionName = INFERENCE.precision,
+    backend: BackendName = INFERENCE.backend,
 ) -> Scores:
     """Score captions with COCO's metrics: `results`, or the captions that `model` generates.
 
@@ -51,6 +52,7 @@ def evaluate(
         batch_size: images per batch, for `model`.
         device: where `model` computes.
         precision: with which precision `model` computes.
+        backend: with what `model` computes: see `Captioner.from_pretrained`.
 
     Raises:
         CaptionerError: no image can be read.
@@ -63,7 +65,9 @@ def evaluate(
 
         if not isinstance(model, Captioner):
             folder = "bundled" if model is None else model
-            model = Captioner.from_pretrained(folder, device=device, precision=precision)
+            model = Captioner.from_pretrained(
+                folder, device=device, precision=precision, backend=backend
+            )
         return evaluate_model(
             model,
             examples,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import ClassVar, Literal, Self, TypedDict
@@ -22,7 +22,8 @@ from captioner.devices import (
     check_precision,
     pick_device,
 )
-from captioner.errors import UsageError, parameter
+from captioner.errors import UsageError
+from captioner.inference.settings import parse_decoding
 from captioner.models.build import LoadedModel, check_compatible, load_model
 from captioner.models.encoder_decoder import EncoderDecoder, Ensemble
 from captioner.models.folder import resolve, write_model
@@ -146,27 +147,7 @@ class Pipeline:
         Raises:
             UsageError: lists everything that is not valid.
         """
-        if isinstance(changes, DecodingConfig):
-            settings = changes
-        elif not isinstance(changes, Mapping | None):
-            raise UsageError(
-                f"{parameter('decoding')} is {str(changes)[:40]!r}: give the settings that differ "
-                'as in {"beam": 5}, or a DecodingConfig'
-            )
-        else:
-            values = {**self.config.decoding.to_json(), **(changes or {})}
-            settings = DecodingConfig.parse(values, source="decoding")
-        if settings.min_confidence and self.config.confidence is None:
-            hint = "a calibrated model, not an ensemble: run captioner calibrate on its folder"
-            raise UsageError(
-                f"{parameter('min_confidence')} needs "
-                + (hint if self.reads == "image" else "a model of images: leave it out")
-            )
-        if settings.replace_unknown and self.reads == "image":
-            raise UsageError(
-                f"{parameter('replace_unknown')} needs a model that reads text: leave it out"
-            )
-        return settings
+        return parse_decoding(self.config, changes)
 
     def build_search(
         self, decoding: Decoding | None, batch_size: int, sources: object = None

@@ -21,7 +21,8 @@ from captioner.errors import UsageError, parameter
 from captioner.inference.pipeline import Pipeline
 from captioner.models.context import AdditiveAttention
 from captioner.models.encoder_decoder import EncoderDecoder, Ensemble
-from captioner.runtime.base import Decoding, words_of
+from captioner.runtime.base import Decoding
+from captioner.runtime.batches import words_of
 from captioner.text.tokenizer import BOS, EOS, UNK, Tokenizer
 from captioner.types import Batch, Hypothesis, State
 

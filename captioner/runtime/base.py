@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import replace
-from statistics import fmean
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import (
     TYPE_CHECKING,
     Any,
-    ClassVar,
     Protocol,
     TypeAlias,
     TypedDict,
-    TypeVar,
     Unpack,
     cast,
     overload,
@@ -24,9 +19,8 @@ from typing import (
 
 import numpy as np
 
-from captioner.captions import Caption, Hypothesis, Word
+from captioner.captions import Caption
 from captioner.data.images import OneImage, ReadableImage, is_image
-from captioner.data.transforms import Transform, prefetch_images
 from captioner.devices import BATCH_SIZE
 from captioner.errors import ImageError, UsageError, parameter
 from captioner.text.tokenizer import Vocabulary
@@ -35,8 +29,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from captioner.config.schema import DecodingConfig
-
-Result = TypeVar("Result")
 
 Decoding: TypeAlias = "DecodingConfig | Mapping[str, object]"
 """All decoding settings, or those that differ from the model folder's, as in {"beam": 5}."""
@@ -70,9 +62,7 @@ class BaseCaptioner(ABC):
     A subclass sets the attributes, and computes what is abstract here.
     """
 
-    explains: ClassVar[bool] = True  # whether it can `explain` captions
     vocabulary: Vocabulary
-    transform: Transform
     crops: bool  # whether the model sees the center of an image only
 
     @property
@@ -88,21 +78,6 @@ class BaseCaptioner(ABC):
 
         Raises:
             UsageError: a setting is not valid, or does not fit this model or the memory.
-        """
-
-    @abstractmethod
-    def _caption_batch(
-        self, pixels: np.ndarray, search: Any, settings: Any, *, explain: bool
-    ) -> list[Caption]:
-        """Return a caption for each image of a batch (B, 3, size, size), uint8."""
-
-    @abstractmethod
-    def _log_probs(
-        self, pixels: np.ndarray, token_ids: Sequence[list[int]], source_index: np.ndarray
-    ) -> Iterator[list[float]]:
-        """Yield the log-probabilities of the tokens of N captions, without that of <bos>.
-
-        `token_ids` are with <bos> and <eos>; caption n is of the image in row `source_index[n]`.
         """
 
     @overload  # a str is an iterable of str: the first overload wins
@@ -156,6 +131,7 @@ class BaseCaptioner(ABC):
             captions.append(result)
         return captions
 
+    @abstractmethod
     def stream(
         self,
         images: Iterable[ReadableImage],
@@ -175,17 +151,8 @@ class BaseCaptioner(ABC):
         Raises:
             UsageError: `decoding` is not valid, or `images` is one image or a mapping.
         """
-        if explain and not self.explains:
-            raise UsageError(
-                f"{parameter('explain')} needs the backend 'torch': choose it, or leave it out"
-            )
-        settings, search = self.build_search(decoding, batch_size, images)
-        return self._in_batches(
-            images,
-            lambda batch, _: self._caption_batch(batch, search, settings, explain=explain),
-            batch_size,
-        )
 
+    @abstractmethod
     def score(
         self,
         images: Sequence[ReadableImage],
@@ -199,103 +166,6 @@ class BaseCaptioner(ABC):
             UsageError: `captions` does not have one sequence of captions for each image, or
                 `images` is one image or a mapping.
         """
-        check_batch_size(batch_size)
-        if any(isinstance(texts, str) for texts in captions) or len(images) != len(captions):
-            raise UsageError("captions needs a list of captions for each image: [['a dog']]")
-        return self._in_batches(
-            images,
-            lambda batch, indices: self._score_batch(batch, [captions[i] for i in indices]),
-            batch_size,
-        )
-
-    def _in_batches(
-        self,
-        images: Iterable[ReadableImage],
-        process: Callable[[np.ndarray, list[int]], list[Result]],
-        batch_size: int,
-    ) -> Iterator[Result | ImageError]:
-        """Yield results of `process`, which gets readable images (B, 3, size, size) and indices."""
-        if is_image(images) or isinstance(images, Mapping):
-            found = "a mapping" if isinstance(images, Mapping) else "one image"
-            raise UsageError(f"{parameter('images')} is {found}: give a list of images")
-        return self._run(images, process, batch_size)
-
-    def _run(
-        self,
-        images: Iterable[ReadableImage],
-        process: Callable[[np.ndarray, list[int]], list[Result]],
-        batch_size: int,
-    ) -> Iterator[Result | ImageError]:
-        first = 0
-        with closing(prefetch_images(images, self.transform, size=batch_size)) as batches:
-            for batch in batches:
-                readable = {
-                    index: image
-                    for index, image in enumerate(batch, first)
-                    if isinstance(image, np.ndarray)
-                }
-                stack = np.stack([*readable.values()]) if readable else None
-                results = iter([] if stack is None else process(stack, [*readable]))
-                for image in batch:
-                    yield image if isinstance(image, ImageError) else next(results)
-                first += len(batch)
-
-    def _captions(
-        self, hypotheses: Sequence[Sequence[Hypothesis]], min_confidence: float
-    ) -> list[Caption]:
-        """Return the caption of each image, with its others, from its ranked hypotheses."""
-        captions = []
-        for ranked in hypotheses:
-            best, *others = (self._to_caption(one, min_confidence) for one in ranked)
-            captions.append(replace(best, others=tuple(others)))
-        return captions
-
-    def _score_batch(
-        self, pixels: np.ndarray, texts: Sequence[Sequence[str]]
-    ) -> list[list[Caption]]:
-        tokenize = self.vocabulary.tokenizer.tokenize
-        per_image = [[self.vocabulary.encode(tokenize(text)) for text in each] for each in texts]
-        flat = [token_ids for each in per_image for token_ids in each]
-        if not flat:
-            return [[] for _ in per_image]
-        source_index = np.repeat(np.arange(len(pixels)), [len(each) for each in per_image])  # (N,)
-        log_probs = iter(self._log_probs(pixels, flat, source_index))
-        return [
-            [self._to_caption(Hypothesis(ids[1:-1], next(log_probs))) for ids in each]
-            for each in per_image
-        ]
-
-    def _to_caption(self, hypothesis: Hypothesis, min_confidence: float = 0.0) -> Caption:
-        """Return the text of a hypothesis, with confidences if the model is calibrated."""
-        calibration = self.calibration
-        words = words_of(hypothesis, self.vocabulary, calibration)
-        confidences = [word.confidence for word in words if word.confidence is not None]
-        confidence = fmean(confidences) if confidences else None
-        threshold = calibration.threshold if calibration else None
-        return Caption(
-            self.vocabulary.tokenizer.detokenize(word.text for word in words),
-            words,
-            hypothesis.log_prob,
-            confidence,
-            sure=None if threshold is None else (confidence or 0.0) >= threshold,
-            abstained=min_confidence > 0 and (confidence or 0.0) < min_confidence,
-        )
-
-
-def words_of(
-    hypothesis: Hypothesis, vocabulary: Vocabulary, calibration: Calibration | None
-) -> tuple[Word, ...]:
-    """Return the words of a hypothesis, with confidences if the model is calibrated."""
-    texts = [vocabulary.words[token] for token in hypothesis.token_ids]
-    return tuple(
-        Word(text, log_prob, _confidence(log_prob, calibration))
-        for text, log_prob in zip(texts, hypothesis.log_probs, strict=False)  # without <eos>
-    )
-
-
-def _confidence(log_prob: float, calibration: Calibration | None) -> float | None:
-    """Return the confidence of a word: its probability ** (1 / temperature)."""
-    return math.exp(log_prob / calibration.temperature) if calibration else None
 
 
 def bytes_of_image(size: int) -> int:

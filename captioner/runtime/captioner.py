@@ -17,12 +17,12 @@ from captioner.errors import UsageError, parameter
 from captioner.models.folder import read_settings as read_folder
 from captioner.models.folder import resolve
 from captioner.runtime.base import (
-    BaseCaptioner,
     Decoding,
     bytes_of_image,
     check_batch_size,
     errors_of_settings,
 )
+from captioner.runtime.batches import BatchCaptioner
 from captioner.runtime.graphs import Graphs, State
 from captioner.runtime.rules import (
     Rule,
@@ -49,13 +49,13 @@ class _Calibration(NamedTuple):
     threshold: float | None
 
 
-class OnnxCaptioner(BaseCaptioner):
+class OnnxCaptioner(BatchCaptioner):
     """A trained model that captions images without torch, on the CPU.
 
     >>> OnnxCaptioner.from_pretrained().caption("photo.jpg").text  # doctest: +SKIP
     'a dog is running through the grass'
 
-    Its captions and scores are those of `captioner.inference.captioner.Captioner`, which also
+    Its captions and scores are those of `TorchCaptioner`, which also
     samples, searches for diverse captions, requires words and explains captions.
     """
 

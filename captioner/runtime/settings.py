@@ -7,12 +7,9 @@ import math
 import operator
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
-from captioner.errors import UsageError
-
-if TYPE_CHECKING:
-    from captioner.config.schema import DecodingConfig
+from captioner.errors import UsageError, parameter
 
 
 class Settings(Protocol):
@@ -44,21 +41,15 @@ WITHOUT_EFFECT = ("length_ratio", "diversity", "temperature", "top_k", "top_p", 
 MAX_SHOWN = 200  # characters of a wrong value in a message
 
 
-def supports(settings: DecodingConfig) -> bool:
-    """Return whether captions can be searched for with these settings here, without torch."""
-    return not _torch_only(vars(settings))
-
-
 def check_supported(values: Mapping[str, object]) -> None:
     """Raise a UsageError for settings that need torch."""
-    if names := _torch_only(values):
-        needed = " and ".join(f"{name}={_shown(values[name])}" for name in names)
-        raise UsageError(
-            f"decoding: {needed} needs the backend 'torch': choose it, or leave it out"
-        )
+    if names := torch_only(values):
+        needed = " and ".join(map(parameter, names))
+        raise UsageError(f"{needed} needs the backend 'torch': choose it, or leave it out")
 
 
-def _torch_only(values: Mapping[str, object]) -> list[str]:
+def torch_only(values: Mapping[str, object]) -> list[str]:
+    """Return the names of the settings whose values need torch."""
     return [
         name
         for name, neutral in TORCH_ONLY.items()

@@ -5,16 +5,18 @@ import os
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 import torch
 
+from captioner import requirements
 from captioner.__main__ import main
-from captioner.cli import app, requirements
-from captioner.cli.requirements import unmet_requirement
+from captioner.cli import app
 from captioner.errors import CaptionerError
 from captioner.models.weights import download_weights
+from captioner.requirements import missing_package, outdated_package
 
 pytestmark = pytest.mark.row(43)
 
@@ -155,11 +157,18 @@ def test_an_older_typer_is_one_line_with_the_way_out(tmp_path, program):
     assert err.count("\n") == 1
 
 
+def of_import(module):
+    return ModuleNotFoundError(f"No module named '{module}'", name=module)
+
+
 def test_a_package_that_is_missing_is_named(monkeypatch):
-    monkeypatch.setattr(requirements, "_requirements", lambda: ["typer>=0.1", "no-such-one>=2.0"])
-    assert unmet_requirement() == (
-        "the package no-such-one is not installed: pip install 'no-such-one>=2.0'"
+    monkeypatch.setattr(requirements, "_requirements", lambda: ["typer>=0.1", "absent>=2.0"])
+    assert str(missing_package(of_import("absent.part"), "captioner train")) == (
+        "captioner train needs the package absent, which is not installed: "
+        "pip install 'absent>=2.0'"
     )
+    assert missing_package(of_import("typer"), "captioner train") is None  # it is installed
+    assert missing_package(of_import("not_ours"), "captioner train") is None
 
 
 def raised(error):
@@ -174,25 +183,40 @@ def in_typer(error):
 
 
 @pytest.mark.parametrize(
-    ("fails", "error"),
+    ("fails", "error", "message"),
     [
-        (raised, ModuleNotFoundError("No module named 'no_such_one'")),
-        (in_typer, RuntimeError("Type not yet supported: typing.Literal")),
+        (raised, of_import("absent"), "captioner needs the package absent, which is not installed"),
+        (raised, ImportError("cannot import name"), "typer 0.30 is too old, captioner needs 99"),
+        (
+            in_typer,
+            RuntimeError("Type not yet supported: typing.Literal"),
+            "typer 0.30 is too old, captioner needs 99",
+        ),
     ],
 )
-def test_what_a_command_fails_to_load_is_told_by_the_package(monkeypatch, capsys, fails, error):
-    monkeypatch.setattr(requirements, "_requirements", lambda: ["no-such-one>=2.0"])
+def test_what_a_command_fails_to_load_is_told_by_the_package(
+    monkeypatch, capsys, fails, error, message
+):
+    installed = {"typer": "0.30"}
+    monkeypatch.setattr(requirements, "_requirements", lambda: ["absent>=2.0", "typer>=99"])
+    monkeypatch.setattr(requirements, "version", lambda name: find(installed, name))
     monkeypatch.setattr(app, "main", lambda: fails(error))
     with pytest.raises(SystemExit, match="1"):
         main()
-    assert capsys.readouterr().err.startswith("captioner: the package no-such-one is not installed")
+    assert capsys.readouterr().err.startswith(f"captioner: {message}")
+
+
+def find(installed, name):
+    if name not in installed:
+        raise PackageNotFoundError(name)
+    return installed[name]
 
 
 @pytest.mark.parametrize(
     "error", [ZeroDivisionError, AttributeError, TypeError, RuntimeError, OSError]
 )
-def test_an_unmet_requirement_hides_no_other_error(monkeypatch, capsys, error):
-    monkeypatch.setattr(requirements, "_requirements", lambda: ["no-such-one>=2.0"])
+def test_an_old_package_hides_no_other_error(monkeypatch, capsys, error):
+    monkeypatch.setattr(requirements, "_requirements", lambda: ["pytest>=99999"])
     monkeypatch.setattr(app, "main", lambda: raised(error("a fault of the program")))
     with pytest.raises(error, match="a fault of the program"):
         main()
@@ -214,8 +238,8 @@ def test_an_unmet_requirement_hides_no_other_error(monkeypatch, capsys, error):
 def test_versions_are_compared_by_their_numbers(monkeypatch, installed, least, suffices):
     monkeypatch.setattr(requirements, "_requirements", lambda: [f"torch>={least}"])
     monkeypatch.setattr(requirements, "version", lambda name: installed)
-    assert (unmet_requirement() is None) is suffices
+    assert (outdated_package() is None) is suffices
 
 
 def test_all_packages_of_this_machine_suffice():
-    assert unmet_requirement() is None
+    assert outdated_package() is None
