@@ -76,7 +76,8 @@ class Captioner(BaseCaptioner):
         else:
             self._torch = first
             self.config = first.config
-        self.vocabulary, self.crops = first.vocabulary, first.crops
+        self.vocabulary, self.transform = first.vocabulary, first.transform
+        self.crops = first.crops
 
     @classmethod
     def from_pretrained(

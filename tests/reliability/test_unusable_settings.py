@@ -10,6 +10,7 @@ from captioner import Captioner, Translator, load_config
 from captioner.config.schema import ConfidenceConfig, DecodingConfig
 from captioner.decoding import memory
 from captioner.errors import UsageError
+from captioner.inference.torch_captioner import TorchCaptioner
 from captioner.models.folder import BUNDLED
 from captioner.training.train import train
 
@@ -84,7 +85,7 @@ def test_training_stores_no_default_that_no_run_could_use(tiny, little_memory, d
 
 
 def test_a_folder_with_such_a_default_names_the_command_that_changes_it(run, tiny_model, photo):
-    captioner = Captioner.from_pretrained(tiny_model, device="cpu")
+    captioner = TorchCaptioner.from_pretrained(tiny_model, device="cpu")
     broken = DecodingConfig(prefix="zzz")
     captioner.config = captioner.config.model_copy(update={"decoding": broken})
     with pytest.raises(UsageError, match="stores this setting: change it with captioner defaults"):
@@ -123,7 +124,7 @@ def test_few_images_and_texts_need_less_memory_than_a_full_batch(
             return str(error).partition("lower ")[2]
         return ""
 
-    captioner = Captioner.from_pretrained(tiny_model, device="cpu")
+    captioner = TorchCaptioner.from_pretrained(tiny_model, device="cpu")
     translator = Translator.from_pretrained(tiny_translator, device="cpu")
     for pipeline, run, source in (
         (captioner, captioner.caption, photo),
@@ -241,7 +242,7 @@ def test_calibrating_the_installed_model_is_refused_before_anything_is_read(run,
 
 
 def test_a_calibrated_model_keeps_a_least_confidence_as_default(run, folder):
-    captioner = Captioner.from_pretrained(folder, device="cpu")
+    captioner = TorchCaptioner.from_pretrained(folder, device="cpu")
     confidence = ConfidenceConfig(temperature=2.0, error=0.1, images=8)
     captioner.config = captioner.config.model_copy(update={"confidence": confidence})
     captioner.save_pretrained(folder)
