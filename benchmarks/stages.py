@@ -1,4 +1,4 @@
-"""Measure what each stage of captioning costs: python -m benchmarks.stages --help.
+"""Measure what each stage of captioning costs with torch: python -m benchmarks.stages --help.
 
 Costs are CPU seconds of one thread (`time.process_time`), so other work on the machine hardly
 changes them. Each round times the stages, and then `Captioner.caption` of the same photographs as
@@ -32,7 +32,7 @@ from experiments.command import new_app, run_app
 from experiments.reporting import MISSING, markdown_table
 
 if TYPE_CHECKING:
-    from captioner import Captioner
+    from captioner.inference.torch_captioner import TorchCaptioner
 
 ROOT = Path(__file__).parents[1]
 AT_LEAST = 32  # captions a round: the photographs are repeated to fill so many, in whole batches
@@ -44,7 +44,7 @@ start = time.process_time()
 import torch
 from captioner import Captioner
 imported = time.process_time()
-Captioner.from_pretrained(sys.argv[1], device="cpu")
+Captioner.from_pretrained(sys.argv[1], device="cpu", backend="torch")
 print(imported - start, time.process_time() - imported)
 """
 
@@ -66,10 +66,10 @@ def stages(
     folder, files = resolve(model), find_images([images]).files
     import torch  # not needed for --help
 
-    from captioner import Captioner
+    from captioner.inference.torch_captioner import TorchCaptioner
 
     torch.set_num_threads(1)
-    captioner = Captioner.from_pretrained(folder, device="cpu")
+    captioner = TorchCaptioner.from_pretrained(folder, device="cpu")
     facts = describe_machine(captioner.device, captioner.precision, rounds)
     facts |= describe_work(captioner, files) | {"batch": batch_size}
     typer.echo("# " + ", ".join(f"{name} {value}" for name, value in facts.items()))
@@ -83,7 +83,7 @@ def stages(
             output.write(json.dumps({**facts, **values}, indent=2) + "\n")
 
 
-def describe_work(captioner: Captioner, files: Sequence[Path]) -> dict[str, Any]:
+def describe_work(captioner: TorchCaptioner, files: Sequence[Path]) -> dict[str, Any]:
     """Return the settings and the sizes of the images that the results depend on."""
     encoder, beam = captioner.config.encoder, captioner.config.decoding.beam
     sizes = sorted((read_header(file)[:2] for file in files), key=math.prod)
@@ -100,7 +100,7 @@ def measure_once(folder: Path) -> dict[str, float]:
 
 
 def measure(
-    captioner: Captioner, files: Sequence[Path], batch_size: int, rounds: int
+    captioner: TorchCaptioner, files: Sequence[Path], batch_size: int, rounds: int
 ) -> tuple[dict[str, float], float]:
     """Return CPU seconds an image: of each stage, and of `Captioner.caption`; medians of rounds."""
     measured, whole = [], []
@@ -115,7 +115,7 @@ def measure(
 
 
 def caption_in_stages(
-    captioner: Captioner, files: Sequence[Path], batch_size: int
+    captioner: TorchCaptioner, files: Sequence[Path], batch_size: int
 ) -> tuple[list[str], dict[str, float]]:
     """Caption files as `Captioner.caption` does; return the captions and each stage's seconds."""
     import numpy as np

@@ -137,10 +137,11 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve (B, inputs, h, w) to (B, outputs, ⌈h/stride⌉, ⌈w/stride⌉)."""
-        height, width = (self._padding(size) for size in input.shape[-2:])
+        height, width = (self._padding(int(size)) for size in input.shape[-2:])
         # half of the zeros on each side; of an odd number, one more at the bottom or on the right
         if height % 2 or width % 2:
-            input = F.pad(input, (0, width % 2, 0, height % 2))
+            # constants and a value, so that onnxruntime can fuse it with the convolution
+            input = F.pad(input, (0, width % 2, 0, height % 2), value=0.0)
         both_sides = (height // 2, width // 2)
         return F.conv2d(input, self.weight, self.bias, self.stride, both_sides, groups=self.groups)
 

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 ENCODER, STEP, GRAPHS = "encoder.onnx", "step.onnx", "graphs.json"
 FORMAT = 1  # of graphs.json
 
+# Images that the encoder computes at a time, so that their activations stay in the caches: in one
+# thread, an EfficientNet-Lite2 needs a quarter less time an image, and half of the memory, than
+# with 16. A ResNet-18 gains memory only. Texts are small, and padded together: they stay together.
+IMAGES_PER_THREAD = 2
+
 State = tuple[np.ndarray, ...]
 """The decoder state: arrays (N, ...) whose rows belong to the captions, as in `captioner.types`."""
 
@@ -60,7 +65,13 @@ class Graphs:
     def init_state(self, source: np.ndarray) -> State:
         """Return the initial decoder state of images (B, 3, S, S), uint8, or of texts (B, P)."""
         encoder = self._of_this_process().encoder
-        return tuple(encoder.run(None, {encoder.get_inputs()[0].name: source}))
+        name = encoder.get_inputs()[0].name  # pixels, or source
+        size = IMAGES_PER_THREAD * self.threads if name == "pixels" else len(source)
+        parts = [
+            encoder.run(None, {name: source[first : first + size]})
+            for first in range(0, len(source), size)
+        ]
+        return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
     def step(self, token_ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         """Return log-probabilities (N, V) of the token after `token_ids` (N,), and the state."""

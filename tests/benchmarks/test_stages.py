@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from benchmarks import stages
-from captioner import Captioner
+from captioner.inference.torch_captioner import TorchCaptioner
 
 ROOT = Path(__file__).parents[2]
 STAGES = ["read and decode", "resize", "encoder", "search", "words and confidence"]
@@ -25,7 +25,7 @@ def photos(shapes):
 
 
 def captioner_of(folder, **decoding):
-    captioner = Captioner.from_pretrained(folder, device="cpu")
+    captioner = TorchCaptioner.from_pretrained(folder, device="cpu")
     changed = captioner.decoding_config(decoding)
     captioner.config = captioner.config.model_copy(update={"decoding": changed})
     return captioner
