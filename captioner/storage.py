@@ -5,6 +5,7 @@ A reader of an atomic file or folder, also after a crash, finds the old one or t
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,7 +19,8 @@ from typing import IO, BinaryIO, TextIO, cast
 from captioner.errors import CaptionerError, UsageError
 
 CHECKSUMS = "checksums.json"
-_UNFINISHED, _REPLACED = ".tmp", ".old"
+# No folder of the user has such a name: those that a crash has left are removed or restored.
+_UNFINISHED, _REPLACED = ".captioner-tmp", ".captioner-old"
 _MIB = 2**20
 
 
@@ -218,9 +220,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         _copy_added(path, unfinished)
         publish(unfinished, path)
     except OSError as error:
+        closed = isinstance(error, PermissionError) or error.errno == errno.EROFS
+        hint = "" if closed else f" ({free_space(path)} MiB free): free some space or"
         raise CaptionerError(
-            f"{path} cannot be written: {error.strerror or error} ({free_space(path)} MiB free): "
-            "free some space or choose another folder; what was saved before is untouched"
+            f"{path} cannot be written: {error.strerror or error}{hint or ':'} choose another "
+            "folder; what was saved before is untouched"
         ) from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -74,9 +74,9 @@ def test_a_folder_without_checksums_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("left", "expected"),
     [
-        (["model", "model.tmp"], ["model"]),
-        (["model.old", "model.tmp"], ["model"]),
-        (["model", "model.old"], ["model"]),
+        (["model", "model.captioner-tmp"], ["model"]),
+        (["model.captioner-old", "model.captioner-tmp"], ["model"]),
+        (["model", "model.captioner-old"], ["model"]),
     ],
 )
 def test_recovery_removes_unfinished_folders_and_restores_replaced_ones(tmp_path, left, expected):

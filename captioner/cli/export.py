@@ -12,8 +12,9 @@ import typer
 
 from captioner.cli.options import ModelOption
 from captioner.console import console, loading
-from captioner.errors import CaptionerError, UsageError
+from captioner.errors import MissingPackageError, UsageError
 from captioner.models.folder import resolve
+from captioner.requirements import check_torch
 
 if TYPE_CHECKING:
     from captioner.export.verify import Comparison
@@ -68,17 +69,20 @@ def export(
         )
     if examples is not None and web is None:
         raise UsageError("--examples has no effect without --web: add it")
+    if output is not None and web is not None and output.resolve() == web.resolve():
+        raise UsageError("--output and --web name the same folder: name two")
     source = resolve(model)
-    _check_onnx()
+    _check_packages()
     # torch prints internal warnings about sizes that it does not infer, which are harmless here
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if web is not None and ort is not None:
-        from captioner.export.site import find_package
+        from captioner.export.site import check_site, find_package
 
         find_package(ort)
+        check_site(source, web, examples)
     with tempfile.TemporaryDirectory() as scratch:
         folder = output or Path(scratch, "model")
-        with loading("PyTorch and comparing the graphs"):
+        with loading("PyTorch; then both backends caption, and are compared"):
             from captioner.export.folder import export_model
 
             comparison = export_model(source, folder, greedy=greedy, half=half)
@@ -92,17 +96,16 @@ def export(
             typer.echo(web)
 
 
-def _check_onnx() -> None:
-    """Raise before PyTorch is loaded if the package that writes graphs is missing."""
+def _check_packages() -> None:
+    """Raise before PyTorch is loaded if a package that writes graphs is missing."""
+    check_torch("captioner export", way_out="export the model on another machine")
     if find_spec("onnx") is None:
-        raise CaptionerError(
-            "captioner export needs the package onnx: pip install 'captioner[export]'"
-        )
+        raise MissingPackageError("captioner export needs the package onnx: pip install onnx")
 
 
 def _report(comparison: Comparison) -> None:
     ties = f", {comparison.ties} of them with equal scores but other words" * bool(comparison.ties)
     console.print(
-        f"captioner: {comparison.captions} captions are those of PyTorch{ties}; the largest "
+        f"captioner: {comparison.captions} test captions equal PyTorch's{ties}; the largest "
         f"difference of a log-probability is {comparison.difference:.1g}"
     )

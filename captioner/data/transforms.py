@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from captioner.data import arrays  # noqa: F401  before a thread does: see `captioner.data.images`
-from captioner.data.images import ReadableImage, image_errors, read_image
+from captioner.data.images import MAX_PIXELS, ReadableImage, image_errors, read_image
 from captioner.data.streaming import batches_as_ready
 from captioner.errors import ImageError
 
@@ -126,6 +126,19 @@ def _shares_file(image: ReadableImage) -> bool:
     return hasattr(image, "read") or (is_lazy and not getattr(image, "filename", ""))
 
 
+def read_pixels(
+    image: ReadableImage, transform: Transform, *, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """Read an image as the input of an encoder (3, size, size), uint8, for inference.
+
+    Raises:
+        ImageError: it cannot be read, or has more than `max_pixels`.
+    """
+    with image_errors(image):
+        # Transforms for inference draw nothing from the generator.
+        return transform(read_image(image, max_pixels=max_pixels), random.Random(0))
+
+
 def prefetch_images(
     images: Iterable[ReadableImage], transform: Transform, *, size: int
 ) -> Generator[list[np.ndarray | ImageError], None, None]:
@@ -141,9 +154,7 @@ def prefetch_images(
 
     def read(image: ReadableImage) -> np.ndarray | ImageError:
         try:
-            with image_errors(image):
-                # Transforms for inference draw nothing from the generator.
-                return transform(read_image(image), random.Random(0))
+            return read_pixels(image, transform)
         except ImageError as error:
             return error
 

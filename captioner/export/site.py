@@ -12,11 +12,12 @@ from captioner.errors import CaptionerError, UsageError
 from captioner.models.folder import read_settings
 from captioner.runtime.graphs import read_graphs_json
 from captioner.runtime.settings import check_supported
-from captioner.storage import atomic_folder, read_error
+from captioner.storage import CHECKSUMS, atomic_folder
 
 ORT_PACKAGE, ORT_VERSION = "onnxruntime-web", "1.30.0"
 """The package of npm that runs the graphs. Any 1.30 is taken."""
 
+_CONTENT = "site.json"  # what the page reads first
 _ORT_WASM = "ort-wasm-simd-threaded.wasm"
 _ORT_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", _ORT_WASM)  # the CPU's alone
 _MODEL_FILES = (
@@ -40,8 +41,8 @@ def build_site(model: Path, site: Path, ort: Path, *, examples: Path | None = No
         CaptionerError: `model` has no graphs or a damaged file, or the disk is full.
     """
     package = find_package(ort)
-    _check_model(model)
-    images = _example_images(examples)
+    images = check_site(model, site, examples)
+    read_graphs_json(model)  # its files are intact
     with atomic_folder(site) as new, as_file(files("captioner") / "web") as page:
         for file in page.iterdir():
             if file.is_file():
@@ -58,13 +59,16 @@ def build_site(model: Path, site: Path, ort: Path, *, examples: Path | None = No
             "files": {file.relative_to(new).as_posix(): file.stat().st_size for file in downloads},
             "examples": [image.name for image in images],
         }
-        (new / "site.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        (new / _CONTENT).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def find_package(ort: Path) -> Path:
     """Return the folder of onnxruntime-web in `ort`: itself, unpacked, or installed by npm."""
     install = f'npm install --prefix "{ort}" {ORT_PACKAGE}@{ORT_VERSION}'
-    for folder in (ort, ort / "package", ort / "node_modules" / ORT_PACKAGE):
+    for folder in (
+        *(ort, ort / "package", ort / "node_modules" / ORT_PACKAGE),
+        *(ort / ORT_PACKAGE, ort.parent),  # of node_modules, and of dist
+    ):
         try:
             manifest = json.loads((folder / "package.json").read_text(encoding="utf-8"))
             name, version = manifest["name"], str(manifest["version"])
@@ -83,8 +87,15 @@ def find_package(ort: Path) -> Path:
     raise UsageError(f"{ort} holds no {ORT_PACKAGE}: {install}")
 
 
-def _check_model(model: Path) -> None:
-    """Raise if the page cannot run a model, or a file of it is damaged."""
+def check_site(model: Path, site: Path, examples: Path | None) -> list[Path]:
+    """Return the example images, or raise before anything is computed if no site can be built.
+
+    Raises:
+        UsageError: the page cannot run this kind of model, `site` is something else than a site,
+            or `examples` holds no images.
+    """
+    if (site / CHECKSUMS).is_file() and not (site / _CONTENT).is_file():
+        raise UsageError(f"{site} is a folder of captioner, but no site: name another folder")
     config, vocabulary, _ = read_settings(model)
     if config["encoder"].get("kind", "image") != "image":
         raise UsageError(f"{model} reads text, but the page captions images: name another model")
@@ -94,7 +105,7 @@ def _check_model(model: Path) -> None:
             "joins words as 'caption' does: name another model"
         )
     check_supported(config["decoding"])
-    read_graphs_json(model)
+    return _example_images(examples)
 
 
 def _example_images(examples: Path | None) -> list[Path]:
@@ -103,7 +114,9 @@ def _example_images(examples: Path | None) -> list[Path]:
     try:
         found = [file for file in examples.iterdir() if file.suffix.lower() in _EXAMPLE_SUFFIXES]
     except OSError as error:
-        raise read_error(examples, error) from None
+        raise UsageError(
+            f"{examples} cannot be read: {error.strerror or error}: name another folder"
+        ) from None
     if not found:
         raise UsageError(
             f"{examples} holds no images (*{', *'.join(_EXAMPLE_SUFFIXES)}): name another folder"

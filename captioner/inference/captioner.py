@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack
 
 from captioner.captions import Caption
 from captioner.config.schema import INFERENCE, DecodingConfig, ModelConfig
-from captioner.data.images import ReadableImage
+from captioner.data.images import MAX_PIXELS, ReadableImage
 from captioner.devices import (
     BATCH_SIZE,
     BackendName,
@@ -31,6 +31,7 @@ from captioner.runtime.settings import torch_only
 from captioner.text.tokenizer import Vocabulary
 
 if TYPE_CHECKING:  # onnxruntime captions without torch
+    import numpy as np
     import torch
 
     from captioner.inference.pipeline import PipelineOptions
@@ -64,7 +65,7 @@ class Captioner(BaseCaptioner):
     def _init(
         self,
         first: TorchCaptioner | OnnxCaptioner,
-        load_torch: Callable[[_Need], TorchCaptioner] | None = None,
+        load_torch: _TorchLoader | None = None,
     ) -> None:
         """Caption with `first`; where that is onnxruntime, `load_torch` is for what needs torch."""
         self._onnx: OnnxCaptioner | None = None
@@ -109,12 +110,7 @@ class Captioner(BaseCaptioner):
         check_backend(backend)
         paths = [resolve(folder) for folder in folders or (None,)]
 
-        def load_torch(need: _Need) -> TorchCaptioner:
-            check_torch(need.what, way_out=need.way_out)
-            from captioner.inference.torch_captioner import TorchCaptioner
-
-            return TorchCaptioner.from_pretrained(*paths, device=device, precision=precision)
-
+        load_torch = _TorchLoader(paths, device, precision)
         need = _need_of_torch(paths, device, precision)
         if backend == "onnx" and need:
             raise UsageError(
@@ -131,7 +127,9 @@ class Captioner(BaseCaptioner):
             )
         return captioner
 
-    def _backend(self, settings: DecodingConfig, *, explain: bool = False) -> BaseCaptioner:
+    def _backend(
+        self, settings: DecodingConfig, *, explain: bool = False
+    ) -> TorchCaptioner | OnnxCaptioner:
         """Return what captions with these settings: onnxruntime if it is loaded and can."""
         if self._onnx is None:
             return self._with_torch("captioning")
@@ -228,9 +226,55 @@ class Captioner(BaseCaptioner):
         captioner = self._onnx or self._with_torch("score")
         return captioner.score(images, captions, batch_size=batch_size)
 
+    def prepare(self, image: ReadableImage, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+        """Read an image as the model sees it (3, size, size), uint8, for `caption_pixels`.
+
+        For callers that read images in threads of their own. May be called in several threads.
+
+        Raises:
+            ImageError: it cannot be read, or has more than `max_pixels`.
+        """
+        return (self._onnx or self._with_torch("prepare")).prepare(image, max_pixels=max_pixels)
+
+    def caption_pixels(
+        self, pixels: np.ndarray, *, decoding: Decoding | None = None, explain: bool = False
+    ) -> list[Caption]:
+        """Return a caption for each image of a batch (B, 3, size, size) of `prepare`, at once.
+
+        Raises:
+            UsageError: `decoding` is not valid, or does not fit this model or the memory.
+        """
+        settings = self.decoding_config(decoding)
+        return self._backend(settings, explain=explain).caption_pixels(
+            pixels, decoding=self._changes(settings), explain=explain
+        )
+
+    def score_pixels(
+        self, pixels: np.ndarray, captions: Sequence[Sequence[str]]
+    ) -> list[list[Caption]]:
+        """Return given captions of each image of a batch (B, 3, size, size) of `prepare`."""
+        return (self._onnx or self._with_torch("score")).score_pixels(pixels, captions)
+
     def _changes(self, settings: DecodingConfig) -> DecodingConfig | None:
         """Return None for the folder's own settings: an error says then that it stores them."""
         return None if settings == self.config.decoding else settings
+
+
+class _TorchLoader(NamedTuple):
+    """Loads the folders of a captioner with torch; unlike a closure, it can be pickled."""
+
+    folders: Sequence[Path]
+    device: DeviceName
+    precision: PrecisionName
+
+    def __call__(self, need: _Need) -> TorchCaptioner:
+        """Load torch; `need` is for the error if it is not installed."""
+        check_torch(need.what, way_out=need.way_out)
+        from captioner.inference.torch_captioner import TorchCaptioner
+
+        return TorchCaptioner.from_pretrained(
+            *self.folders, device=self.device, precision=self.precision
+        )
 
 
 class _Need(NamedTuple):

@@ -18,8 +18,8 @@ from typing import (
 import numpy as np
 
 from captioner.captions import Caption, Hypothesis, Word
-from captioner.data.images import ReadableImage, is_image
-from captioner.data.transforms import Transform, prefetch_images
+from captioner.data.images import MAX_PIXELS, ReadableImage, is_image
+from captioner.data.transforms import Transform, prefetch_images, read_pixels
 from captioner.devices import BATCH_SIZE
 from captioner.errors import ImageError, UsageError, parameter
 from captioner.runtime.base import BaseCaptioner, Calibration, Decoding, check_batch_size
@@ -61,10 +61,7 @@ class BatchCaptioner(BaseCaptioner):
         batch_size: int = BATCH_SIZE,
     ) -> Iterator[Caption | ImageError]:
         """Yield a caption for each image: see `BaseCaptioner.stream`."""
-        if explain and not self.explains:
-            raise UsageError(
-                f"{parameter('explain')} needs the backend 'torch': choose it, or leave it out"
-            )
+        self._check_explains(explain)
         settings, search = self.build_search(decoding, batch_size, images)
         return self._in_batches(
             images,
@@ -88,6 +85,30 @@ class BatchCaptioner(BaseCaptioner):
             lambda batch, indices: self._score_batch(batch, [captions[i] for i in indices]),
             batch_size,
         )
+
+    def prepare(self, image: ReadableImage, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+        """Read an image for `caption_pixels`: see `Captioner.prepare`."""
+        return read_pixels(image, self.transform, max_pixels=max_pixels)
+
+    def caption_pixels(
+        self, pixels: np.ndarray, *, decoding: Decoding | None = None, explain: bool = False
+    ) -> list[Caption]:
+        """Return a caption for each image of a batch: see `Captioner.caption_pixels`."""
+        self._check_explains(explain)
+        settings, search = self.build_search(decoding, len(pixels))
+        return self._caption_batch(pixels, search, settings, explain=explain)
+
+    def score_pixels(
+        self, pixels: np.ndarray, captions: Sequence[Sequence[str]]
+    ) -> list[list[Caption]]:
+        """Return given captions of each image of a batch: see `Captioner.score_pixels`."""
+        return self._score_batch(pixels, captions)
+
+    def _check_explains(self, explain: bool) -> None:
+        if explain and not self.explains:
+            raise UsageError(
+                f"{parameter('explain')} needs the backend 'torch': choose it, or leave it out"
+            )
 
     def _in_batches(
         self,

@@ -55,6 +55,7 @@ class Graphs:
         self.threads = usable_threads()
         self._inherited = False  # whether a child has not yet opened sessions of its own
         self._sessions = self._open()
+        self._check_names()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=partial(_after_fork, weakref.ref(self)))
 
@@ -79,6 +80,19 @@ class Graphs:
         inputs |= {f"state_{index}": part for index, part in enumerate(state)}
         log_probs, *updated = self._of_this_process().step.run(None, inputs)
         return log_probs, (*updated, *state[len(updated) :])  # a context never changes its parts
+
+    def _check_names(self) -> None:
+        """Raise a CaptionerError if the two graphs are not of one model."""
+        encoder, step = self._sessions
+        state = [part.name for part in encoder.get_outputs()]
+        updated = [f"next_{index}" for index in range(self.description["updated_parts"])]
+        inputs = [part.name for part in step.get_inputs()]
+        outputs = [part.name for part in step.get_outputs()]
+        if inputs != ["token_ids", *state] or outputs != ["log_probs", *updated]:
+            raise CaptionerError(
+                f"{self.folder / ENCODER} and {self.folder / STEP} are not of one model: run "
+                "captioner export again"
+            )
 
     def _of_this_process(self) -> _Sessions:
         if self._inherited:
@@ -112,6 +126,8 @@ def read_graphs_json(folder: Path) -> dict[str, Any]:
     try:
         description: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         version, weights = description["format"], description["weights"]
+        if version == FORMAT:
+            _check_types(description)
     except FileNotFoundError:
         raise CaptionerError(
             f"{folder} has no {GRAPHS}, which onnxruntime needs: {again}, or use the backend "
@@ -119,7 +135,7 @@ def read_graphs_json(folder: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise read_error(file, error) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CaptionerError(f"{file} does not describe graphs ({error!r}): {again}") from None
     if version != FORMAT:
         raise CaptionerError(
@@ -128,6 +144,15 @@ def read_graphs_json(folder: Path) -> dict[str, Any]:
     if weights != weights_digest(folder):
         raise CaptionerError(f"{file} belongs to other weights than those in {folder}: {again}")
     return description
+
+
+def _check_types(description: dict[str, Any]) -> None:
+    """Raise an error of several types if a value is missing or of another type."""
+    tokens = [*description["function_words"], *description["unspaced"]]
+    if not all(isinstance(each, int) for each in (description["updated_parts"], *tokens)):
+        raise TypeError("an integer is expected")
+    if not all("default" in settings for settings in description["decoding"].values()):
+        raise KeyError("default")
 
 
 def usable_threads() -> int:

@@ -9,8 +9,10 @@ import sys
 import pytest
 from PIL import Image
 
-from captioner import Captioner
+from captioner import Captioner, CaptionerError, UsageError
 from captioner.export.folder import export_model
+from captioner.locking import Lock
+from captioner.storage import write_checksums
 
 
 def test_an_export_is_a_model_folder_for_torch_too(tiny_model, tmp_path):
@@ -71,7 +73,11 @@ def test_the_python_of_the_page_captions_without_captioner(
         tmp_path / "exported/photo.jpg", decoding={"beam": 1}
     )
     assert ran.stdout.split() == [word.text for word in expected.words]
-    assert str(tmp_path / "exported") in with_captioner
+    folder = tmp_path / "exported"
+    ran = subprocess.run(
+        [sys.executable, "-c", with_captioner], cwd=folder, capture_output=True, text=True
+    )
+    assert ran.stdout.strip() == Captioner.from_pretrained(model).caption(folder / "photo.jpg").text
 
 
 def test_the_page_of_a_translator_translates(untrained_translator, tmp_path):
@@ -88,7 +94,7 @@ def test_the_page_of_a_translator_translates(untrained_translator, tmp_path):
 def test_the_command_says_how_near_the_graphs_are(run, tiny_model, tmp_path):
     code, out, err = run("export", "--model", tiny_model, "--output", tmp_path / "out", "--greedy")
     assert (code, out) == (0, f"{tmp_path / 'out'}\n")
-    assert "captions are those of PyTorch" in err
+    assert "test captions equal PyTorch's" in err
     assert (tmp_path / "out/greedy.onnx").is_file()
 
 
@@ -107,3 +113,48 @@ def test_wrong_usage_is_one_line(run, tmp_path, monkeypatch, arguments, exit_cod
     assert code == exit_code
     assert message in err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_another_model_is_not_replaced(tiny_model, attentive_model, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "mine")
+    before = (tmp_path / "mine/model.safetensors").read_bytes()
+    with pytest.raises(UsageError, match="name another folder"):
+        export_model(attentive_model, tmp_path / "mine")
+    assert (tmp_path / "mine/model.safetensors").read_bytes() == before
+    export_model(tiny_model, tmp_path / "exported")
+    export_model(attentive_model, tmp_path / "exported")  # an earlier export is
+
+
+def test_the_only_copy_of_float32_weights_is_not_halved(tiny_model, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    with pytest.raises(UsageError, match="float16 only"):
+        export_model(model, model, half=True)
+    export_model(model, tmp_path / "half", half=True)
+    export_model(tmp_path / "half", tmp_path / "half", half=True)  # nothing is lost
+
+
+def test_two_exports_to_one_folder_do_not_mix(tiny_model, tmp_path):
+    with Lock(tmp_path / ".exported.lock", what="it"), pytest.raises(UsageError, match="process"):
+        export_model(tiny_model, tmp_path / "exported")
+    export_model(tiny_model, tmp_path / "exported")
+    assert {each.name for each in tmp_path.iterdir()} == {"exported"}
+
+
+def test_folders_beside_the_export_are_left_alone(tiny_model, tmp_path):
+    for name in ("exported.tmp", "exported.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").write_text("precious")
+    for _ in range(2):
+        export_model(tiny_model, tmp_path / "exported")
+    assert all((tmp_path / name / "mine").exists() for name in ("exported.tmp", "exported.old"))
+
+
+@pytest.mark.parametrize("file", ["encoder.onnx", "step.onnx"])
+def test_graphs_of_two_models_are_refused_in_one_line(tiny_model, attentive_model, tmp_path, file):
+    for model, name in ((tiny_model, "one"), (attentive_model, "two")):
+        export_model(model, tmp_path / name)
+    shutil.copy(tmp_path / "two" / file, tmp_path / "one" / file)
+    write_checksums(tmp_path / "one")
+    with pytest.raises(CaptionerError, match="not of one model|cannot be opened"):
+        Captioner.from_pretrained(tmp_path / "one", backend="onnx")

@@ -1,5 +1,6 @@
 """The backend that captions: onnxruntime where it can, torch where something needs it."""
 
+import pickle
 import subprocess
 import sys
 
@@ -123,6 +124,13 @@ def test_a_copy_of_what_onnxruntime_captions_with_can_be_saved(onnx_model, photo
     captioner.save_pretrained(tmp_path / "copy")
     copy = Captioner.from_pretrained(tmp_path / "copy")
     assert copy.caption(photo).text == captioner.caption(photo).text
+
+
+def test_a_captioner_can_be_sent_to_another_process(onnx_model, photo):
+    captioner = Captioner.from_pretrained(onnx_model)
+    copy = pickle.loads(pickle.dumps(captioner))
+    assert copy.caption(photo) == captioner.caption(photo)
+    assert copy.caption(photo, explain=True).words[0].heat
 
 
 def test_the_command_captions_with_the_bundled_model_without_torch(photo):

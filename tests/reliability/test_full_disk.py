@@ -58,7 +58,7 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_is_named_and_the_one_before_
             train(config, device="cpu")
     assert error.value.exit_code == 1
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-1", "checkpoint-2"]
-    assert not list((tmp_path / "run").glob("*.tmp"))
+    assert not list((tmp_path / "run").glob("*.captioner-tmp"))
     train(config, device="cpu", resume="auto")
     unbroken = config.model_copy(update={"output": tmp_path / "unbroken"})
     train(unbroken, device="cpu")
@@ -115,7 +115,7 @@ def test_a_checkpoint_that_cannot_take_its_name_leaves_the_one_that_has_it(
     real = Path.rename
 
     def refuse(self, target):
-        if self.suffix == ".tmp":
+        if self.suffix == ".captioner-tmp":
             raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
         return real(self, target)
 

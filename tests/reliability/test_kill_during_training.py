@@ -63,7 +63,8 @@ def assert_twenty_kills_change_nothing(unbroken, broken, *, steps):
         assert finish(run)[0] == -signal.SIGKILL
     assert finish(start(broken, "--resume", "auto"))[0] == 0
     assert outcome(unbroken.output) == outcome(broken.output)
-    assert not [path.name for path in broken.output.iterdir() if path.suffix in (".tmp", ".old")]
+    names = [path.name for path in broken.output.iterdir()]
+    assert not [name for name in names if name.endswith((".captioner-tmp", ".captioner-old"))]
 
 
 @pytest.mark.slow

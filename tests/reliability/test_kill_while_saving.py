@@ -45,7 +45,7 @@ def test_each_of_twenty_kills_while_saving_leaves_an_intact_folder(tmp_path):
 
 @pytest.mark.parametrize("resume", ["auto", None])
 def test_the_next_start_removes_unfinished_folders(tiny, tmp_path, resume):
-    for name in ("checkpoint-1.tmp", "best.tmp"):
+    for name in ("checkpoint-1.captioner-tmp", "best.captioner-tmp"):
         (tmp_path / "run" / name).mkdir(parents=True)
     train(small(tiny, training={"max_steps": 1}), device="cpu", resume=resume)
-    assert not list((tmp_path / "run").glob("*.tmp"))
+    assert not list((tmp_path / "run").glob("*.captioner-tmp"))

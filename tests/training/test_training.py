@@ -91,7 +91,7 @@ def test_a_folder_that_contains_a_run_is_not_overwritten(tiny):
     message = (
         "already contains a run: set resume to 'auto' to continue it, or choose another output"
     )
-    being_written = tiny().output / "checkpoint-2.tmp"  # by a run that is alive
+    being_written = tiny().output / "checkpoint-2.captioner-tmp"  # by a run that is alive
     being_written.mkdir()
     with pytest.raises(UsageError, match=message):
         train(tiny(), device="cpu")

@@ -17,7 +17,8 @@ def model(tiny_model, tmp_path):
     """A model folder whose graphs are there, but empty: nobody runs them."""
     folder = tmp_path / "model"
     shutil.copytree(tiny_model, folder)
-    description = {"format": 1, "weights": weights_digest(folder)}
+    description = {"format": 1, "weights": weights_digest(folder), "updated_parts": 2}
+    description |= {"function_words": [], "unspaced": [], "decoding": {}}
     (folder / "graphs.json").write_text(json.dumps(description))
     for name in ("encoder.onnx", "step.onnx"):
         (folder / name).write_bytes(b"graph")
