@@ -1,6 +1,6 @@
 """The metrics that need Java: METEOR 1.5 with paraphrases, and SPICE (Anderson et al. 2016).
 
-The Java programs are those of pycocoevalcap (`pip install "captioner[java]"`). Each runs once for
+The Java programs are those of pycocoevalcap (`pip install pycocoevalcap`). Each runs once for
 all captions and then exits, so no process is left behind and no call waits forever.
 """
 
@@ -124,7 +124,7 @@ def _find_program(metric: str, path: str) -> str:
     package = importlib.util.find_spec("pycocoevalcap")
     if package is None or not package.submodule_search_locations:
         raise UsageError(
-            f'{metric} needs pycocoevalcap, which is not installed: pip install "captioner[java]"'
+            f"{metric} needs pycocoevalcap, which is not installed: pip install pycocoevalcap"
         )
     if shutil.which("java") is None:
         raise UsageError(

@@ -76,6 +76,6 @@ def _library() -> Any:
     except ImportError as error:
         raise UsageError(
             "subwords need the library tokenizers, which is not installed: "
-            'run pip install "captioner[subword]", or use another tokenizer'
+            "run pip install tokenizers, or use another tokenizer"
         ) from error
     return tokenizers

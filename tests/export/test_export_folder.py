@@ -156,5 +156,5 @@ def test_graphs_of_two_models_are_refused_in_one_line(tiny_model, attentive_mode
         export_model(model, tmp_path / name)
     shutil.copy(tmp_path / "two" / file, tmp_path / "one" / file)
     write_checksums(tmp_path / "one")
-    with pytest.raises(CaptionerError, match="not of one model|cannot be opened"):
+    with pytest.raises(CaptionerError, match=r"not of one model|cannot be opened"):
         Captioner.from_pretrained(tmp_path / "one", backend="onnx")

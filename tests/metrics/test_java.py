@@ -42,11 +42,11 @@ def java(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("metric", [JavaMeteor, Spice])
-def test_without_pycocoevalcap_the_extra_is_named(metric, monkeypatch):
+def test_without_pycocoevalcap_the_package_is_named(metric, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         UsageError,
-        match=r"pycocoevalcap, which is not installed: pip install \"captioner\[java\]\"",
+        match="pycocoevalcap, which is not installed: pip install pycocoevalcap",
     ):
         metric(REFERENCES)
 

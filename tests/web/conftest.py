@@ -62,7 +62,7 @@ def ort():
 @pytest.fixture(scope="session")
 def site(ort, tmp_path_factory):
     """The page with the bundled model."""
-    pytest.importorskip("onnx", reason="onnx is not installed: pip install captioner[export]")
+    pytest.importorskip("onnx", reason="onnx is not installed: pip install onnx")
     from captioner.export.onnx import write_graphs
 
     folder = tmp_path_factory.mktemp("site")
