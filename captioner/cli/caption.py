@@ -7,11 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from captioner.captions import Caption, ImageId
+from captioner.cli.films import (
+    EVERY,
+    FilmOptions,
+    caption_films,
+    check_films,
+    find_films,
+    parse_every,
+)
 from captioner.cli.options import (
     ExplainOption,
     JsonOption,
@@ -24,8 +32,10 @@ from captioner.cli.options import (
 )
 from captioner.config.schema import DecodingConfig, InferenceConfig
 from captioner.console import console, one_line, print_results, skip_unreadable
-from captioner.data.images import find_images
+from captioner.data.films import SUFFIXES as FILM_SUFFIXES
+from captioner.data.images import SUFFIXES, find_images
 from captioner.errors import UsageError
+from captioner.results.values import caption_values
 
 if TYPE_CHECKING:
     from captioner.results.resumable import ResumableResults
@@ -36,8 +46,8 @@ OutputOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Also write COCO results (.json) or JSON lines (.jsonl); after an interruption, "
-        "the same command continues from FILE.part.",
+        help="Also write COCO results (.json) or JSON lines (.jsonl), of films JSON lines or "
+        "subtitles (.vtt); after an interruption, the same command continues from FILE.part.",
         show_default=False,
     ),
 ]
@@ -51,6 +61,15 @@ IdsOption = Annotated[
         show_default=False,
     ),
 ]
+EveryOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Caption a frame of a film this often: 2s, 500ms, 1m or 0.5 (seconds). Frames that "
+        "hardly differ from the last captioned one are left out.",
+        show_default=f"{EVERY:g}s",
+    ),
+]
 
 
 @partial(with_options, reads="image")
@@ -58,7 +77,10 @@ def caption(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="PATH...", help="Image files, folders and globs.", show_default=False
+            metavar="PATH...",
+            help="Image files, folders and globs; film files and globs. Films in a folder are "
+            "left out: name them.",
+            show_default=False,
         ),
     ],
     decoding: dict[str, object],
@@ -69,35 +91,52 @@ def caption(
     report: ReportOption = None,
     explain: ExplainOption = False,
     as_json: JsonOption = False,
+    every: EveryOption = None,
 ) -> None:
-    """Caption images.
+    """Caption images and films.
 
-    Prints each path and its caption, separated by a tab. A third column says `unsure` if the
-    confidence is below the threshold of `captioner calibrate`. Settings you leave out keep the
-    model folder's defaults.
+    Prints each path and its caption, separated by a tab; of a film, the time of each frame is
+    between them. A last column says `unsure` if the confidence is below the threshold of
+    `captioner calibrate`. Settings you leave out keep the model folder's defaults.
     """
+    seconds = parse_every(every)
     if explain and not (report or as_json):
         raise UsageError("--explain has no effect without --report or --json: add one of them")
     check_distinct(output=output, report=report)
-    check_outputs(output, report)
-    found = find_images(paths)
+    try:
+        found = find_images(paths, in_globs=(*SUFFIXES, *FILM_SUFFIXES))
+    except UsageError:
+        check_outputs(output, report)  # a wrong option is named before a wrong path
+        raise
+    films = find_films(found.files, paths)
+    check_films(
+        films,
+        found.files,
+        output=output,
+        report=report,
+        annotations=annotations,
+        every=every,
+    )
+    check_outputs(None if films else output, report)
     for problem in found.problems:
         console.print(f"captioner: {one_line(problem)}", markup=False)
-    ids = _image_ids(found.files, annotations)
+    ids = _image_ids([file for file in found.files if file not in films], annotations)
     captioner = load_captioner(model, inference)
     settings = captioner.decoding_config(decoding)
     captioned: dict[Path, Caption] = {}  # for a report only: it would grow with the images
     num_read = num_abstained = 0
+    films_are_complete = True
     with print_results(files=bool(output or report)) as print_line:
-        with _open_results(output, ids, model, settings, resume=not report) as results:
+        show = partial(_print, print_line, several=settings.captions > 1, as_json=as_json)
+        of_images = None if films else output
+        with _open_results(of_images, ids, model, settings, resume=not report) as results:
             remaining = _remaining(ids, results.captions if results else {})
             stream = captioner.stream(
                 remaining, decoding=settings, explain=explain, batch_size=inference.batch_size
             )
             for file, generated in skip_unreadable(remaining, stream, doing="captioning"):
                 named = {"image": str(file), **({"image_id": ids[file]} if annotations else {})}
-                several = settings.captions > 1
-                _print(print_line, named, generated, several=several, as_json=as_json)
+                show(one_line(file), named, generated)
                 num_read += 1
                 num_abstained += generated.abstained
                 if results and not generated.abstained:
@@ -109,12 +148,23 @@ def caption(
 
             cropped = captioner.crops
             report_captions(report, captioned, model or [], settings, cropped=cropped)
+        if films:
+            films_are_complete = caption_films(
+                films,
+                captioner,
+                FilmOptions(settings, seconds, inference.batch_size, explain),
+                show=show,
+                output=output,
+                provenance=lambda: _provenance(model, settings),
+            )
     _finish(
         len(ids),
         num_abstained=num_abstained,
         num_failed=len(remaining) - num_read,
         num_missing=len(found.problems),
     )
+    if not films_are_complete:
+        raise typer.Exit(3)
 
 
 def _open_results(
@@ -128,14 +178,20 @@ def _open_results(
     """Return the results to add captions to, with those of an interrupted run; None: no output."""
     if output is None:
         return nullcontext()
-    from captioner.models.folder import BUNDLED, weights_digest
     from captioner.results.resumable import resumable_results
 
-    provenance = {
+    provenance = _provenance(models, decoding)
+    return resumable_results(output, list(ids.values()), provenance=provenance, resume=resume)
+
+
+def _provenance(models: Sequence[Path] | None, decoding: DecodingConfig) -> dict[str, object]:
+    """Return what captions depend on, as values for JSON."""
+    from captioner.models.folder import BUNDLED, weights_digest
+
+    return {
         "weights": [weights_digest(folder) for folder in models or [BUNDLED]],
         "decoding": decoding.to_json(),
     }
-    return resumable_results(output, list(ids.values()), provenance=provenance, resume=resume)
 
 
 def _image_ids(files: Sequence[Path], annotations: Path | None) -> dict[Path, ImageId]:
@@ -195,39 +251,17 @@ def _finish(num_files: int, *, num_abstained: int, num_failed: int, num_missing:
 
 def _print(
     print_line: Callable[[str], None],
-    named: Mapping[str, ImageId],
+    columns: str,
+    named: Mapping[str, object],
     caption: Caption,
     *,
     several: bool,
     as_json: bool,
 ) -> None:
     if as_json:
-        print_line(json.dumps({**named, **_to_json(caption, several=several)}))
+        print_line(json.dumps({**named, **caption_values(caption, several=several)}))
         return
     for each in (caption, *caption.others):
         text = "" if each.abstained else each.text
         unsure = "\tunsure" if each.sure is False and not each.abstained else ""
-        print_line(f"{one_line(named['image'])}\t{text}{unsure}")
-
-
-def _to_json(caption: Caption, *, several: bool = False) -> dict[str, Any]:
-    """Return a caption as JSON values; with `several`, all of the image's are in "captions"."""
-    words = [
-        {"word": word.text, "log_prob": word.log_prob}
-        | _without_none(confidence=word.confidence, heat=word.heat)
-        for word in caption.words
-    ]
-    captions = [_to_json(each) for each in (caption, *caption.others)] if several else None
-    return {
-        "caption": None if caption.abstained else caption.text,
-        "log_prob": caption.log_prob,
-        **_without_none(
-            confidence=caption.confidence, sure=caption.sure, explanation=caption.explanation
-        ),
-        "words": [] if caption.abstained else words,
-        **_without_none(captions=captions),
-    }
-
-
-def _without_none(**values: object) -> dict[str, object]:
-    return {name: value for name, value in values.items() if value is not None}
+        print_line(f"{columns}\t{text}{unsure}")

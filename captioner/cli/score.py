@@ -23,6 +23,7 @@ from captioner.data.datasets import Example, load_examples
 from captioner.data.images import find_images
 from captioner.data.problems import read_text
 from captioner.errors import UsageError
+from captioner.results.values import mean_log_prob, num_unknown
 
 EXAMPLE = "captioner score photo.jpg --caption 'a dog runs' --caption 'a cat sleeps'"
 
@@ -120,14 +121,13 @@ def _score(
     for example, captions in skip_unreadable(examples, stream, doing="scoring"):
         num_read += 1
         for text, caption in zip(example.captions, captions, strict=True):
-            num_unknown = sum(word.text == "<unk>" for word in caption.words)
-            mean = caption.log_prob / (len(caption.words) + 1)
-            scored.append(_Scored(mean, caption.log_prob, num_unknown, example, text))
+            mean, unknown = mean_log_prob(caption), num_unknown(caption)
+            scored.append(_Scored(mean, caption.log_prob, unknown, example, text))
     return scored, num_read
 
 
 def _print(scored: Sequence[_Scored], *, as_json: bool) -> None:
-    for mean, log_prob, num_unknown, example, text in scored:
+    for mean, log_prob, unknown, example, text in scored:
         line = f"{mean:.3f}\t{log_prob:.2f}\t{one_line(example.image_id)}\t{one_line(text)}"
         values = {
             "image_id": example.image_id,
@@ -135,7 +135,7 @@ def _print(scored: Sequence[_Scored], *, as_json: bool) -> None:
             "caption": text,
             "log_prob": log_prob,
             "mean_log_prob": mean,
-            "unknown_words": num_unknown,
+            "unknown_words": unknown,
         }
         typer.echo(json.dumps(values) if as_json else line)
     if with_unknown := sum(each.num_unknown > 0 for each in scored):

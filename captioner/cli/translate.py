@@ -29,6 +29,7 @@ from captioner.console import console, print_results, track
 from captioner.data.lines import Line
 from captioner.data.parallel import STDIN
 from captioner.data.problems import MAX_EXAMPLES
+from captioner.results.values import translation_values
 from captioner.storage import atomic_file, check_new
 
 EXAMPLE = "captioner translate --model runs/multi30k/best test.en > test.de"
@@ -196,21 +197,5 @@ def _to_json(
     if translation is None:
         problem = line.problem and line.problem.reason
         return {"source": None, "text": None, "problem": problem}
-    values = {"source": line.text, **_translation_to_json(translation, align=align)}
-    if align:
-        values["source_tokens"] = list(translation.source)
-    if several:
-        values["others"] = [
-            _translation_to_json(other, align=align) for other in translation.others
-        ]
-    return values
-
-
-def _translation_to_json(translation: Translation, *, align: bool) -> dict[str, Any]:
-    words: list[dict[str, Any]] = [
-        {"word": word.text, "log_prob": word.log_prob} for word in translation.words
-    ]
-    if align:
-        for word, weights in zip(words, translation.alignment or (), strict=True):
-            word["attention"] = list(weights)
-    return {"text": translation.text, "log_prob": translation.log_prob, "words": words}
+    values = translation_values(translation, align=align, several=several)
+    return {"source": line.text, **values}

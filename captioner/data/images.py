@@ -10,7 +10,7 @@ import re
 import stat
 import struct
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias, cast
@@ -272,11 +272,12 @@ class FoundImages(NamedTuple):
     problems: list[str]  # a line for each path without images
 
 
-def find_images(paths: Iterable[str]) -> FoundImages:
+def find_images(paths: Iterable[str], *, in_globs: Collection[str] = SUFFIXES) -> FoundImages:
     """Expand files, folders and globs into image files, without repetitions.
 
     Folders are searched recursively, in sorted order, without hidden files. A file that is named is
-    kept whatever its suffix is; folders and globs yield files with a suffix of an image.
+    kept whatever its suffix is; folders yield files with a suffix of an image, and globs those with
+    a suffix of `in_globs`.
 
     Raises:
         UsageError: there is no image at all; the message has all problems.
@@ -284,14 +285,14 @@ def find_images(paths: Iterable[str]) -> FoundImages:
     images: dict[str, Path] = {}
     problems: list[str] = []
     for path in paths:
-        for image in _expand(path, problems):
+        for image in _expand(path, in_globs, problems):
             images.setdefault(os.path.abspath(image), image)
     if not images:
         raise UsageError("; ".join(problems) or "name an image file, a folder or a glob")
     return FoundImages(list(images.values()), problems)
 
 
-def _expand(path: str, problems: list[str]) -> list[Path]:
+def _expand(path: str, in_globs: Collection[str], problems: list[str]) -> list[Path]:
     """Return the images of a path, and add a line to `problems` for what cannot be had."""
     num_problems = len(problems)
     if os.path.isdir(path):
@@ -303,7 +304,7 @@ def _expand(path: str, problems: list[str]) -> list[Path]:
         images, reason = [], is_url
     else:
         matches = sorted(Path(match) for match in glob.glob(path, recursive=True))
-        images = [each for each in matches if each.suffix.lower() in SUFFIXES and each.is_file()]
+        images = [each for each in matches if each.suffix.lower() in in_globs and each.is_file()]
         reason = "no image matches" if glob.has_magic(path) else "no such file or folder"
     if not images and len(problems) == num_problems:
         problems.append(f"{path or repr(path)}: {reason}")
