@@ -25,8 +25,7 @@ TESTS = ROOT / "tests" / "reliability"
 INTRODUCTION = """# When something goes wrong
 
 What can go wrong, what happens then, and the tests that show it, in `tests/reliability`. Made by
-`python -m experiments.reliability` on {machine}: {tests:,} tests in {minutes:.0f} minutes. Rows 26
-to 29 are reserved for a service, which does not exist yet.
+`python -m experiments.reliability` on {machine}: {tests:,} tests in {minutes:.0f} minutes.
 
 {table}
 """

@@ -22,7 +22,7 @@ LAYERS = [
     {"runtime"},
     {"training", "report"},
     {"inference"},
-    {"checkup", "export"},
+    {"checkup", "export", "serve"},
     {"cli"},
     {"__main__", "__init__"},
 ]

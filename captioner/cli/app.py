@@ -16,7 +16,7 @@ from captioner.requirements import missing_package
 
 COMMANDS = (
     *("caption", "translate", "train", "check", "evaluate"),
-    *("compare", "score", "calibrate", "defaults", "export"),
+    *("compare", "score", "calibrate", "defaults", "export", "serve"),
 )
 """Each command is a function in a file of the same name, which also has an `EXAMPLE`."""
 

@@ -15,6 +15,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic.fields import FieldInfo
 
 from captioner.config.schema import LARGEST, DecodingConfig, InferenceConfig
+from captioner.config.service import ServiceConfig
 from captioner.console import loading
 from captioner.devices import DEVICES, DeviceName
 from captioner.errors import PARAMETER_MARK, CaptionerError, UsageError
@@ -155,12 +156,13 @@ def _bundled_decoding() -> dict[str, Any]:
 
 
 def with_options(
-    command: Callable[..., None], *, reads: Reads | None = None
+    command: Callable[..., None], *, reads: Reads | None = None, without: Sequence[str] = ()
 ) -> Callable[..., None]:
     """Replace the parameters `inference` and `decoding` of a command by an option for each setting.
 
     The command gets an `InferenceConfig`, and in `decoding` a dict of the options that were given.
-    With `reads`, it has no option that has no effect on models of that kind.
+    So does `service`, a `ServiceConfig`. With `reads`, the command has no option that has no effect
+    on models of that kind; settings of `inference` that are `without` an option keep their values.
     """
     signature = inspect.signature(command, eval_str=True)
     expanded = dict(signature.parameters)
@@ -170,13 +172,22 @@ def with_options(
         name: _parameter(name, field, reads=reads, default=field.default)
         for name, field in InferenceConfig.model_fields.items()
         if not (reads == "text" and name == "backend")  # only images have two
+        and name not in without
     }
-    expanded |= decoding | inference
+    service = {}
+    if expanded.pop("service", None):
+        service = {
+            name: _parameter(name, field, reads=None, default=field.default)
+            for name, field in ServiceConfig.model_fields.items()
+        }
+    expanded |= decoding | inference | service
 
     @wraps(command)
     def wrapped(**given: Any) -> None:
         if decoding:
             given["decoding"] = _settings({name: given.pop(name) for name in decoding})
+        if service:
+            given["service"] = ServiceConfig(**{name: given.pop(name) for name in service})
         settings = InferenceConfig(**{name: given.pop(name) for name in inference})
         command(**given, inference=settings)
 

@@ -1,0 +1,1 @@
+"""The service: captions, scores and translations over HTTP."""
