@@ -171,9 +171,9 @@ def prefetched(images, size=4):
 def test_the_images_and_arrays_of_a_list_are_read_in_several_threads(monkeypatch, convert, several):
     both_read = threading.Barrier(2)
 
-    def read_together(image):
+    def read_together(image, **options):
         both_read.wait(20)  # for ever, if one thread reads all
-        return read_image(image)
+        return read_image(image, **options)
 
     monkeypatch.setattr(transforms, "read_image", read_together)
     first, second = prefetched(several([convert(noise(20, 10)), convert(ramp(20, 10))]))
@@ -183,12 +183,12 @@ def test_the_images_and_arrays_of_a_list_are_read_in_several_threads(monkeypatch
 def test_a_pillow_image_that_occurs_twice_is_never_read_by_two_threads(monkeypatch):
     readers, most = [], []
 
-    def read_slowly(image):
+    def read_slowly(image, **options):
         readers.append(image)
         most.append(len(readers))
         time.sleep(0.1)
         readers.remove(image)
-        return read_image(image)
+        return read_image(image, **options)
 
     monkeypatch.setattr(transforms, "read_image", read_slowly)
     first, second, third = prefetched([noise(20, 10)] * 3)
@@ -200,9 +200,9 @@ def test_a_pillow_image_that_occurs_twice_is_never_read_by_two_threads(monkeypat
 def test_images_in_one_open_file_are_read_by_one_thread(monkeypatch):
     names = []
 
-    def read_and_name(image):
+    def read_and_name(image, **options):
         names.append(threading.current_thread().name)
-        return read_image(image)
+        return read_image(image, **options)
 
     monkeypatch.setattr(transforms, "read_image", read_and_name)
     file = io.BytesIO()
