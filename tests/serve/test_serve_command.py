@@ -1,10 +1,12 @@
 """`captioner serve` names what it cannot serve before it loads a model."""
 
+import asyncio
 import socket
 
 import pytest
 
 from captioner.cli import serve
+from captioner.serve.lifecycle import open_socket
 
 
 @pytest.fixture
@@ -77,3 +79,21 @@ def test_a_missing_package_is_named_with_the_extra(run, monkeypatch):
 
 def test_only_this_machine_is_served_unless_told(run):
     assert "[default: 127.0.0.1]" in " ".join(run("serve", "--help")[1].split())
+
+
+def test_replies_are_sent_without_waiting_for_more_to_send():
+    async def delay_is_off():
+        accepted = asyncio.get_running_loop().create_future()
+
+        async def note(reader, writer):
+            connection = writer.get_extra_info("socket")
+            accepted.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        bound = open_socket("127.0.0.1", 0)
+        async with await asyncio.start_server(note, sock=bound):
+            _, writer = await asyncio.open_connection(*bound.getsockname())
+            writer.close()
+            return await accepted
+
+    assert asyncio.run(delay_is_off())
