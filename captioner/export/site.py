@@ -55,6 +55,7 @@ def build_site(model: Path, site: Path, ort: Path, *, examples: Path | None = No
             shutil.copy(image, new / "examples")
         downloads = [*(new / "model" / name for name in _MODEL_FILES), new / "ort" / _ORT_WASM]
         content = {
+            "engine": "browser",  # of the page: see web/engine.js
             # The sizes in bytes: a server may compress files, so the page cannot know them.
             "files": {file.relative_to(new).as_posix(): file.stat().st_size for file in downloads},
             "examples": [image.name for image in images],

@@ -21,6 +21,7 @@ from captioner.serve.errors import ServiceError, json_response, service_error
 from captioner.serve.handlers import answer, caption_images, score_captions, translate_texts
 from captioner.serve.limits import ClientGoneError
 from captioner.serve.middleware import AccessLog, BearerToken, Drain
+from captioner.serve.page import add_page
 from captioner.serve.service import Service
 
 CLIENT_GONE = 499  # for the log only: nobody reads the answer
@@ -130,9 +131,13 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     async def docs() -> Response:
         return HTMLResponse(schemas.page(app.openapi()), headers=schemas.PAGE_HEADERS)
 
-    @app.get("/", include_in_schema=False)  # the place of the page
-    async def start() -> Response:
-        return RedirectResponse("docs")
+    if service.engine.reads == "image":
+        add_page(app, service)
+    else:
+
+        @app.get("/", include_in_schema=False)
+        async def start() -> Response:
+            return RedirectResponse("docs")
 
 
 def _add_error_handlers(app: FastAPI, service: Service) -> None:

@@ -1,6 +1,7 @@
 // One image of the page: its picture, its captions, the confidence of each word, and its buttons.
 
 import { announce, element, percent } from "./elements.js";
+import { connectHeat } from "./heat.js";
 
 const COPIED_FOR = 2_000; // milliseconds that a button says so
 
@@ -33,8 +34,8 @@ export class Card {
     this.node.setAttribute("aria-busy", "true");
   }
 
-  /** Show captions, the best first: see engine.js. */
-  show({ captions, thumbnail }) {
+  /** Show captions as of engine.js, the best first; `heat` is {explain, cropped}, or null. */
+  show({ captions, thumbnail }, heat) {
     this.#settle();
     const shown = captions.filter((caption) => !caption.abstained);
     this.#showPicture(thumbnail, shown[0]?.text ?? this.name);
@@ -45,21 +46,34 @@ export class Card {
       return;
     }
     const text = element("p", { className: "text" }, best.text);
-    this.#fill(text, verdict(best), wordList(best), otherCaptions(others), copyButton(best.text));
+    const words = wordList(best);
+    const hint = heat && thumbnail && this.#connectHeat(words, heat);
+    this.#fill(text, verdict(best), words, hint, otherCaptions(others), copyButton(best.text));
     const unsure = best.sure === false ? ", unsure" : "";
     announce(`${this.name}: ${best.text}${unsure}`);
   }
 
-  /** Say why the image has no caption. */
-  fail(reason) {
+  /** Say why the image has no caption; `onTryAgain` is called by a button, unless it is null. */
+  fail(reason, onTryAgain) {
     this.#settle();
     this.node.classList.add("failed");
-    this.#fill(message("error", `${this.name}: ${reason}`));
+    const button = onTryAgain && element("button", { type: "button" }, "Try again");
+    button?.addEventListener("click", onTryAgain);
+    this.#fill(message("error", `${this.name}: ${reason}`), button);
     announce(`${this.name} has no caption: ${reason}`);
   }
 
+  /** Show heat maps of words, and return how to see them. */
+  #connectHeat(words, heat) {
+    const text = "Point at a word, or move to it by Tab, to see what it depends on.";
+    const hint = element("p", { className: "soft hint" }, text);
+    const onProblem = (reason) => { hint.textContent = `No heat map: ${reason}`; };
+    connectHeat(this.figure, words, { ...heat, onProblem });
+    return hint;
+  }
+
   #settle() {
-    this.node.classList.remove("busy");
+    this.node.classList.remove("busy", "failed");
     this.node.removeAttribute("aria-busy");
   }
 
@@ -77,10 +91,11 @@ export class Card {
   }
 
   #showPicture(blob, alt) {
+    if (!blob) return; // the browser cannot read it
     const url = URL.createObjectURL(blob);
     const image = element("img", { alt, src: url });
     image.onload = image.onerror = () => URL.revokeObjectURL(url); // the picture stays
-    this.figure.replaceChildren(image);
+    this.figure.replaceChildren(element("div", { className: "shown" }, image));
   }
 }
 

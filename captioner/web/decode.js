@@ -59,7 +59,8 @@ function draw(bitmap, width, height) {
   return context;
 }
 
-function makeThumbnail(bitmap) {
+/** Resolve to a small JPEG of a bitmap, as a Blob. */
+export function makeThumbnail(bitmap) {
   const scale = Math.min(1, THUMBNAIL.side / Math.max(bitmap.width, bitmap.height));
   const [width, height] = [bitmap.width, bitmap.height]
     .map((side) => Math.max(1, Math.round(side * scale)));

@@ -1,21 +1,40 @@
-// The engine of the page: what captions images. The page knows this interface and nothing else:
+// The engine of the page: what captions images. This one does so in the browser, that of
+// http_engine.js asks a service; site.json says which. The page knows this interface alone:
 //
-//   load(onProgress)         resolves to {schema, values, calibrated}: the JSON schema of each
-//                            setting of decoding, its value for this model, and whether there are
-//                            confidences; meanwhile it calls onProgress(bytes so far, in all)
-//   check(settings)          resolves, or rejects with what is wrong with the settings
-//   caption(file, settings)  resolves to {captions, thumbnail}: the best caption first, each
-//                            {text, words, logProb, confidence, sure, abstained}, where words are
-//                            [{text, logProb, confidence}], and a small picture as a Blob
-//   place                    where images go, for the reader of the page
+//   place     where images go, for the reader of the page
+//   parallel  how many images it captions at a time
+//   load(onProgress, onWait)
+//       resolves to {schema, values, calibrated}: the JSON schema of each setting of decoding, its
+//       value for this model, and whether there are confidences; meanwhile it calls
+//       onProgress(bytes so far, in all), or onWait(text) with what it waits for
+//   check(settings)
+//       resolves, or rejects with what is wrong with the settings
+//   caption(file, settings, {signal, onWait})
+//       resolves to {captions, thumbnail, values}: the best caption first, each
+//       {text, words, logProb, confidence, sure, abstained}, where words are
+//       [{text, logProb, confidence}]; a small picture as a Blob, or null; and what a line of JSON
+//       to download holds, or undefined
 //
-// Each rejects with an Error whose message is the reason and the way out.
+// Where it can, it also has
+//
+//   explains, cropped, explain(file, settings)
+//       whether there are heat maps, and whether they cover the center square alone; resolves to
+//       the words of the best caption, [{text, heat}], where heat is rows of numbers, or null
+//   captionFrame(file, settings, signal)
+//       resolves to the best caption of a frame of the camera, or rejects at once
+//   setToken(token)
+//       what the server asks for
+//
+// Each rejects with an Error whose message is the reason and the way out. It may have `needsToken`,
+// `canTryAgain`, and `retryAfter` in seconds.
 
 const STOPPED = "the engine stopped: reload the page";
 
 /** Captions in the browser: onnxruntime-web in a worker, so the page stays responsive. */
 export class BrowserEngine {
   place = "Your images stay on this device: this browser captions them, and nothing is uploaded.";
+
+  parallel = 1;
 
   #worker = null;
   #waiting = new Map(); // id of a call -> its promise

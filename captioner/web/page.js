@@ -4,15 +4,20 @@ import { connectCamera } from "./camera.js";
 import { Card } from "./card.js";
 import { announce, element, get } from "./elements.js";
 import { BrowserEngine } from "./engine.js";
+import { HttpEngine } from "./http_engine.js";
 import { Settings } from "./settings.js";
 
 const MB = 1_000_000;
 
-const engine = new BrowserEngine();
-const images = []; // {file, card, done, failed}: all that are on the page, the newest first
-let settings = null; // once the model is loaded
-let isWorking = false;
+const ENGINES = { browser: BrowserEngine, http: HttpEngine };
 
+let engine = null; // once site.json is read
+const images = []; // all that are on the page, the newest first: see `add`
+let settings = null; // once the model is loaded
+let working = 0; // images that are captioned now
+let needsToken = false; // the server has refused a request
+
+const showStatus = (text) => { get("status").textContent = text; };
 const notify = (text) => { get("notice").textContent = text; };
 const countOf = (count) => `${count} image${count === 1 ? "" : "s"}`;
 
@@ -20,16 +25,43 @@ async function load() {
   get("load-again").hidden = true;
   get("progress").hidden = false;
   try {
-    const choices = await engine.load(showProgress);
-    settings ??= new Settings(choices, (values) => engine.check(values), captionAgain);
-    get("status").textContent = "Ready";
+    engine ??= await openEngine();
+    const choices = await engine.load(showProgress, showStatus);
+    showTokenForm(false);
+    settings ??= new Settings(choices, (values) => engine.check(values), () =>
+      captionAgain(images.filter((image) => !image.failed)));
+    showStatus("Ready");
     document.body.dataset.ready = "true";
   } catch (error) {
-    get("status").textContent = `The model could not be loaded: ${error.message}`;
-    get("load-again").hidden = false;
+    if (error.needsToken) showTokenForm(true);
+    else {
+      showStatus(`The model could not be loaded: ${error.message}`);
+      get("load-again").hidden = false;
+    }
   }
   get("progress").hidden = true;
   work();
+}
+
+/** Resolve to the engine that site.json names, and show what else the site has. */
+async function openEngine() {
+  const response = await fetch("site.json", { cache: "no-cache" }).catch(() => null);
+  if (!response?.ok) throw new Error("site.json cannot be fetched: check the connection");
+  const site = await response.json();
+  showExamples(site.examples);
+  const opened = new ENGINES[site.engine](site);
+  get("place").textContent = opened.place;
+  return opened;
+}
+
+/** Ask for the token of the server, or no more. */
+function showTokenForm(isShown) {
+  needsToken = isShown;
+  get("token-form").hidden = !isShown;
+  if (!isShown) return;
+  showStatus(get("token").value
+    ? "This server refuses the token" : "This server asks for a token");
+  get("token").focus();
 }
 
 function showProgress(loaded, total) {
@@ -37,14 +69,15 @@ function showProgress(loaded, total) {
   const text = loaded < total
     ? `Loading the model: ${Math.floor(loaded / MB)} of ${Math.ceil(total / MB)} MB`
     : "Starting the model";
-  get("status").textContent = text;
+  showStatus(text);
 }
 
 /** Put images on the page, above the others. */
 function add(files) {
   notify("");
   const added = [...files].map((file) => {
-    const image = { file, done: false, failed: false };
+    // `values`: its line of JSONL; `attempt`: aborts what is captioned now
+    const image = { file, done: false, failed: false, values: null, attempt: null };
     image.card = new Card(file.name || "image", () => remove(image));
     image.card.wait(settings ? "Waiting" : "Waiting for the model");
     return image;
@@ -59,6 +92,7 @@ function add(files) {
 function remove(image) {
   const index = images.indexOf(image);
   images.splice(index, 1);
+  image.attempt?.abort();
   image.card.node.remove();
   showCount();
   const next = images[Math.min(index, images.length - 1)];
@@ -69,32 +103,81 @@ function remove(image) {
 function showCount() {
   get("results").hidden = images.length === 0;
   get("clear").hidden = images.length < 2;
+  get("download").hidden = !images.some((image) => image.values);
 }
 
-/** Caption the images that wait, one by one. */
-async function work() {
-  if (isWorking || !settings) return;
-  isWorking = true;
-  for (let image; (image = images.find((each) => !each.done));) {
-    const waiting = images.filter((each) => !each.done).length;
-    get("status").textContent = `Captioning, ${countOf(waiting)} to do`;
-    image.done = true; // new settings may make it wait again, even while it is captioned
-    image.card.work();
-    try {
-      image.card.show(await engine.caption(image.file, settings.values));
-    } catch (error) {
-      image.failed = true;
-      image.card.fail(error.message);
-    }
+/** Caption the images that wait, as many at a time as the engine does. */
+function work() {
+  if (!settings || needsToken) return;
+  while (working < engine.parallel) {
+    const image = images.find((each) => !each.done);
+    if (!image) break;
+    working += 1;
+    caption(image).finally(() => {
+      working -= 1;
+      work();
+    });
   }
-  get("status").textContent = "Ready";
-  isWorking = false;
+  const left = working + images.filter((each) => !each.done).length;
+  showStatus(left ? `Captioning, ${countOf(left)} to do` : "Ready");
 }
 
-/** Caption all images with new settings. */
-function captionAgain() {
-  for (const image of images.filter((each) => !each.failed)) image.done = false;
+/** Caption an image; new settings may make it wait again meanwhile. */
+async function caption(image) {
+  const { file, card } = image;
+  const { values } = settings;
+  image.done = true;
+  image.attempt = new AbortController();
+  const { signal } = image.attempt;
+  card.work();
+  try {
+    const onWait = (text) => card.wait(text);
+    const result = await engine.caption(file, values, { signal, onWait });
+    if (signal.aborted) return;
+    image.values = result.values ?? null;
+    const explain = () => engine.explain(file, values);
+    card.show(result, engine.explains ? { explain, cropped: engine.cropped } : null);
+  } catch (error) {
+    if (signal.aborted) return;
+    if (error.needsToken) {
+      image.done = false;
+      card.wait("Waiting for a token");
+      showTokenForm(true);
+      return;
+    }
+    image.failed = true;
+    image.values = null;
+    card.fail(error.message, error.canTryAgain ? () => captionAgain([image]) : null);
+  }
+  showCount();
+}
+
+/** Caption images again. */
+function captionAgain(chosen) {
+  for (const image of chosen) {
+    image.attempt?.abort();
+    Object.assign(image, { done: false, failed: false });
+    image.card.wait("Waiting");
+  }
   work();
+}
+
+/** Return the function that captions frames of the camera, or null: see camera.js. */
+function frameCaptioner() {
+  if (!settings || !engine.captionFrame) return null;
+  return async (file, signal) => {
+    const { text } = await engine.captionFrame(file, settings.values, signal);
+    return text ?? "No caption is as confident as min_confidence asks for.";
+  };
+}
+
+/** Download the captions as lines of JSON, in the order of the page. */
+function download() {
+  const lines = images.filter((image) => image.values)
+    .map(({ values }) => `${JSON.stringify(values)}\n`);
+  const href = URL.createObjectURL(new Blob(lines, { type: "application/jsonl" }));
+  element("a", { href, download: "captions.jsonl" }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 1000);
 }
 
 function connectInputs() {
@@ -124,17 +207,25 @@ function connectInputs() {
     else notify("Drop: that is no file: save the image first, and drop the saved file");
   });
   get("load-again").addEventListener("click", load);
+  get("token-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    engine.setToken(get("token").value.trim());
+    load();
+  });
+  get("download").addEventListener("click", download);
   get("clear").addEventListener("click", () => {
-    images.splice(0).forEach((image) => image.card.node.remove());
+    images.splice(0).forEach((image) => {
+      image.attempt?.abort();
+      image.card.node.remove();
+    });
     showCount();
     get("choose").focus();
   });
-  connectCamera((file) => add([file]), notify);
+  connectCamera((file) => add([file]), notify, frameCaptioner);
 }
 
 /** Show the example images that the site lists. */
-async function showExamples() {
-  const { examples } = await (await fetch("site.json", { cache: "no-cache" })).json();
+function showExamples(examples) {
   get("examples").hidden = examples.length === 0;
   get("examples").querySelector("ul").append(...examples.map((name) => {
     const url = `examples/${encodeURIComponent(name)}`;
@@ -149,7 +240,5 @@ async function showExamples() {
   }));
 }
 
-get("place").textContent = engine.place;
 connectInputs();
 load();
-showExamples().catch(() => {}); // the engine reports a site that cannot be read

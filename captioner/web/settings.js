@@ -15,6 +15,7 @@ export class Settings {
     this.check = check;
     this.onChange = onChange;
     this.inputs = {};
+    this.updates = 0;
     for (const name of Object.keys(schema)) {
       if (name === "min_confidence" && !calibrated) continue;
       const panel = get(MAIN.includes(name) ? "main-settings" : "more-settings");
@@ -44,6 +45,7 @@ export class Settings {
 
   /** Take the settings of the form, unless one of them is not valid. */
   async #update() {
+    const update = ++this.updates;
     const values = { ...this.defaults };
     let valid = true;
     for (const [name, input] of Object.entries(this.inputs)) {
@@ -54,7 +56,9 @@ export class Settings {
     if (!valid) return;
     try {
       await this.check(values);
+      if (update !== this.updates) return; // changed meanwhile: a later check decides
     } catch (error) {
+      if (update !== this.updates) return;
       get("settings-error").textContent = error.message;
       return;
     }
