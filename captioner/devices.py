@@ -27,6 +27,7 @@ PrecisionName = Literal["auto", "fp32", "bf16"]
 BackendName = Literal["auto", "torch", "onnx"]
 """What computes captions: PyTorch, which can do all, or onnxruntime, which starts in a moment."""
 
+LARGEST = 2**63 - 1  # a larger integer fits in no tensor
 BATCH_SIZE = 16
 """Sources that are processed at a time, unless told otherwise."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 MAX_NAMED = 5
+MAX_SHOWN = 200  # characters of a wrong value in a message
 PARAMETER_MARK = "\0"  # around the name of a parameter; no file name contains it
 
 
@@ -20,6 +21,15 @@ def parameter(name: str) -> str:
 def first_few(items: Sequence[object]) -> str:
     """Return the first items as a message shows them: "1, 2, 3, 4, 5, ..."."""
     return ", ".join([*map(str, items[:MAX_NAMED]), *(["..."] if len(items) > MAX_NAMED else [])])
+
+
+def shown(value: object) -> str:
+    """Return a value as Python writes it, cut if it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= MAX_SHOWN else f"{text[:20]}... ({len(text):,} characters)"
 
 
 def summarize(items: Sequence[object], noun: str) -> str:

@@ -14,10 +14,10 @@ import typer
 from annotated_types import Ge, Gt, Le
 from pydantic.fields import FieldInfo
 
-from captioner.config.schema import LARGEST, DecodingConfig, InferenceConfig
+from captioner.config.schema import DecodingConfig, InferenceConfig
 from captioner.config.service import ServiceConfig
 from captioner.console import loading
-from captioner.devices import DEVICES, DeviceName
+from captioner.devices import DEVICES, LARGEST, DeviceName
 from captioner.errors import PARAMETER_MARK, CaptionerError, UsageError
 from captioner.models.folder import BUNDLED, read_config, resolve
 from captioner.requirements import check_torch

@@ -32,7 +32,7 @@ def serve(
     service: ServiceConfig,
     model: ModelsOption = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0: of every network.")
+        str, typer.Option(help="Address to bind to; 0.0.0.0 binds to all network interfaces.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
     token_file: Annotated[

@@ -14,9 +14,8 @@ import yaml
 from pydantic import ValidationError
 
 from captioner.config.schema import ImageEncoderConfig, Section, TextEncoderConfig
-from captioner.errors import UsageError
+from captioner.errors import UsageError, shown
 
-MAX_SHOWN = 200
 """Most characters of a wrong value in a message."""
 
 _ENCODERS: dict[str, type[Section]] = {"image": ImageEncoderConfig, "text": TextEncoderConfig}
@@ -153,7 +152,7 @@ def _describe(section: type[Section], details: Any, values: object) -> str:
             return f"{key}.kind is {context['tag']!r}: choose one of {context['expected_tags']}"
         case "literal_error":
             choices = context["expected"].replace(" or ", ", ")
-            return f"{key} is {_shown(value)}: choose one of {choices}"
+            return f"{key} is {shown(value)}: choose one of {choices}"
         case "missing":
             return f"{key} is missing"
         case "invalid_key":
@@ -161,16 +160,7 @@ def _describe(section: type[Section], details: Any, values: object) -> str:
         case "value_error":
             return f"{key}: {context['error']}" if key else str(context["error"])
         case _:
-            return f"{key} is {_shown(value)}: {details['msg'][0].lower()}{details['msg'][1:]}"
-
-
-def _shown(value: object) -> str:
-    """Return a value as Python writes it, cut if it is long."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no integer of more than 4,300 digits
-        return "a number of thousands of digits"
-    return text if len(text) <= MAX_SHOWN else f"{text[:20]}... ({len(text):,} characters)"
+            return f"{key} is {shown(value)}: {details['msg'][0].lower()}{details['msg'][1:]}"
 
 
 def _describe_unknown(section: type[Section], loc: Sequence[str | int], values: object) -> str:

@@ -21,6 +21,7 @@ from pydantic import (
 
 from captioner.devices import (
     BATCH_SIZE,
+    LARGEST,
     BackendName,
     DeviceName,
     PrecisionName,
@@ -51,7 +52,6 @@ ScheduleName = Literal["linear", "exponential", "inverse_sigmoid"]
 RewardName = Literal["CIDEr", "Bleu_4", "ROUGE_L", "METEOR"]
 MEAN = "mean"  # over the dev sources, in training.select_by; so no source has this name
 
-LARGEST = 2**63 - 1  # a larger integer fits in no tensor
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
 CountOrZero = Annotated[int, Field(ge=0, le=LARGEST)]
 Seed = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]

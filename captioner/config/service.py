@@ -20,7 +20,7 @@ class ServiceConfig(Section):
         int, Field(ge=1, le=64, description="Batches that are computed at the same time.")
     ] = 1
     max_batch: Annotated[
-        int, Field(ge=1, le=4096, description="Most images that are computed together.")
+        int, Field(ge=1, le=4096, description="Largest batch, in images or texts.")
     ] = 16
     max_wait_ms: Annotated[
         float, Field(ge=0, le=10_000, description="Milliseconds that a batch waits for more.")

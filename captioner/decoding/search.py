@@ -124,15 +124,13 @@ def _rules(
 @lru_cache(maxsize=4)  # every call of `caption` builds a search
 def function_words(vocabulary: Vocabulary) -> tuple[int, ...]:
     """Return the ids of the function words, in any case, and of punctuation and spaces."""
-    is_caption, words_of_function = (
-        vocabulary.tokenizer.kind == "caption",
-        {*_FUNCTION_WORDS.split()},
-    )
+    is_caption = vocabulary.tokenizer.kind == "caption"
+    english = {*_FUNCTION_WORDS.split()}
     return tuple(
         vocabulary.id_of(word)
         for word in vocabulary.words[len(SPECIALS) :]
         # the caption tokenizer leaves punctuation out: its "&" counts as a word
-        if word.lower() in words_of_function or not (is_caption or word[:1].isalnum())
+        if word.lower() in english or not (is_caption or word[:1].isalnum())
     )
 
 

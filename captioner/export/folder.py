@@ -67,15 +67,7 @@ def write_with_graphs(
     Raises:
         CaptionerError: the graphs do not compute what PyTorch computes.
     """
-    config, vocabulary, source_vocabulary, state = read_model(source)
-    write_model(
-        new,
-        config=config,
-        vocabulary=vocabulary,
-        source_vocabulary=source_vocabulary,
-        state=state,
-        half=half,
-    )
+    write_model(new, **read_model(source)._asdict(), half=half)
     write_checksums(new)  # what reads a model folder checks them
     loaded = write_graphs(new)
     if greedy:

@@ -148,21 +148,16 @@ def write_config(folder: Path, config: ModelConfig) -> None:
     """
     folder = folder.resolve()  # replaces the target of a symbolic link, not the link
     # this checks the old checksums: new ones would hide that a file had changed
-    former, vocabulary, source_vocabulary, state = read_model(folder)
+    files = read_model(folder)
     rewritten = {_CONFIG, VOCABULARY, SOURCE_VOCABULARY, WEIGHTS}
     with atomic_folder(folder) as new:  # it keeps the files that somebody added
         for name in written_files(folder) - rewritten:  # the training state of a checkpoint, too
             shutil.copy2(folder / name, new / name)
         first = new / _FIRST_DECODING
-        if config.decoding != former.decoding and not first.exists():
-            first.write_text(json.dumps(former.decoding.to_json(), indent=2), encoding="utf-8")
-        write_model(
-            new,
-            config=config,
-            vocabulary=vocabulary,
-            source_vocabulary=source_vocabulary,
-            state=state,
-        )
+        former = files.config.decoding
+        if config.decoding != former and not first.exists():
+            first.write_text(json.dumps(former.to_json(), indent=2), encoding="utf-8")
+        write_model(new, **files._replace(config=config)._asdict())
 
 
 def first_decoding(folder: Path) -> DecodingConfig | None:

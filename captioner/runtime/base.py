@@ -21,7 +21,7 @@ import numpy as np
 
 from captioner.captions import Caption
 from captioner.data.images import OneImage, ReadableImage, is_image
-from captioner.devices import BATCH_SIZE
+from captioner.devices import BATCH_SIZE, LARGEST
 from captioner.errors import ImageError, UsageError, parameter
 from captioner.text.tokenizer import Vocabulary
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 Decoding: TypeAlias = "DecodingConfig | Mapping[str, object]"
 """All decoding settings, or those that differ from the model folder's, as in {"beam": 5}."""
-
-LARGEST_BATCH = 2**63 - 1
 
 
 class Calibration(Protocol):
@@ -181,10 +179,10 @@ def check_batch_size(batch_size: object) -> None:
         size = operator.index(batch_size)  # type: ignore[arg-type]  # else a TypeError
     except TypeError:
         size = 0
-    if isinstance(batch_size, bool) or not 1 <= size <= LARGEST_BATCH:
-        shown = repr(batch_size)[:20] if abs(size) <= LARGEST_BATCH else "out of range"
+    if isinstance(batch_size, bool) or not 1 <= size <= LARGEST:
+        shown = repr(batch_size)[:20] if abs(size) <= LARGEST else "out of range"
         raise UsageError(
-            f"{parameter('batch_size')} is {shown}: use an integer from 1 to {LARGEST_BATCH}"
+            f"{parameter('batch_size')} is {shown}: use an integer from 1 to {LARGEST}"
         )
 
 

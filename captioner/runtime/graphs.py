@@ -25,7 +25,7 @@ FORMAT = 1  # of graphs.json
 
 # Images that the encoder computes at a time, so that their activations stay in the caches: in one
 # thread, an EfficientNet-Lite2 needs a quarter less time an image, and half of the memory, than
-# with 16. A ResNet-18 gains memory only. Texts are small, and padded together: they stay together.
+# with 16. A ResNet-18 gains memory only. Texts are small, and padded to one length: not split.
 IMAGES_PER_THREAD = 2
 
 State = tuple[np.ndarray, ...]

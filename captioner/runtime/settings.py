@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Literal, Protocol, cast
 
-from captioner.errors import UsageError, parameter
+from captioner.errors import UsageError, parameter, shown
 
 
 class Settings(Protocol):
@@ -37,8 +37,6 @@ TORCH_ONLY: Mapping[str, object] = {
 
 WITHOUT_EFFECT = ("length_ratio", "diversity", "temperature", "top_k", "top_p", "seed")
 """Settings that only matter for texts, or beside another value of a setting in `TORCH_ONLY`."""
-
-MAX_SHOWN = 200  # characters of a wrong value in a message
 
 
 def check_supported(values: Mapping[str, object]) -> None:
@@ -82,7 +80,7 @@ def read_settings(
         try:
             parsed[name] = _parse(values[name], rules) if name in values else rules["default"]
         except ValueError as error:
-            problems.append(f"{name} is {_shown(values[name])}: {error}")
+            problems.append(f"{name} is {shown(values[name])}: {error}")
     others = [name for name in changes if name not in schema and name not in TORCH_ONLY]
     for name in others:
         if name not in WITHOUT_EFFECT:
@@ -176,12 +174,3 @@ def _within(number: float, rules: Mapping[str, Any]) -> float:
         if key in rules and not is_within(number, rules[key]):
             raise ValueError(f"input should be {words} {rules[key]}")
     return number
-
-
-def _shown(value: object) -> str:
-    """Return a value as Python writes it, cut if it is long."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no integer of more than 4,300 digits
-        return "a number of thousands of digits"
-    return text if len(text) <= MAX_SHOWN else f"{text[:20]}... ({len(text):,} characters)"

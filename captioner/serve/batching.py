@@ -1,4 +1,4 @@
-"""Dynamic batching: what waits is computed together, if it asks for the same.
+"""Dynamic batching: items with the same key form a batch.
 
 Each worker takes the oldest item, and others with the same key. A batch does not wait for more than
 `max_wait` seconds. Where several workers are idle, they share what waits.
@@ -67,7 +67,7 @@ class Batcher:
         self._reserved = 0  # places of items that were accepted, until they are computed
         self._computing = 0  # items that are in a batch
         self._idle = workers
-        self._seconds_per_item = 0.0  # of all workers together
+        self._seconds_per_item = 0.0  # with all workers busy
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="model")
         self._tasks: list[asyncio.Task[None]] = []
 

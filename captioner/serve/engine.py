@@ -25,7 +25,7 @@ WARM_UP = 32  # pixels, of each side of the image that warms the model
 
 
 class CaptionKey(NamedTuple):
-    """Images with the same key are captioned together."""
+    """Images with the same key may form a batch."""
 
     settings: DecodingConfig
     explain: bool
@@ -36,7 +36,7 @@ class ScoreKey(NamedTuple):
 
 
 class TranslationKey(NamedTuple):
-    """Texts with the same key are translated together."""
+    """Texts with the same key may form a batch."""
 
     settings: DecodingConfig
     align: bool

@@ -33,7 +33,7 @@ class MemoryBudget:
         """Hold so many more bytes.
 
         Raises:
-            ServiceError: 429: the requests that are held would be too large together.
+            ServiceError: 429: the sum of the requests that are held would be above the limit.
         """
         if self.held + size > self.limit:
             raise ServiceError.busy(
@@ -54,7 +54,7 @@ class HeldBody:
         """Read the body; nothing is read of one that says that it is too large.
 
         Raises:
-            ServiceError: 413, or 429 if all bodies would be too large together, or 408.
+            ServiceError: 413, or 429 if the sum of all bodies would be above the limit, or 408.
             ClientGoneError: the client has hung up.
         """
         limit = config.max_request_mb * MIB
