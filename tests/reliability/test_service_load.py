@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -60,6 +61,46 @@ def test_overload_is_refused_at_once_and_everything_accepted_is_answered(onnx_mo
         assert sorted(delays)[len(delays) // 2] < 0.2
         assert service.metric("captioner_queue_depth") == 0
         assert post(service, content).status_code == 200
+
+
+async def keep_asking(service, content, seconds, answers):
+    """Post again and again, a moment after each refusal; add each status and its seconds."""
+    end = time.monotonic() + seconds
+    async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
+        while time.monotonic() < end:
+            begun = time.monotonic()
+            response = await client.post("/v1/caption", content=content)
+            answers.append((response.status_code, time.monotonic() - begun))
+            if response.status_code == 429:
+                await asyncio.sleep(0.1)  # sooner than Retry-After asks
+
+
+async def ask_from_all(service, content, *, clients, seconds):
+    answers = []
+    asking = (keep_asking(service, content, seconds, answers) for _ in range(clients))
+    await asyncio.gather(*asking)
+    return answers
+
+
+@pytest.mark.row(27)
+@pytest.mark.slow
+def test_what_64_clients_get_accepted_into_a_small_queue_is_answered_before_its_deadline():
+    deadline = 2.0
+    photo = min(Path(__file__).parents[2].glob("examples/*.jpg"))
+    with ServiceProcess("bundled", "--max-queue", 16, "--deadline", deadline) as service:
+        service.wait_until()
+        content = photo.read_bytes()
+        answers = asyncio.run(ask_from_all(service, content, clients=64, seconds=20))
+        accepted = sorted(seconds for status, seconds in answers if status == 200)
+        refused = sum(status == 429 for status, _ in answers)
+        p50, p99 = (accepted[int(part * len(accepted))] for part in (0.5, 0.99))
+        print(
+            f"64 clients, {len(answers)} requests in 20 s: {len(accepted)} accepted "
+            f"(median {p50:.2f} s, p99 {p99:.2f} s), {refused} refused with 429"
+        )
+        assert {status for status, _ in answers} == {200, 429}
+        assert refused > 64
+        assert p99 < deadline
 
 
 @pytest.mark.row(27)
@@ -156,6 +197,7 @@ def test_what_takes_longer_than_the_time_of_grace_is_dropped_and_told(onnx_model
 
 
 @pytest.mark.row(27)
+@pytest.mark.row(44)
 @pytest.mark.slow
 def test_what_is_not_done_before_the_deadline_is_dropped(onnx_model, photo):
     options = ["--deadline", 0.5, "--max-batch", 1, "--workers", 1]
@@ -170,6 +212,7 @@ def test_what_is_not_done_before_the_deadline_is_dropped(onnx_model, photo):
 
 
 @pytest.mark.row(27)
+@pytest.mark.row(44)
 def test_a_client_that_hangs_up_costs_nothing_more(onnx_model, photo):
     options = ["--max-batch", 1, "--workers", 1]
     with ServiceProcess(onnx_model, *options, slow=(0.5, 0)) as service:
@@ -186,6 +229,25 @@ def test_a_client_that_hangs_up_costs_nothing_more(onnx_model, photo):
         # the one that was computed when its client hung up, and that of the last
         assert service.metric("captioner_batch_size_count") <= 2
         assert service.metric("captioner_request_bytes") == 0
+
+
+@pytest.mark.row(44)
+@pytest.mark.slow
+def test_clients_that_hang_up_leave_their_batch_mates_their_answers(onnx_model, photo):
+    with ServiceProcess(onnx_model, "--max-batch", 6, slow=(0.5, 0)) as service:
+        service.wait_until()
+        request = post_request(photo.read_bytes(), "/v1/caption", "Connection: close")
+        connections = [service.connect() for _ in range(6)]
+        for connection in connections:
+            connection.sendall(request)
+        wait_for_a_batch(service)
+        staying, leaving = connections[::2], connections[1::2]
+        for connection in leaving:
+            connection.close()
+        for connection in staying:
+            received = b"".join(iter(lambda each=connection: each.recv(65536), b""))
+            assert received.startswith(b"HTTP/1.1 200")
+        assert service.metric("captioner_queue_depth") == 0
 
 
 @pytest.mark.row(27)

@@ -63,6 +63,7 @@ def make_requests(count):
 
 @pytest.mark.row(26)
 @pytest.mark.row(27)
+@pytest.mark.row(44)
 @pytest.mark.slow
 def test_every_good_request_of_a_thousand_is_answered_and_every_bad_one_has_its_status():
     expected = printed_captions()
