@@ -1,5 +1,6 @@
 """A service in a process of its own, for tests of sockets, signals and memory."""
 
+import asyncio
 import os
 import re
 import socket
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -83,3 +85,9 @@ def post_request(content, path="/v1/caption", *headers):
     """Return the bytes of a request."""
     lines = [f"POST {path} HTTP/1.1", "Host: test", f"Content-Length: {len(content)}", *headers]
     return "\r\n".join([*lines, "", ""]).encode() + content
+
+
+def run_async(work):
+    """Return the result of a coroutine. Playwright keeps a loop running in a test's own thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +16,12 @@ import typer
 from captioner.cli.options import ModelsOption, with_options
 from captioner.config.schema import InferenceConfig
 from captioner.config.service import ServiceConfig
+from captioner.console import console, one_line
 from captioner.errors import CaptionerError, MissingPackageError, UsageError
 
 EXAMPLE = "captioner serve --model runs/first/best --port 8000"
 TOKEN = "CAPTIONER_TOKEN"
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+")  # as browsers send it
 
 _PACKAGES = {
     "fastapi": "fastapi",
@@ -62,6 +67,7 @@ def serve(
         raise MissingPackageError(
             f"captioner serve needs {', '.join(missing)}: pip install {' '.join(missing)}"
         )
+    _check_origins(cors_origin or ())
     token = _read_token(token_file)
     from captioner.serve.app import build_app
     from captioner.serve.engine import Engine
@@ -69,12 +75,32 @@ def serve(
 
     engine = Engine(model or [], inference, service)
     app = build_app(engine, service, token=token, cors_origins=cors_origin or ())
+    bound = open_socket(host, port)
+    if token is None and not ip_address(bound.getsockname()[0]).is_loopback:
+        console.print(
+            f"captioner: whoever reaches {host} may use the service: --token-file asks for a token",
+            markup=False,
+        )
     run(
         app,
-        open_socket(host, port),
+        bound,
         read_timeout=service.read_timeout,
         grace=service.grace,
     )
+
+
+def _check_origins(origins: Sequence[str]) -> None:
+    """Raise an error for an origin that no browser sends, so that it would never match.
+
+    Raises:
+        UsageError: it is not `*`, and not a scheme and a host in lower case, without a path.
+    """
+    for origin in origins:
+        if origin != "*" and not ORIGIN.fullmatch(origin):
+            raise UsageError(
+                f"--cors-origin {one_line(origin)[:80]}: give a scheme and a host in lower case, "
+                "without a path, as https://example.org, or *"
+            )
 
 
 def _read_token(file: Path | None) -> str | None:

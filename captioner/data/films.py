@@ -62,6 +62,7 @@ make 1.4, an object on 1.3 % of the picture 2.7."""
 
 MAX_WAITING = 256  # compressed packets in memory that may not have to be decoded
 TOLERANCE = 1e-6  # seconds, of rounding
+JUMP_BACK = 1.0  # seconds by which times must not go back: streams that were joined do
 MISSING_END = 1.0  # seconds by which a film may be shorter than its header says
 
 
@@ -171,6 +172,8 @@ class _Sampler:
         self.last = 0.0  # seconds: of the last decoded frame
         self.damaged: float | None = None  # seconds: of the first damaged packet or frame
         self.needs_key = False  # frames depend on a damaged one, until the next key frame
+        self.last_dts = -math.inf  # seconds: of the last packet
+        self.jumped = False  # times have gone back
 
     def __iter__(self) -> Iterator[Frame]:
         import av
@@ -182,6 +185,8 @@ class _Sampler:
                 if packet.stream is not self.stream or not packet.size:
                     self._set_end(packet)
                     continue
+                if self._goes_back(packet):
+                    break
                 yield from self._take(waiting, packet)
                 self._set_end(packet)
         except av.FFmpegError as error:  # the frames before the break follow
@@ -256,6 +261,15 @@ class _Sampler:
             return None
         return max(0.0, float(timed.pts * timed.time_base) - self.start)
 
+    def _goes_back(self, packet: Packet[Any]) -> bool:
+        """Return whether a packet begins another film, as in joined transport streams."""
+        if packet.dts is None or packet.time_base is None:
+            return False
+        dts = float(packet.dts * packet.time_base)
+        self.jumped = dts < self.last_dts - JUMP_BACK
+        self.last_dts = dts
+        return self.jumped
+
     def _set_damaged(self, time: float) -> None:
         self.damaged = time if self.damaged is None else self.damaged
         self.needs_key = True
@@ -271,6 +285,10 @@ class _Sampler:
         length = (self.container.duration or 0) / 1e6
         if failure:
             raise UnreadableError(f"breaks at {format_time(self.film.end)} ({_words(failure)})")
+        if self.jumped:
+            raise UnreadableError(
+                f"its times jump back at {format_time(self.film.end)}: what follows is left out"
+            )
         if self.film.end < length - MISSING_END:
             raise UnreadableError(
                 f"truncated: ends at {format_time(self.film.end)} of {format_time(length)}"

@@ -24,6 +24,7 @@ from captioner.serve.middleware import AccessLog, BearerToken, Drain
 from captioner.serve.page import add_page
 from captioner.serve.service import Service
 
+ROUTES = ("/v1/caption", "/v1/score", "/v1/translate")
 CLIENT_GONE = 499  # for the log only: nobody reads the answer
 
 log = logging.getLogger("captioner.serve")
@@ -64,6 +65,7 @@ def build_app(
         redoc_url=None,
         openapi_url="/openapi.json",
         swagger_ui_oauth2_redirect_url=None,
+        redirect_slashes=False,  # a redirect would repeat the host that a client has made up
     )
     app.state.service = service
     _add_routes(app, service)
@@ -86,11 +88,14 @@ def build_app(
 def _add_routes(app: FastAPI, service: Service) -> None:
     """Add the routes; those that the model cannot serve are missing."""
 
+    # Many probes ask for the headers alone.
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", openapi_extra=schemas.HEALTH)
     async def health() -> Response:
         """Say that the process is alive."""
         return json_response({"status": "alive"})
 
+    @app.head("/ready", include_in_schema=False)
     @app.get("/ready", openapi_extra=schemas.READY)
     async def ready() -> Response:
         """Say whether the model is loaded and requests are taken; 503 if not."""
@@ -128,8 +133,9 @@ def _add_routes(app: FastAPI, service: Service) -> None:
             return await answer(service, request, translate_texts)
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return HTMLResponse(schemas.page(app.openapi()), headers=schemas.PAGE_HEADERS)
+    async def docs(request: Request) -> Response:
+        text = schemas.page(app.openapi(), host=request.headers.get("host", ""))
+        return HTMLResponse(text, headers=schemas.PAGE_HEADERS)
 
     if service.engine.reads == "image":
         add_page(app, service)
@@ -145,16 +151,27 @@ def _add_error_handlers(app: FastAPI, service: Service) -> None:
         described = service_error(error)
         service.metrics.rejections.labels(described.code).inc()
         if described.status == 500:
-            log.error("the service has failed", exc_info=error)
+            if isinstance(error, CaptionerError):  # one for users, whose message says it all
+                log.error("the service has failed: %s", " ".join(str(error).split()))
+            else:
+                log.error("the service has failed", exc_info=error)
         return described.response()
 
     @app.exception_handler(HTTPException)  # of an unknown path or method
-    async def of_routing(_: Request, error: HTTPException) -> Response:
-        return respond(
-            ServiceError(error.status_code, str(error.detail), headers=error.headers)
-            if error.status_code in (404, 405)
-            else ServiceError(400, str(error.detail))
-        )
+    async def of_routing(request: Request, error: HTTPException) -> Response:
+        path, message = request.url.path[:100], str(error.detail)
+        match error.status_code:
+            case 404 if path in ROUTES:
+                other = "texts" if service.engine.reads == "text" else "images"
+                message = f"no route {path}: the model of this service reads {other}; see /docs"
+            case 404:
+                message = f"no route {path}: see /docs"
+            case 405:
+                allowed = dict(error.headers or {}).get("Allow", "")
+                message = f"{path} takes {allowed}, and this request is {request.method[:20]}"
+            case _:
+                return respond(ServiceError(400, message))
+        return respond(ServiceError(error.status_code, message, headers=error.headers))
 
     @app.exception_handler(ClientGoneError)
     async def of_client(_: Request, __: Exception) -> Response:

@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -63,7 +63,7 @@ class Batcher:
         self.workers, self.max_batch, self.max_wait = workers, max_batch, max_wait
         self.max_queue = max_queue
         self._waiting: OrderedDict[Hashable, deque[_Job]] = OrderedDict()
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()  # items or places: workers look again
         self._reserved = 0  # places of items that were accepted, until they are computed
         self._computing = 0  # items that are in a batch
         self._idle = workers
@@ -128,8 +128,7 @@ class Batcher:
     async def _submit(self, key: Hashable, item: Any) -> Any:
         job = _Job(item, asyncio.get_running_loop().create_future(), time.monotonic())
         self._waiting.setdefault(key, deque()).append(job)
-        async with self._changed:
-            self._changed.notify_all()
+        self._changed.set()
         return await job.future
 
     async def _work(self) -> None:
@@ -173,22 +172,19 @@ class Batcher:
 
     async def _next_batch(self) -> tuple[Hashable, list[_Job]]:
         """Wait for items, and return those of the next batch: at least one."""
-        async with self._changed:
-            while True:
-                if (key := self._oldest_key()) is None:
-                    await self._changed.wait()
-                    continue
+        while True:
+            remaining = None
+            if (key := self._oldest_key()) is not None:
                 jobs = self._waiting[key]
                 # Others may still read their images: only items that are on the way are waited for.
                 full = len(jobs) >= self.max_batch or self._num_waiting() >= self.depth
                 remaining = jobs[0].arrived + self.max_wait - time.monotonic()
                 if full or remaining <= 0:
                     return key, self._take(key)
-                try:
-                    async with asyncio.timeout(remaining):
-                        await self._changed.wait()
-                except TimeoutError:
-                    continue
+            self._changed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(remaining):
+                    await self._changed.wait()
 
     def _oldest_key(self) -> Hashable | None:
         """Return the key of the oldest item, after dropping those that nobody waits for."""
@@ -235,6 +231,7 @@ class _Places:
         given = self._count if count is None else min(count, self._count)
         self._count -= given
         self._batcher._reserved -= given
+        self._batcher._changed.set()  # what does not come any more is not waited for
 
 
 def _finish(job: _Job, result: object) -> None:

@@ -49,7 +49,7 @@ class Engine:
     """
 
     def __init__(
-        self, folders: Sequence[Path], inference: InferenceConfig, service: ServiceConfig
+        self, folders: Sequence[str | Path], inference: InferenceConfig, service: ServiceConfig
     ) -> None:
         """Read the settings of the model.
 
@@ -141,9 +141,12 @@ class Engine:
         """
         wants = key.explain if isinstance(key, CaptionKey) else key.align
         if wants and not self.explains:
+            if self.reads == "text":  # no option lets a model without attention align
+                name, way_out = "align", "leave it out"
+            else:
+                name, way_out = "explain", "leave it out, or start the service with --explain any"
             raise UsageError(
-                f"{parameter('explain' if self.reads == 'image' else 'align')} is not possible "
-                "with this model, or is off: leave it out, or start the service with --explain any"
+                f"{parameter(name)} is not possible with this model, or is off: {way_out}"
             )
         stored = key.settings == self.config.decoding
         with self._first_use:

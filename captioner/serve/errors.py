@@ -27,6 +27,10 @@ CODES = {
 """The code of each status, unless an error has a more special one."""
 
 
+MAX_MESSAGE = 1000  # characters of an error that lists what is not valid
+MAX_NAME = 100  # characters of the name of an image in its error
+
+
 class ServiceError(Exception):
     """An answer other than 200."""
 
@@ -59,13 +63,14 @@ class ServiceError(Exception):
 
 def service_error(error: BaseException) -> ServiceError:
     """Return the answer to an error of the library; one that is not meant for users is a 500."""
-    message = " ".join(str(error).split())
+    message = _one_line(error)
     match error:
         case ServiceError():
             return error
         case ImageError(reason=reason):
             status, code = _of_image(reason)
-            return ServiceError(status, f"{error.name}: {reason}", code=code)
+            name = " ".join(error.name.split())[:MAX_NAME]
+            return ServiceError(status, f"{name}: {reason}", code=code)
         case MissingPackageError():
             return ServiceError(400, message, code="bad_options")
         case UsageError():
@@ -73,6 +78,13 @@ def service_error(error: BaseException) -> ServiceError:
         case CaptionerError():
             return ServiceError(500, "the model cannot do this: see the log of the service")
     return ServiceError(500, "the service has failed: see its log")
+
+
+def _one_line(error: BaseException) -> str:
+    """Return a message; one that lists several mistakes has a line for each of them."""
+    first, *others = [" ".join(line.split()) for line in str(error).splitlines()] or [""]
+    text = " ".join([first, "; ".join(others)]).strip()
+    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."
 
 
 def _of_image(reason: str) -> tuple[int, str]:

@@ -16,6 +16,7 @@ from typing import Any
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from captioner.config.schema import DecodingConfig
 from captioner.data.images import SIGNATURES
 from captioner.errors import first_few
 from captioner.serve.errors import ServiceError
@@ -44,16 +45,16 @@ def parse_body(body: bytes, content_type: str, *, images: bool, texts: str | Non
         ServiceError: 400 for what cannot be parsed, 422 for other fields.
     """
     kind, options = parse_options_header(content_type)
+    known = {"file"} if images else set()
+    known |= {texts} if texts else set()
     if kind == b"multipart/form-data":
-        payload = _parse_form(body, options.get(b"boundary", b""))
+        payload = _parse_form(body, options.get(b"boundary", b""), known)
     elif _is_json(kind, body):
-        payload = _parse_json(body)
+        payload = _parse_json(body, known)
     elif images:
         payload = Payload([(None, body)])
     else:
         payload = Payload(texts={texts or "": [_text(body, "the body")]})
-    known = {"file"} if images else set()
-    known |= {texts} if texts else set()
     check_fields([*payload.texts, *(["file"] if payload.images else [])], known)
     if images and not payload.images:
         raise ServiceError(422, "no image: send a form with the field file, JSON, or its bytes")
@@ -74,7 +75,10 @@ def check_fields(fields: list[str], known: set[str]) -> None:
     if others:
         shown = first_few([repr(name[:40]) for name in others])
         expected = " and ".join(sorted(known)) or "nothing"
-        raise ServiceError(422, f"unknown field {shown}: this route takes {expected}")
+        hint = ""
+        if any(name in DecodingConfig.model_fields for name in others):
+            hint = "; decoding settings go into the query, as in ?beam=5"
+        raise ServiceError(422, f"unknown field {shown}: this route takes {expected}{hint}")
 
 
 def _is_json(kind: bytes, body: bytes) -> bool:
@@ -84,7 +88,7 @@ def _is_json(kind: bytes, body: bytes) -> bool:
     return kind == b"application/json" and not body.startswith(SIGNATURES)
 
 
-def _parse_json(body: bytes) -> Payload:
+def _parse_json(body: bytes, known: set[str]) -> Payload:
     try:
         values = json.loads(body, parse_constant=_refuse_constant)
     except RecursionError:
@@ -93,16 +97,18 @@ def _parse_json(body: bytes) -> Payload:
         reason = " ".join(str(error).split())[:100]
         raise ServiceError(400, f"the body is not JSON ({reason})") from None
     if not isinstance(values, dict):
-        raise ServiceError(422, 'the JSON is not an object, as in {"file": "<base64>"}')
+        example = '{"file": "<base64>"}' if "file" in known else '{"text": "a sentence"}'
+        raise ServiceError(422, f"the JSON is not an object, as in {example}")
+    check_fields(list(values), known)
     payload = Payload()
     for name, value in values.items():
         items = value if isinstance(value, list) else [value]
         if name == "file":
             payload.images = [_json_image(item) for item in items]
             continue
-        if any(not isinstance(item, str) for item in items) and name != "url":
-            raise ServiceError(422, f"{name[:40]!r} is not a string, or a list of strings")
-        payload.texts[name] = [_check_text(item, name) for item in items if isinstance(item, str)]
+        if any(not isinstance(item, str) for item in items):
+            raise ServiceError(422, f"{name!r} is not a string, or a list of strings")
+        payload.texts[name] = [_check_text(item, name) for item in items]
     return payload
 
 
@@ -123,14 +129,19 @@ def _json_image(item: object) -> tuple[str | None, bytes]:
     try:
         return name, base64.b64decode(item, validate=True)
     except (binascii.Error, ValueError):
-        raise ServiceError(422, "an image in JSON is not valid base64") from None
+        raise ServiceError(
+            422,
+            "an image in JSON is not valid base64: leave out line breaks and what stands before "
+            "the data, such as data:image/jpeg;base64,",
+        ) from None
 
 
 class _FormParts:
     """Collects the parts of a form: the callbacks of a parser."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: set[str]) -> None:
         self.payload = Payload()
+        self._known = known
         self._header = self._value = b""
         self._disposition: dict[bytes, bytes] = {}
         self._content = bytearray()
@@ -163,13 +174,14 @@ class _FormParts:
             shown = None if file_name is None else _name(file_name)
             self.payload.images.append((shown, bytes(self._content)))
         else:
-            text = "" if name == "url" else _text(bytes(self._content), repr(name[:40]))
+            # the text of another field is not needed: it is refused
+            text = _text(bytes(self._content), repr(name)) if name in self._known else ""
             self.payload.texts.setdefault(name, []).append(text)
         self._content = bytearray()
 
 
-def _parse_form(body: bytes, boundary: bytes) -> Payload:
-    parts = _FormParts()
+def _parse_form(body: bytes, boundary: bytes, known: set[str]) -> Payload:
+    parts = _FormParts(known)
     names = (
         *("on_part_begin", "on_part_data", "on_part_end"),
         *("on_header_field", "on_header_value", "on_header_end"),
@@ -207,5 +219,5 @@ def _check_text(text: str, name: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise ServiceError(422, f"{name[:40]!r} holds half a character") from None
+        raise ServiceError(422, f"{name!r} holds half a character") from None
     return text

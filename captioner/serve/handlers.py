@@ -16,6 +16,7 @@ from captioner.serve.forms import parse_body
 from captioner.serve.limits import (
     HeldBody,
     check_count,
+    check_encoding,
     check_search,
     check_texts,
     held_body,
@@ -37,6 +38,7 @@ async def answer(service: Service, request: Request, handler: Handler) -> Respon
         ClientGoneError: nobody waits for the answer any more; its work is dropped.
     """
     service.check_ready()
+    check_encoding(request)
     deadline = service.config.deadline
     service.batcher.check_room(1, deadline=deadline)  # before the body is read
     with service.metrics.stage("receive"):
@@ -72,6 +74,8 @@ async def caption_images(service: Service, request: Request, body: HeldBody) -> 
     with service.batcher.places(len(images), deadline=service.config.deadline) as places:
         pixels = await _read(service, images)
         body.release()
+        # a batch does not wait for those that are errors
+        places.give_back(sum(isinstance(each, Exception) for each in pixels))
         results = await _gather(
             _failed(each) if isinstance(each, Exception) else _submit(places, key, each)
             for each in pixels
@@ -100,8 +104,8 @@ async def score_captions(service: Service, request: Request, body: HeldBody) -> 
     if len(payload.images) != 1 or not captions:
         raise ServiceError(
             422,
-            f"{len(payload.images)} images and {len(captions)} captions: send one image with "
-            "its captions, each in a field caption",
+            "scoring takes one image and at least one caption, each in a field caption; this "
+            f"request has {len(payload.images)} and {len(captions)}",
         )
     check_texts(captions, "captions", service.config)
     with service.batcher.places(1, deadline=service.config.deadline) as places:

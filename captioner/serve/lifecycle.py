@@ -9,6 +9,8 @@ import os
 import signal
 import socket
 import sys
+import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -23,6 +25,7 @@ from captioner.errors import CaptionerError
 from captioner.serve.service import Service
 
 BACKLOG = 1024  # connections that wait to be accepted
+FULL_EVERY = 60.0  # seconds between lines that say that no connection can be accepted
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -138,6 +141,10 @@ def run(app: FastAPI, bound: socket.socket, *, read_timeout: float, grace: float
     logging.basicConfig(format="captioner: %(message)s", level=logging.WARNING)
     # uvicorn warns of requests that are no HTTP, which it answers with 400
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cancelled_request)
+    logging.getLogger("asyncio").addFilter(_TooManyConnections())
+    # Pillow warns of odd images, of which a client can send any number
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     server.run(sockets=[bound])
     if service.failure is not None:
         raise service.failure
@@ -148,3 +155,34 @@ def run(app: FastAPI, bound: socket.socket, *, read_timeout: float, grace: float
         )
         sys.stderr.flush()
         os._exit(1)  # threads that compute for them would be waited for
+
+
+def _is_no_cancelled_request(record: logging.LogRecord) -> bool:
+    """Return False for the traceback of a request that the end of the service has cut off."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
+class _TooManyConnections(logging.Filter):
+    """Shortens what asyncio logs where the process may open no more files: 1,000 tracebacks each
+    second. Connections wait meanwhile, until others end or their time is over.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._due = -math.inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to log a record; that of such a failure becomes one line."""
+        if not record.getMessage().startswith("socket.accept() out of system resource"):
+            return True
+        record.msg, record.args, record.exc_info = (
+            "no connection is accepted while so many are open: raise the limit of open files "
+            "(ulimit -n)",
+            (),
+            None,
+        )
+        now = time.monotonic()
+        if now < self._due:
+            return False
+        self._due = now + FULL_EVERY
+        return True

@@ -16,6 +16,9 @@ from captioner.serve.errors import ServiceError
 Result = TypeVar("Result")
 
 _LISTS = ("require", "forbid", "caption")  # options that may be given several times
+_MAY_BE_NULL = tuple(
+    name for name, field in DecodingConfig.model_fields.items() if field.annotation == int | None
+)
 _FLAGS = {"true": True, "1": True, "": True, "false": False, "0": False}
 
 
@@ -103,8 +106,25 @@ def _too_large(config: ServiceConfig) -> ServiceError:
     return ServiceError(413, f"the request is larger than {config.max_request_mb} MiB")
 
 
+def check_encoding(request: Request) -> None:
+    """Raise an error for a compressed body: its bytes would be taken for a strange image.
+
+    Raises:
+        ServiceError: 415.
+    """
+    coding = request.headers.get("content-encoding", "identity")
+    if coding.lower() != "identity":
+        raise ServiceError(
+            415,
+            f"the body has the Content-Encoding {coding[:20]!r}: send it without any",
+            code="content_encoding",
+        )
+
+
 def parse_query(request: Request, flags: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, bool]]:
     """Return the decoding settings that a request asks for, and the values of `flags`.
+
+    `null` is no value, where a setting can have none.
 
     Raises:
         ServiceError: 400: one is given twice; 422: there is a `url`.
@@ -129,7 +149,7 @@ def parse_query(request: Request, flags: tuple[str, ...]) -> tuple[dict[str, Any
         elif name in changes:
             raise ServiceError(400, f"{name[:40]!r} is given twice", code="bad_options")
         else:
-            changes[name] = value
+            changes[name] = None if value == "null" and name in _MAY_BE_NULL else value
     return changes, found
 
 

@@ -111,9 +111,12 @@ class AccessLog:
 
 
 def _write(**values: Any) -> None:
-    # one call: lines of other threads do not get between
-    sys.stderr.write(json.dumps(values) + "\n")
-    sys.stderr.flush()
+    if sys.stderr is None:  # closed before the process began
+        return
+    with suppress(OSError, ValueError):  # its reader has ended: requests are answered without a log
+        # one call: lines of other threads do not get between
+        sys.stderr.write(json.dumps(values) + "\n")
+        sys.stderr.flush()
 
 
 class BearerToken:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from typing import Any
 
 from captioner.config.schema import DecodingConfig
 from captioner.config.service import ServiceConfig
+from captioner.devices import LARGEST
 
 DESCRIPTION = (
     "Captions images, or translates texts, with a model of captioner. Every error is "
-    '{"error": {"code", "message"}}. The service takes bytes only: it never fetches a URL.'
+    '{"error": {"code", "message"}}. The service takes bytes only: it never fetches a URL. Where '
+    "it asks for a token, send the header Authorization: Bearer TOKEN (curl: -H)."
 )
+_HOST = "localhost:8000"  # of the examples
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
     "X-Content-Type-Options": "nosniff",
@@ -51,10 +55,12 @@ _TRANSLATION = {
 }
 
 
-def _answers(example: object, *, errors: bool = True) -> dict[str, Any]:
+def _answers(
+    example: object, *, errors: bool = True, text: str = "The results, in the order of the request."
+) -> dict[str, Any]:
     answers: dict[str, Any] = {
         "200": {
-            "description": "The results, in the order of the request.",
+            "description": text,
             "content": {"application/json": {"example": example}},
         }
     }
@@ -67,11 +73,12 @@ def _answers(example: object, *, errors: bool = True) -> dict[str, Any]:
 
 
 HEALTH = {
-    "responses": _answers({"status": "alive"}, errors=False),
+    "responses": _answers({"status": "alive"}, errors=False, text="It is alive."),
     "x-curl": "curl localhost:8000/health",
 }
 READY = {
-    "responses": _answers({"status": "ready"}, errors=False) | {"503": {"description": "Not yet."}},
+    "responses": _answers({"status": "ready"}, errors=False, text="It takes requests.")
+    | {"503": {"description": "Not yet, or no more."}},
     "x-curl": "curl localhost:8000/ready",
 }
 METRICS = {
@@ -82,6 +89,7 @@ MODEL = {
     "responses": _answers(
         {"name": "bundled", "reads": "image", "vocabulary_size": 4308, "decoding": {"beam": 4}},
         errors=False,
+        text="The model.",
     ),
     "x-curl": "curl localhost:8000/v1/model",
 }
@@ -94,7 +102,12 @@ def caption(config: ServiceConfig) -> dict[str, Any]:
         "parameters": [*_decoding(config, without=_TEXT_ONLY), flag],
         "requestBody": _body_with_images({}),
         "responses": _answers({"results": [_CAPTION]}),
-        "x-curl": "curl -F file=@photo.jpg 'localhost:8000/v1/caption?beam=5'",
+        "x-curl": (
+            "curl -F file=@photo.jpg 'localhost:8000/v1/caption?beam=5'\n"
+            "curl --data-binary @photo.jpg 'localhost:8000/v1/caption?captions=3'\n"
+            'printf \'{"file": "%s"}\' "$(base64 < photo.jpg | tr -d \'\\n\')" |'
+            " curl -d @- localhost:8000/v1/caption"
+        ),
     }
 
 
@@ -131,7 +144,10 @@ def translate(config: ServiceConfig) -> dict[str, Any]:
             },
         },
         "responses": _answers({"results": [_TRANSLATION]}),
-        "x-curl": "curl -d 'A dog runs.' localhost:8000/v1/translate",
+        "x-curl": (
+            "curl -d 'A dog runs.' localhost:8000/v1/translate\n"
+            """curl -d '{"text": ["A dog runs.", "It rains."]}' localhost:8000/v1/translate"""
+        ),
     }
 
 
@@ -146,7 +162,7 @@ def _decoding(config: ServiceConfig, *, without: tuple[str, ...]) -> list[dict[s
         text = rules.pop("description", "")
         if name in ("beam", "captions", "groups"):
             rules["maximum"] = config.max_beam
-        if name == "max_length":
+        if name in ("max_length", "min_length"):
             rules["maximum"] = config.max_words
         parameters.append({"name": name, "in": "query", "description": text, "schema": rules})
     return parameters
@@ -172,10 +188,15 @@ def _body_with_images(more: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def page(openapi: dict[str, Any]) -> str:
-    """Return the description of the routes as a page that loads nothing."""
+def page(openapi: dict[str, Any], *, host: str) -> str:
+    """Return the description of the routes as a page that loads nothing.
+
+    `host` is what a client has called the service: the examples have it, if it can be one.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9.-]+(:[0-9]+)?", host):
+        host = _HOST
     operations = "".join(
-        _operation(method, path, operation)
+        _operation(method, path, operation).replace(_HOST, host)
         for path, methods in openapi["paths"].items()
         for method, operation in methods.items()
     )
@@ -191,7 +212,8 @@ def page(openapi: dict[str, Any]) -> str:
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     parameters = "".join(
         f"<tr><td><code>{html.escape(each['name'])}</code></td>"
-        f"<td>{html.escape(each.get('description', ''))}</td></tr>"
+        f"<td>{html.escape(each.get('description', ''))}</td>"
+        f"<td>{html.escape(_accepted(each['schema']))}</td></tr>"
         for each in operation.get("parameters", [])
     )
     answers = "".join(
@@ -210,6 +232,30 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     )
 
 
+def _accepted(schema: dict[str, Any]) -> str:
+    """Return in words which values a parameter takes."""
+    match schema:
+        case {"anyOf": choices}:
+            return " or ".join(map(_accepted, choices))
+        case {"enum": values}:
+            return " or ".join(values)
+        case {"type": "boolean"}:
+            return "true or false"
+        case {"type": "array"}:
+            return "text; repeat it for several"
+        case {"type": "integer" | "number" as kind}:
+            text = "whole number" if kind == "integer" else "number"
+            low, high = schema.get("minimum"), schema.get("maximum", LARGEST)
+            if "exclusiveMinimum" in schema:
+                text += f" above {schema['exclusiveMinimum']}"
+            elif low is not None and low > -LARGEST:
+                text += f" from {low}"
+            return text if high == LARGEST else f"{text} to {high}"
+        case {"type": kind}:
+            return {"string": "text"}.get(kind, str(kind))
+    raise AssertionError(schema)
+
+
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -220,6 +266,7 @@ _PAGE = """<!doctype html>
 body {{ max-width: 50rem; margin: 2rem auto; padding: 0 1rem }}
 section {{ border-top: 1px solid #8888; margin-top: 2rem }}
 pre {{ overflow-x: auto; padding: .75rem; background: #8882; border-radius: .5rem }}
+table {{ display: block; overflow-x: auto }}
 td {{ padding: .1rem 1rem .1rem 0; vertical-align: top }}
 </style>
 <h1>{title} {version}</h1>

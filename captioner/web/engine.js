@@ -4,9 +4,10 @@
 //   place     where images go, for the reader of the page
 //   parallel  how many images it captions at a time
 //   load(onProgress, onWait)
-//       resolves to {schema, values, calibrated}: the JSON schema of each setting of decoding, its
-//       value for this model, and whether there are confidences; meanwhile it calls
-//       onProgress(bytes so far, in all), or onWait(text) with what it waits for
+//       resolves to {schema, values, calibrated, largest}: the JSON schema of each setting of
+//       decoding, its value for this model, whether there are confidences, and the largest whole
+//       number of a setting, or undefined; meanwhile it calls onProgress(bytes so far, in all), or
+//       onWait(text) with what it waits for
 //   check(settings)
 //       resolves, or rejects with what is wrong with the settings
 //   caption(file, settings, {signal, onWait})

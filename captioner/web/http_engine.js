@@ -42,7 +42,9 @@ export class HttpEngine {
       [name, { ...rules, title: titleOf(name), description }]));
     this.#defaults = Object.fromEntries(known.map(({ name }) => [name, model.decoding[name]]));
     this.explains = model.explains;
-    return { schema, values: this.#defaults, calibrated: model.calibrated };
+    // The service has limits of its own; beyond this one, JavaScript has no exact whole numbers.
+    const largest = Number.MAX_SAFE_INTEGER;
+    return { schema, values: this.#defaults, calibrated: model.calibrated, largest };
   }
 
   /** Send no image: the service judges the settings before it looks at what it is to caption. */
@@ -81,11 +83,7 @@ export class HttpEngine {
     const query = new URLSearchParams();
     for (const [name, value] of Object.entries(settings)) {
       if (JSON.stringify(value) === JSON.stringify(this.#defaults[name])) continue;
-      if (value === null) {
-        const text = `${name} cannot be empty here, as it is set in the model's folder: set it`;
-        throw Object.assign(new Error(text), { code: "bad_options" });
-      }
-      const values = value.length === 0 ? [""] : [value].flat(); // an empty list has no other form
+      const values = value?.length === 0 ? [""] : [value].flat(); // an empty list has no other form
       for (const each of values) query.append(name, each);
     }
     if (explain) query.set("explain", "true");

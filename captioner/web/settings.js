@@ -3,13 +3,14 @@
 import { element, get } from "./elements.js";
 
 const MAIN = ["captions", "beam"]; // the others are under "More settings"
-const LARGEST = 100; // of whole numbers: the memory of a browser is small
+const LARGEST = 100; // of whole numbers, unless the engine says otherwise: browsers lack memory
 
 /** The settings panel. `onChange` is called with all settings, when the reader changed one. */
 export class Settings {
   /** Build the fields; `check(settings)` rejects with what is wrong with them. */
-  constructor({ schema, values, calibrated }, check, onChange) {
+  constructor({ schema, values, calibrated, largest = LARGEST }, check, onChange) {
     this.schema = schema;
+    this.largest = largest;
     this.defaults = values;
     this.values = values;
     this.check = check;
@@ -33,7 +34,7 @@ export class Settings {
 
   #field(name) {
     const { title, description } = this.schema[name];
-    const input = makeInput(this.schema[name]);
+    const input = makeInput(this.schema[name], this.largest);
     this.inputs[name] = Object.assign(input, { id: `setting-${name}`, name });
     write(input, this.values[name]);
     const hint = element("small", { id: `hint-${name}` }, description);
@@ -83,7 +84,7 @@ function alternatives(schema) {
   return [choices.find((choice) => choice.type !== "null"), optional];
 }
 
-function makeInput(schema) {
+function makeInput(schema, largest) {
   const [choice, optional] = alternatives(schema);
   if (choice.enum) {
     return element("select", {}, ...choice.enum.map((value) => element("option", {}, value)));
@@ -96,7 +97,7 @@ function makeInput(schema) {
   }
   const whole = choice.type === "integer";
   const range = { min: choice.minimum, max: choice.maximum };
-  if (whole) range.max = Math.min(range.max ?? LARGEST, LARGEST);
+  if (whole) range.max = Math.min(range.max ?? largest, largest);
   const step = whole ? 1 : "any";
   return element("input", { type: "number", step, required: !optional, ...range });
 }

@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
+from services import run_async
 from typer.testing import CliRunner
 
 from benchmarks import serve
@@ -46,13 +47,13 @@ class Sender:
 
 def test_a_closed_loop_has_one_request_of_each_client_in_flight():
     sender = Sender(0.002)
-    asyncio.run(Closed(3).run(sender, 10))
+    run_async(Closed(3).run(sender, 10))
     assert (sender.most, sorted(sender.numbers)) == (3, [*range(10)])
 
 
 def test_an_open_loop_sends_at_its_rate_whether_others_are_answered_or_not():
     sender = Sender(0.2)
-    asyncio.run(Open(100).run(sender, 6))
+    run_async(Open(100).run(sender, 6))
     assert (sender.most, sender.numbers) == (6, [*range(6)])
     assert [due - sender.due[0] for due in sender.due] == pytest.approx(
         [0, 0.01, 0.02, 0.03, 0.04, 0.05]
@@ -67,7 +68,7 @@ def test_a_request_that_an_open_loop_sends_late_is_still_due_at_its_time(monkeyp
         waits.append(time.perf_counter() - due)
         await asyncio.sleep(0.05)
 
-    asyncio.run(Open(1000).run(send, 3))
+    run_async(Open(1000).run(send, 3))
     # The second and the third wait for one and two others, less the 1 and 2 ms before their time.
     assert waits[1] > 0.04
     assert waits[2] > 0.09
@@ -109,7 +110,7 @@ def test_a_turn_posts_each_photograph_and_counts_what_is_refused():
             url = f"http://127.0.0.1:{server.server_port}"
             await run_turn(client, url, [b"0", b"1"], Closed(2), 5, measured)
 
-    asyncio.run(run())
+    run_async(run())
     server.shutdown()
     server.server_close()
     assert (measured.failed, measured.captions) == (3, {1: "one"})
@@ -147,7 +148,7 @@ def test_the_systems_take_turns_and_another_one_begins_each_time(monkeypatch):
 
     monkeypatch.setattr(serve, "run_turn", run_turn)
     urls = {"plain": "P", "service": "S"}
-    asyncio.run(serve.measure(urls, [b""] * 8, [Closed(1)], requests=5, turns=2))
+    run_async(serve.measure(urls, [b""] * 8, [Closed(1)], requests=5, turns=2))
     assert turns[:2] == [("P", "4 clients", 16), ("S", "4 clients", 16)]  # the warm-up
     assert turns[2:] == [(url, "1 client", 3) for url in "PS"] + [
         (url, "1 client", 2) for url in "SP"
@@ -223,6 +224,6 @@ def test_the_plain_handler_and_the_service_caption_the_same():
     chosen = serve.systems(BUNDLED, ())
     with serve.servers(chosen) as urls:
         photos = [path.read_bytes() for path in sorted((serve.ROOT / "examples").glob("*.jpg"))]
-        results = asyncio.run(serve.measure(urls, photos, [Closed(4)], requests=8, turns=1))
+        results = run_async(serve.measure(urls, photos, [Closed(4)], requests=8, turns=1))
     serve.check_captions(results)
     assert [len(measured.captions) for *_, measured in results] == [8] * len(chosen)

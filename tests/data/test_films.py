@@ -266,3 +266,14 @@ def test_the_scenes_of_the_test_film_have_different_colours(tmp_path):
     frames, _ = read(write_film(tmp_path / "film.mp4"), 2.0)
     for (_, image), colour in zip(frames, COLOURS, strict=False):
         assert np.abs(image[-4:].mean(axis=(0, 1)) - colour).max() < 20
+
+
+def test_of_joined_films_whose_times_begin_again_the_first_is_read_and_the_place_is_named(tmp_path):
+    film = write_film(tmp_path / "film.ts", seconds=4, codec="mpeg2video")
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(2 * film.read_bytes())
+    times = [round(time, 3) for time, _ in read(joined, 1.0)[0]]
+    assert times == [round(time, 3) for time, _ in read(film, 1.0)[0]]
+    reason = "its times jump back at 00:00:04.000: what follows is left out"
+    assert read(joined, 1.0)[1] == f"{joined}: {reason}"
+    assert read(film, 1.0)[1] is None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from services import ServiceProcess, free_port, post_request
+from services import ServiceProcess, free_port, post_request, run_async
 
 
 def post(service, content, **options):
@@ -48,7 +48,7 @@ def test_overload_is_refused_at_once_and_everything_accepted_is_answered(onnx_mo
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        answers = asyncio.run(post_all(service, content, 200))
+        answers = run_async(post_all(service, content, 200))
         done.set()
         watcher.join()
         statuses = [answer.status_code for answer in answers]
@@ -90,7 +90,7 @@ def test_what_64_clients_get_accepted_into_a_small_queue_is_answered_before_its_
     with ServiceProcess("bundled", "--max-queue", 16, "--deadline", deadline) as service:
         service.wait_until()
         content = photo.read_bytes()
-        answers = asyncio.run(ask_from_all(service, content, clients=64, seconds=20))
+        answers = run_async(ask_from_all(service, content, clients=64, seconds=20))
         accepted = sorted(seconds for status, seconds in answers if status == 200)
         refused = sum(status == 429 for status, _ in answers)
         p50, p99 = (accepted[int(part * len(accepted))] for part in (0.5, 0.99))
@@ -130,7 +130,7 @@ def test_a_signal_ends_the_service_when_all_that_it_accepted_is_answered(onnx_mo
         content = photo.read_bytes()
         answers = []
         clients = threading.Thread(
-            target=lambda: answers.extend(asyncio.run(post_all(service, content, 6)))
+            target=lambda: answers.extend(run_async(post_all(service, content, 6)))
         )
         idle = service.connect()  # a connection that asks for nothing does not delay the end
         clients.start()
@@ -203,7 +203,7 @@ def test_what_is_not_done_before_the_deadline_is_dropped(onnx_model, photo):
     options = ["--deadline", 0.5, "--max-batch", 1, "--workers", 1]
     with ServiceProcess(onnx_model, *options, slow=(1.0, 0)) as service:
         service.wait_until()
-        answers = asyncio.run(post_all(service, photo.read_bytes(), 4))
+        answers = run_async(post_all(service, photo.read_bytes(), 4))
         assert [each.status_code for each in answers] == [504] * 4
         assert answers[0].json()["error"]["code"] == "deadline"
         time.sleep(1)

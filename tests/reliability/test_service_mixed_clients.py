@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from services import ServiceProcess, post_request
+from services import ServiceProcess, post_request, run_async
 
 CLIENTS, REQUESTS = 32, 1000
 PHOTOS = sorted((Path(__file__).parents[2] / "examples").glob("*.jpg"))
@@ -69,11 +69,11 @@ def test_every_good_request_of_a_thousand_is_answered_and_every_bad_one_has_its_
     expected = printed_captions()
     with ServiceProcess("bundled", "--max-request-mb", 1) as service:
         service.wait_until()
-        asyncio.run(run_clients(service, make_requests(200)))  # memory grows with the first ones
+        run_async(run_clients(service, make_requests(200)))  # memory grows with the first ones
         before = service.rss()
         begun = time.monotonic()
         requests = make_requests(REQUESTS)
-        results = asyncio.run(run_clients(service, requests))
+        results = run_async(run_clients(service, requests))
         seconds = time.monotonic() - begun
         after = service.rss()
         status_of = {"good": 200, "broken": 422, "too large": 413}

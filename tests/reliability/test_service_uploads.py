@@ -8,7 +8,7 @@ import time
 
 import httpx
 import pytest
-from services import ServiceProcess, post_request
+from services import ServiceProcess, post_request, run_async
 
 from captioner.config.service import MIB
 
@@ -66,7 +66,7 @@ def test_memory_is_flat_while_too_large_uploads_are_refused(service):
         async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
             return await asyncio.gather(*(post(client) for _ in range(30)))
 
-    assert set(asyncio.run(flood())) == {413}
+    assert set(run_async(flood())) == {413}
     assert service.rss() - before < 40
     assert service.metric("captioner_request_bytes") == 0
 

@@ -550,3 +550,70 @@ def test_page_is_used_by_keyboard_alone(opened, attentive, photos):
         *("Choose images", "Use the camera", "Settings", "Download JSONL", "Remove all"),
     ]
     assert reached[5] == caption(page, photos[0]).split()[0]
+
+
+@pytest.mark.row(29)
+def test_html_in_names_and_in_captions_is_shown_as_text(opened, attentive, tmp_path, photos):
+    """The vocabulary of a model is data too: a folder from elsewhere may hold any words."""
+    markup = "<img src=x onerror=document.title='run'><script>document.title='run'</script>"
+    hostile = tmp_path / "<img src=x onerror=document.title='run'>.jpg"
+    hostile.write_bytes(photos[0].read_bytes())
+    broken = tmp_path / "<b onmouseover=alert(1)>.jpg"
+    broken.write_bytes(b"")
+    answer = httpx.post(
+        f"{attentive.url}/v1/caption",
+        params={"captions": 2, "explain": "true"},
+        content=photos[0].read_bytes(),
+        timeout=60,
+    ).json()
+    for result in (answer["results"][0], *answer["results"][0]["captions"]):
+        result["caption"] = markup
+        for word in result["words"]:
+            word["word"] = markup
+    error = {"error": {"code": "broken_image", "message": f"{markup}: is broken"}}
+
+    page = opened(attentive)
+    title = page.title()
+    page.route("**/v1/caption?**", lambda route: route.fulfill(json=answer))
+    add(page, hostile)
+    assert caption(page, hostile) == markup
+    card(page, hostile).locator(".words li").first.hover()
+    card(page, hostile).locator(".others summary").first.click()
+    shown = card(page, hostile).inner_text()
+    assert hostile.name in shown
+    assert shown.count(markup) > 2
+    page.unroute("**/v1/caption?**")
+    page.route("**/v1/caption?**", lambda route: route.fulfill(json=error, status=422))
+    add(page, broken)
+    assert markup in failure(page, broken)
+    page.wait_for_timeout(300)
+    assert page.title() == title
+    assert page.locator("main script, main b, main [onerror], main [src=x]").count() == 0
+    alternatives = page.locator("main img").evaluate_all("(all) => all.map((each) => each.alt)")
+    assert alternatives == [markup]
+
+
+def test_setting_of_the_model_can_be_taken_away(opened, small, photos):
+    """Leaving it out of the query would keep what the folder stores."""
+    described = httpx.get(f"{small.url}/v1/model").json()
+    described["decoding"]["no_repeat_ngram"] = 2
+
+    def setup(page):
+        page.route("**/v1/model", lambda route: route.fulfill(json=described))
+
+    page = opened(small, setup=setup)
+    sent = posts(page)
+    fill(page, "No Repeat Ngram", "")
+    page.wait_for_timeout(200)
+    add(page, photos[0])
+    assert caption(page, photos[0])
+    assert all("no_repeat_ngram=null" in each.url for each in sent)
+
+
+def test_seed_may_be_a_large_number(opened, small, photos):
+    page = opened(small)
+    sent = posts(page)
+    fill(page, "Seed", "123456789")
+    add(page, photos[0])
+    assert caption(page, photos[0])
+    assert "seed=123456789" in sent[-1].url

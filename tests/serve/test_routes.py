@@ -194,6 +194,57 @@ def test_openapi_has_every_route_and_setting_and_its_page_asks_no_other_host(ser
     assert "//" not in page.text.replace("http://localhost", "")
 
 
+def test_examples_of_the_documentation_name_the_host_that_was_asked(service):
+    for host, shown in (
+        ("captions.example:9000", "captions.example:9000"),
+        ("a;rm b", "localhost"),
+    ):
+        text = service.get("/docs", headers={"host": host}).text
+        assert f"curl {shown}" in text
+        assert "rm b" not in text
+
+
+def test_the_documentation_says_which_values_a_setting_takes(service):
+    text = service.get("/docs").text
+    for name, values in (
+        ("method", "beam or sample"),
+        ("beam", "whole number from 1 to 10"),
+        ("top_p", "number above 0 to 1"),
+        ("seed", "whole number"),
+        ("top_k", "whole number from 1 or null"),
+        ("require", "text; repeat it for several"),
+        ("no_repeat_words", "true or false"),
+    ):
+        [row] = [row for row in text.split("<tr>") if row.startswith(f"<td><code>{name}</code>")]
+        assert f"<td>{values}</td>" in row
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+def test_probes_may_ask_for_the_headers_alone(service, path):
+    assert service.start("HEAD", path).result(60).status_code == 200
+
+
+def test_null_is_no_value_where_a_setting_can_have_none(start_service, onnx_model, photo):
+    """Leaving out what the model folder sets does not unset it."""
+    service = start_service(onnx_model)
+    settings = service.state.engine._model.config.decoding
+    object.__setattr__(settings, "no_repeat_ngram", 1)
+    try:
+        refused = service.post("/v1/caption?prefix=null", content=photo.read_bytes())
+        assert "'null' is not in the model's vocabulary" in refused.text  # a text can be this word
+        limited, free = (
+            service.post(f"/v1/caption?{query}", content=photo.read_bytes()).json()["results"][0]
+            for query in ("max_length=9", "max_length=9&no_repeat_ngram=null")
+        )
+    finally:
+        object.__setattr__(settings, "no_repeat_ngram", None)
+    captioner = Captioner.from_pretrained(onnx_model)
+    for found, size in ((limited, 1), (free, None)):
+        changes = {"max_length": 9, "no_repeat_ngram": size}
+        assert found["caption"] == captioner.caption(photo, decoding=changes).text
+    assert limited["caption"] != free["caption"]
+
+
 def test_requests_are_logged_without_their_content(start_service, onnx_model, photo, capsys):
     service = start_service(onnx_model)
     service.post("/v1/caption?seed=12345", content=photo.read_bytes())

@@ -5,6 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from services import run_async
 
 from captioner.serve.batching import Batcher
 from captioner.serve.errors import ServiceError
@@ -47,7 +48,7 @@ def run(model, scenario, **settings):
             model.gate.set()
             await batcher.stop()
 
-    return asyncio.run(main())
+    return run_async(main())
 
 
 async def submit(batcher, key, item):
@@ -141,6 +142,47 @@ def test_one_item_alone_does_not_wait(model):
     assert run(model, scenario, max_wait=5.0) < 1
 
 
+def test_nothing_is_waited_for_when_all_that_is_on_the_way_waits_with_another_key(model):
+    model.gate.set()
+
+    async def scenario(batcher):
+        begun = asyncio.get_running_loop().time()
+        await asyncio.gather(*start(batcher, ("a", 1), ("b", 2)))
+        return asyncio.get_running_loop().time() - begun
+
+    assert run(model, scenario, max_wait=5.0) < 1
+
+
+def test_what_does_not_come_any_more_is_not_waited_for(model):
+    model.gate.set()
+
+    async def scenario(batcher):
+        begun = asyncio.get_running_loop().time()
+        with batcher.places(2, deadline=DEADLINE) as places:
+            first = asyncio.create_task(places.submit("a", 1))
+            await settle()
+            assert not first.done()
+            places.give_back(1)  # as if the second image could not be read
+            await first
+        return asyncio.get_running_loop().time() - begun
+
+    assert run(model, scenario, max_wait=5.0) < 1
+
+
+def test_each_item_of_a_request_leaves_its_place_when_it_is_computed(model):
+    async def scenario(batcher):
+        with batcher.places(2, deadline=DEADLINE) as places:
+            first = asyncio.create_task(places.submit("first", 0))
+            await settle()
+            with pytest.raises(ServiceError):
+                batcher.check_room(1, deadline=DEADLINE)
+            model.gate.set()
+            await first
+            batcher.check_room(1, deadline=DEADLINE)  # the second is still being read
+
+    run(model, scenario, max_queue=2)
+
+
 def test_an_item_that_fails_leaves_its_batch_mates_their_results(model):
     async def scenario(batcher):
         first = await busy(model, batcher)
@@ -209,3 +251,17 @@ def test_what_would_not_be_done_before_the_deadline_is_refused(model):
 
     model.compute = slow
     run(model, scenario)
+
+
+def test_two_workers_halve_the_time_that_an_item_is_expected_to_wait(model):
+    def slow(key, items):
+        threading.Event().wait(0.2)
+        return items
+
+    async def scenario(batcher):
+        await submit(batcher, "a", 1)  # takes 0.2 s, in which the other worker could do as much
+        with batcher.places(4, deadline=DEADLINE):
+            return batcher.expected_wait
+
+    model.compute = slow
+    assert run(model, scenario, workers=2) == pytest.approx(4 * 0.2 / 2, rel=0.4)

@@ -39,7 +39,7 @@ def test_a_full_queue_is_429_before_the_body_is_read(held, photo, errors):
     waiting = [service.start("POST", "/v1/caption", content=photo.read_bytes()) for _ in range(2)]
     while service.state.batcher._reserved < 2:
         pass
-    response = service.post("/v1/caption", content=b"x")
+    response = service.post("/v1/caption", content=b"{")  # 400 where it is read
     assert errors(response) == (429, "queue_full")
     assert int(response.headers["retry-after"]) >= 1
     kind.gate.set()
@@ -47,11 +47,30 @@ def test_a_full_queue_is_429_before_the_body_is_read(held, photo, errors):
     assert service.post("/v1/caption", content=photo.read_bytes()).status_code == 200
 
 
+def test_the_bytes_of_images_that_are_read_are_not_held_while_they_wait(held, photo):
+    service, _ = held(max_batch=1, workers=1)
+    content = photo.read_bytes()
+    waiting = [service.start("POST", "/v1/caption", content=content) for _ in range(2)]
+    batcher = service.state.batcher
+    while batcher._computing + batcher._num_waiting() < 2:
+        pass
+    assert service.state.budget.held == 0
+    assert not any(each.done() for each in waiting)
+
+
 def test_a_request_with_more_images_than_places_is_429(held, photo, errors):
     service, kind = held(max_queue=2)
     kind.gate.set()
     files = [("file", ("a", photo.read_bytes()))] * 3
     assert errors(service.post("/v1/caption", files=files)) == (429, "queue_full")
+
+
+def test_a_batch_does_not_wait_for_an_image_that_cannot_be_read(start_service, onnx_model, photo):
+    service = start_service(onnx_model, max_wait_ms=5000, deadline=4)
+    files = [("file", ("a", content)) for content in (photo.read_bytes(), b"x")]
+    response = service.post("/v1/caption", files=files)
+    assert response.status_code == 200  # not 504
+    assert ["error" in each for each in response.json()["results"]] == [False, True]
 
 
 def test_a_request_past_its_deadline_is_504_and_leaves_its_place(held, photo, errors):
