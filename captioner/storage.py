@@ -139,6 +139,12 @@ def _unfinished(target: Path) -> Path:
     return target.with_name(f".{target.name}.{os.getpid()}{_UNFINISHED}")
 
 
+def unfinished_files(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yield what killed processes have left in a folder, with the names that it was to have."""
+    for file in folder.glob(f".*{_UNFINISHED}"):
+        yield file, file.name.removesuffix(_UNFINISHED)[1:].rpartition(".")[0]
+
+
 @contextmanager
 def written_by_library(path: Path) -> Iterator[Path]:
     """Give a file that a library writes within the block the permissions of any other new file.

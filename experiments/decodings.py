@@ -14,10 +14,11 @@ import typer
 
 from captioner.config.loading import apply_overrides
 from captioner.config.schema import DecodingConfig
-from captioner.console import console, track
+from captioner.console import console
 from captioner.data.datasets import Example, load_examples
 from captioner.errors import ImageError
 from captioner.metrics.scorer import METRIC_LABELS, Scorer
+from captioner.progress import track
 from experiments.command import new_app, run_app
 
 if TYPE_CHECKING:

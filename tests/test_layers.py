@@ -14,6 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "captioner"
 LAYERS = [
     {"errors", "captions"},
     {"types", "console", "devices", "distributed", "storage", "locking", "requirements"},
+    {"hub_names"},
+    {"progress"},
     {"config"},
     {"text"},
     {"data", "metrics"},
@@ -22,7 +24,7 @@ LAYERS = [
     {"runtime"},
     {"training", "report"},
     {"inference"},
-    {"checkup", "export", "serve"},
+    {"bulk", "checkup", "export", "serve"},
     {"cli"},
     {"__main__", "__init__"},
 ]

@@ -28,8 +28,7 @@ from captioner.checkup.statistics import (
     vocabulary_coverage,
 )
 from captioner.config.run import TokenizerConfig
-from captioner.console import track
-from captioner.data.datasets import Example
+from captioner.data.datasets import Example, StoredImage
 from captioner.data.learnable import (
     TokenCounts,
     record_few_examples,
@@ -41,6 +40,7 @@ from captioner.data.plain_text import TextExample
 from captioner.data.problems import Problems
 from captioner.data.splits import divide_text, reference_words
 from captioner.errors import ImageError
+from captioner.progress import track
 
 
 class Known(NamedTuple):
@@ -203,7 +203,7 @@ def record_leaked_text(
     problems.add_warning("captions of text that are references, left out", cases)
 
 
-def _read_images(splits: Sequence[Split]) -> dict[Path, ImageInfo]:
+def _read_images(splits: Sequence[Split]) -> dict[Path | StoredImage, ImageInfo]:
     """Read each image once, and record those that cannot be read."""
     pairs = ((example.path, split) for split in splits for example in split.examples)
     split_of = {path: split for path, split in pairs if path not in split.missing}

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from captioner.console import track
-from captioner.data.datasets import Example
-from captioner.data.images import Header, read_header, read_image
+from captioner.data.datasets import Example, StoredImage
+from captioner.data.images import HasRead, Header, hash_image, read_header, read_image
 from captioner.data.problems import Problems
 from captioner.data.streaming import map_ahead
 from captioner.errors import ImageError
-from captioner.storage import sha256
+from captioner.progress import track
 
 THREADS = 4  # more do not help: headers are read in Python code, by one thread at a time
 COLUMNS, ROWS = 9, 8  # of a thumbnail; dHash compares the neighbours in each row
@@ -43,7 +42,7 @@ class ImageInfo(NamedTuple):
     thumbnail: bytes  # (ROWS, COLUMNS, 3) RGB
 
 
-def read_image_infos(paths: Iterable[Path]) -> Iterator[ImageInfo | ImageError]:
+def read_image_infos(paths: Iterable[Path | StoredImage]) -> Iterator[ImageInfo | ImageError]:
     """Read image files in threads and yield the results in order.
 
     Each image is decoded completely, the only way to find all truncated files. A JPEG is decoded
@@ -52,11 +51,11 @@ def read_image_infos(paths: Iterable[Path]) -> Iterator[ImageInfo | ImageError]:
     return map_ahead(_read_image_info, paths, threads=THREADS)
 
 
-def _read_image_info(path: Path) -> ImageInfo | ImageError:
+def _read_image_info(path: Path | HasRead) -> ImageInfo | ImageError:
     try:
         header = read_header(path)
         image = read_image(path, min_side=MIN_SIDE)
-        digest = sha256(path)
+        digest = hash_image(path)
     except ImageError as error:
         return error
     except OSError as error:
@@ -69,7 +68,7 @@ def record_shared_images(
     problems: Problems,
     first: Sequence[Example],
     second: Sequence[Example],
-    infos: Mapping[Path, ImageInfo],
+    infos: Mapping[Path | StoredImage, ImageInfo],
 ) -> None:
     """Record each image of `second` that is in `first` too: by id, else content, else thumbnail.
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 from captioner.checkup.statistics import Split, SplitStatistics, has_wrong_encoding, shorten
 from captioner.config.run import TokenizerConfig
 from captioner.config.schema import TokenizerName
-from captioner.console import track
 from captioner.data.parallel import Pair
 from captioner.data.problems import Problems
 from captioner.data.splits import shared_sources
+from captioner.progress import track
 from captioner.text.multilingual import build_tokenizer
 from captioner.text.tokenizer import Tokenizer
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from captioner.checkup.leakage import ImageInfo
-from captioner.console import track
-from captioner.data.datasets import Example
+from captioner.data.datasets import Example, StoredImage
 from captioner.data.parallel import Pair
 from captioner.data.plain_text import TextExample
 from captioner.data.problems import Problems
+from captioner.progress import track
 
 MIN_COUNTS = (1, 2, 3, 5, 10, 20)
 LOST_CHARACTERS = re.compile("[\ufffd\ud800-\udc7f\udd00-\udfff]")  # or halves of one
@@ -26,7 +26,7 @@ class Split(NamedTuple):
 
     name: str
     examples: Sequence[Example]
-    missing: Collection[Path]  # images that do not exist; already in `problems`
+    missing: Collection[Path | StoredImage]  # images that do not exist; already in `problems`
     problems: Problems  # of its annotation file; splits of one file share them
     text: Sequence[TextExample] = ()  # captions without images
     pairs: Sequence[Pair] | None = None  # texts with their targets, instead of examples and text
@@ -76,7 +76,7 @@ def captions_of(splits: Iterable[Split]) -> list[str]:
 
 def compute_statistics(
     split: Split,
-    infos: Mapping[Path, ImageInfo],
+    infos: Mapping[Path | StoredImage, ImageInfo],
     tokenize: Callable[[str], list[str]],
     *,
     max_length: int,

@@ -19,7 +19,7 @@ from captioner.cli.options import (
     with_options,
 )
 from captioner.config.schema import ConfidenceConfig, InferenceConfig
-from captioner.console import console, one_line, skip_unreadable
+from captioner.console import console, one_line
 from captioner.data.datasets import Example, load_examples
 from captioner.errors import CaptionerError, UsageError
 from captioner.metrics.calibration import (
@@ -34,6 +34,7 @@ from captioner.metrics.calibration import (
     sureness_rates,
 )
 from captioner.models.folder import resolve, write_config
+from captioner.progress import skip_unreadable
 
 if TYPE_CHECKING:
     from captioner.inference.captioner import Captioner

@@ -12,6 +12,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from captioner.captions import Caption, ImageId
+from captioner.cli.bulk import (
+    BulkOptions,
+    ColumnOption,
+    FormatOption,
+    LogJsonOption,
+    PartSizeOption,
+    ShardOption,
+    caption_bulk,
+    is_bulk,
+    open_run,
+    without_captions,
+)
+from captioner.cli.cluster import (
+    ActorsOption,
+    CpusOption,
+    GpusOption,
+    RayOption,
+    RayOptions,
+)
 from captioner.cli.films import (
     EVERY,
     FilmOptions,
@@ -30,11 +49,26 @@ from captioner.cli.options import (
     load_captioner,
     with_options,
 )
+from captioner.cli.sidecars import (
+    AltHtmlOption,
+    ExistingOption,
+    ImageTexts,
+    PrefixTextOption,
+    SidecarFolderOption,
+    SidecarOption,
+    SuffixTextOption,
+    TextOptions,
+    XmpOption,
+    open_texts,
+    with_texts,
+)
 from captioner.config.schema import DecodingConfig, InferenceConfig
-from captioner.console import console, one_line, print_results, skip_unreadable
+from captioner.console import console, one_line, print_results
 from captioner.data.films import SUFFIXES as FILM_SUFFIXES
 from captioner.data.images import SUFFIXES, find_images
+from captioner.data.lists import ImageItem
 from captioner.errors import UsageError
+from captioner.progress import messages_as_json, skip_unreadable
 from captioner.results.values import caption_values
 
 if TYPE_CHECKING:
@@ -43,11 +77,12 @@ if TYPE_CHECKING:
 EXAMPLE = "captioner caption photo.jpg holiday/ 'archive/*.png' --output captions.json"
 
 OutputOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        metavar="FILE",
-        help="Also write COCO results (.json) or JSON lines (.jsonl), of films JSON lines or "
-        "subtitles (.vtt); after an interruption, the same command continues from FILE.part.",
+        metavar="FILE|FOLDER/",
+        help="Also write COCO results (.json or .jsonl), of films JSON lines or subtitles (.vtt); "
+        "or, instead of printing captions, a table (.csv or .parquet), or a folder of tables: see "
+        "--shard. After an interruption, the same command continues.",
         show_default=False,
     ),
 ]
@@ -78,8 +113,8 @@ def caption(
         list[str],
         typer.Argument(
             metavar="PATH...",
-            help="Image files, folders and globs; film files and globs. Films in a folder are "
-            "left out: name them.",
+            help="Image files, folders and globs; lists of images (.txt, .csv, .jsonl, .parquet); "
+            "tars; film files and globs. Films in a folder are left out: name them.",
             show_default=False,
         ),
     ],
@@ -87,11 +122,27 @@ def caption(
     inference: InferenceConfig,
     model: ModelsOption = None,
     output: OutputOption = None,
+    shard: ShardOption = None,
+    ray: RayOption = None,
+    actors: ActorsOption = None,
+    cpus_per_actor: CpusOption = None,
+    gpus_per_actor: GpusOption = None,
+    form: FormatOption = None,
+    part_size: PartSizeOption = None,
+    column: ColumnOption = None,
     annotations: IdsOption = None,
     report: ReportOption = None,
     explain: ExplainOption = False,
     as_json: JsonOption = False,
     every: EveryOption = None,
+    sidecar: SidecarOption = None,
+    sidecar_dir: SidecarFolderOption = None,
+    prefix_text: PrefixTextOption = None,
+    suffix_text: SuffixTextOption = None,
+    existing: ExistingOption = None,
+    xmp: XmpOption = False,
+    alt_html: AltHtmlOption = False,
+    log_json: LogJsonOption = False,
 ) -> None:
     """Caption images and films.
 
@@ -99,16 +150,78 @@ def caption(
     between them. A last column says `unsure` if the confidence is below the threshold of
     `captioner calibrate`. Settings you leave out keep the model folder's defaults.
     """
-    seconds = parse_every(every)
     if explain and not (report or as_json):
         raise UsageError("--explain has no effect without --report or --json: add one of them")
+    paths = without_captions(paths)
+    of_texts = {"--sidecar": sidecar, "--xmp": xmp, "--alt-html": alt_html, "--shard": shard}
+    pool = RayOptions(ray, actors, cpus_per_actor, gpus_per_actor).check(inference, of_texts)
+    bulk = BulkOptions(shard, form, column, part_size, pool)
+    of_each = TextOptions(sidecar, sidecar_dir, prefix_text, suffix_text, existing, xmp, alt_html)
+    of_each.check(output=output, report=report, as_json=as_json)
+    with messages_as_json(log_json), open_texts(of_each, paths) as texts:
+        if is_bulk(paths, output, bulk):
+            others: dict[str, object] = {
+                "--report": report,
+                "--annotations": annotations,
+                "--explain": explain,
+            }
+            others |= {"--every": every, "--json": as_json and output}
+            others |= {"--alt-html": alt_html and output}
+            caption_bulk(
+                with_texts(open_run(paths, output, bulk, others), texts),
+                model,
+                inference,
+                decoding,
+                show=partial(_print, as_json=as_json, alt_html=alt_html),
+                provenance=_provenance,
+                json_lines=log_json,
+                on_outcome=texts.add,
+            )
+            return
+        bulk.refuse()
+        _caption_files(
+            paths,
+            decoding,
+            inference,
+            model,
+            output=Path(output) if output else None,
+            annotations=annotations,
+            report=report,
+            explain=explain,
+            as_json=as_json,
+            every=every,
+            log_json=log_json,
+            of_each=of_each,
+            texts=texts,
+        )
+
+
+def _caption_files(
+    paths: Sequence[str],
+    decoding: Mapping[str, object],
+    inference: InferenceConfig,
+    model: Sequence[str] | None,
+    *,
+    output: Path | None,
+    annotations: Path | None,
+    report: Path | None,
+    explain: bool,
+    as_json: bool,
+    every: str | None,
+    log_json: bool,
+    of_each: TextOptions,
+    texts: ImageTexts,
+) -> None:
+    """Caption image and film files. All names are in memory, and captions with a report."""
+    seconds = parse_every(every)
     check_distinct(output=output, report=report)
     try:
         found = find_images(paths, in_globs=(*SUFFIXES, *FILM_SUFFIXES))
     except UsageError:
         check_outputs(output, report)  # a wrong option is named before a wrong path
         raise
-    films = find_films(found.files, paths)
+    films = find_films(found.files, paths, animations=every is not None)
+    of_each.refuse_films(films)
     check_films(
         films,
         found.files,
@@ -121,24 +234,39 @@ def caption(
     for problem in found.problems:
         console.print(f"captioner: {one_line(problem)}", markup=False)
     ids = _image_ids([file for file in found.files if file not in films], annotations)
+    items = {file: ImageItem(str(file), str(file)) for file in ids}
+    is_new = not (output and output.with_name(f"{output.name}.part").exists())
+    if is_new:  # otherwise only what an interrupted run has left is checked, below
+        texts.check(list(items.values()))
     captioner = load_captioner(model, inference)
     settings = captioner.decoding_config(decoding)
     captioned: dict[Path, Caption] = {}  # for a report only: it would grow with the images
     num_read = num_abstained = 0
+    readable = partial(skip_unreadable, doing="captioning", json_lines=log_json)
     films_are_complete = True
     with print_results(files=bool(output or report)) as print_line:
-        show = partial(_print, print_line, several=settings.captions > 1, as_json=as_json)
+        show = partial(
+            _print,
+            print_line,
+            several=settings.captions > 1,
+            as_json=as_json,
+            alt_html=of_each.alt_html,
+        )
         of_images = None if films else output
         with _open_results(of_images, ids, model, settings, resume=not report) as results:
             remaining = _remaining(ids, results.captions if results else {})
+            if not is_new:
+                texts.check([items[file] for file in remaining])
+            remaining = [file for file in remaining if texts.wanted([items[file]])]
             stream = captioner.stream(
                 remaining, decoding=settings, explain=explain, batch_size=inference.batch_size
             )
-            for file, generated in skip_unreadable(remaining, stream, doing="captioning"):
+            for file, generated in readable(remaining, stream):
                 named = {"image": str(file), **({"image_id": ids[file]} if annotations else {})}
                 show(one_line(file), named, generated)
                 num_read += 1
                 num_abstained += generated.abstained
+                texts.add(items[file], generated)  # before the results, which say what is done
                 if results and not generated.abstained:
                     results.add(ids[file], generated.shown)
                 if report:
@@ -170,7 +298,7 @@ def caption(
 def _open_results(
     output: Path | None,
     ids: Mapping[Path, ImageId],
-    models: Sequence[Path] | None,
+    models: Sequence[str | Path] | None,
     decoding: DecodingConfig,
     *,
     resume: bool,
@@ -184,7 +312,7 @@ def _open_results(
     return resumable_results(output, list(ids.values()), provenance=provenance, resume=resume)
 
 
-def _provenance(models: Sequence[Path] | None, decoding: DecodingConfig) -> dict[str, object]:
+def _provenance(models: Sequence[str | Path] | None, decoding: DecodingConfig) -> dict[str, object]:
     """Return what captions depend on, as values for JSON."""
     from captioner.models.folder import BUNDLED, weights_digest
 
@@ -257,7 +385,13 @@ def _print(
     *,
     several: bool,
     as_json: bool,
+    alt_html: bool,
 ) -> None:
+    if alt_html:
+        from captioner.results.html import image_tag
+
+        print_line(image_tag(str(named["image"]), None if caption.abstained else caption.text))
+        return
     if as_json:
         print_line(json.dumps({**named, **caption_values(caption, several=several)}))
         return

@@ -18,11 +18,12 @@ from captioner.cli.options import (
     with_options,
 )
 from captioner.config.schema import InferenceConfig
-from captioner.console import console, one_line, skip_unreadable
+from captioner.console import console, one_line
 from captioner.data.datasets import Example, load_examples
 from captioner.data.images import find_images
 from captioner.data.problems import read_text
 from captioner.errors import UsageError
+from captioner.progress import skip_unreadable
 from captioner.results.values import mean_log_prob, num_unknown
 
 EXAMPLE = "captioner score photo.jpg --caption 'a dog runs' --caption 'a cat sleeps'"
@@ -108,7 +109,7 @@ class _Scored(NamedTuple):
 
 
 def _score(
-    examples: Sequence[Example], models: Sequence[Path] | None, inference: InferenceConfig
+    examples: Sequence[Example], models: Sequence[str | Path] | None, inference: InferenceConfig
 ) -> tuple[list[_Scored], int]:
     """Return the scored captions, and the number of images that could be read."""
     stream = load_captioner(models, inference).score(

@@ -25,10 +25,11 @@ from captioner.cli.options import (
     with_options,
 )
 from captioner.config.schema import InferenceConfig
-from captioner.console import console, print_results, track
+from captioner.console import console, print_results
 from captioner.data.lines import Line
 from captioner.data.parallel import STDIN
 from captioner.data.problems import MAX_EXAMPLES
+from captioner.progress import track
 from captioner.results.values import translation_values
 from captioner.storage import atomic_file, check_new
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import hashlib
 import io
 import os
 import re
@@ -13,7 +14,7 @@ import warnings
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TypeAlias, cast
 
 # Here, not with `Image.init()` in the thread that reads the first image: a child that is forked
 # meanwhile would wait for ever for the locks of the imports.
@@ -30,8 +31,10 @@ from PIL import (  # noqa: F401
     WebPImagePlugin,
 )
 
+from captioner.data.heic import BRANDS, HEIF, Plugin, describe_heif, heif_plugin
 from captioner.data.pixels import UnreadableError, check_size, to_upright_rgb
 from captioner.errors import ImageError, UsageError
+from captioner.storage import sha256
 
 with suppress(ImportError):  # since Pillow 11.3
     from PIL import AvifImagePlugin  # noqa: F401
@@ -45,12 +48,13 @@ MAX_PIXELS = 50_000_000
 # Some plugins check the size themselves. Their warning would repeat what `check_size` reports.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM")
-"""Formats that are read. Others start programs (EPS), hide their size (ICO) or lack a signature."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+"""Formats that are read; for HEIC there is `captioner.data.heic`. Others start programs
+(EPS), hide their size (ICO) or lack a signature."""
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
-    *(".avif", ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm"),
+    *(".avif", ".heic", ".heif", ".hif", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
 """File name suffixes that `find_images` looks for in folders."""
 
@@ -61,7 +65,6 @@ OTHER_FILE_TYPES = (
     (b"<?xml", "an XML file"),
     (b"%pdf-", "a PDF document"),
     (b"version https://git-lfs", "a Git LFS pointer: fetch the file itself with `git lfs pull`"),
-    (b"ftyphei", "a HEIC photo: convert it to JPEG"),
 )
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*")  # of images
 
@@ -70,7 +73,16 @@ OneImage: TypeAlias = (
 )
 """A file, its content, or a Pillow image."""
 
-ReadableImage: TypeAlias = "OneImage | np.ndarray | Tensor"
+
+class HasRead(Protocol):
+    """What gives the content of a file when it is read, such as a member of a tar."""
+
+    def read(self) -> bytes:
+        """Return the content."""
+        ...
+
+
+ReadableImage: TypeAlias = "OneImage | HasRead | np.ndarray | Tensor"
 """What `read_image` reads."""
 
 URL = re.compile(r"[a-z][a-z0-9+.-]+:/|data:[a-z]+/", re.IGNORECASE)  # pathlib makes // one /
@@ -105,7 +117,7 @@ def read_image(
 
             return to_upright_rgb(to_pillow(cast(Any, source), max_pixels=max_pixels))
         with _open(source) as file:
-            image = _open_image(file, max_pixels)
+            image = open_image(file, max_pixels)
             if min_side is not None:
                 image.draft(None, (min_side, min_side))
             return to_upright_rgb(image)
@@ -132,15 +144,24 @@ class Header(NamedTuple):
     mode: str  # Pillow's name of the pixel format: RGB, L, CMYK, ...
 
 
-def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
+def read_header(path: Path | HasRead, *, max_pixels: int = MAX_PIXELS) -> Header:
     """Read the size and mode of an image without decoding it.
 
     Raises:
         ImageError: the header cannot be read, or the image has more than `max_pixels`.
     """
-    with image_errors(path), _open_file(path) as file:
-        image = _open_image(file, max_pixels)
+    with image_errors(path), _open(path) as file:
+        image = open_image(file, max_pixels)
         return Header(*image.size, image.mode)
+
+
+def hash_image(path: Path | HasRead) -> str:
+    """Return the SHA-256 of the content of an image file, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read; `image_errors` says of which image.
+    """
+    return sha256(path) if isinstance(path, Path) else hashlib.sha256(path.read()).hexdigest()
 
 
 @contextmanager
@@ -173,9 +194,9 @@ def _open(source: object) -> BinaryIO:
             path = os.fsdecode(source)
             if not path:
                 raise UnreadableError("the path is empty")
-            if reason := _reason_of_url(path):
+            if reason := reason_of_url(path):
                 raise UnreadableError(reason)
-            return _open_file(Path(path))
+            return open_file(Path(path))
         case bytes() | bytearray() | memoryview():
             return io.BytesIO(source)
     if not hasattr(source, "read"):
@@ -193,7 +214,7 @@ def _open(source: object) -> BinaryIO:
     return io.BytesIO(content)
 
 
-def _reason_of_url(path: str) -> str | None:
+def reason_of_url(path: str) -> str | None:
     """Return why a path that is a URL cannot be read."""
     if not URL.match(path) or os.path.exists(path):
         return None
@@ -202,7 +223,8 @@ def _reason_of_url(path: str) -> str | None:
     return "is a URL: download it, and give the file or its bytes"
 
 
-def _open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BinaryIO:
+    """Open a regular file; its errors are for `image_errors`."""
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "is a folder")
@@ -211,8 +233,8 @@ def _open_file(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def _open_image(file: BinaryIO, max_pixels: int) -> Image.Image:
-    """Read the header of an image and check the size that it gives.
+def open_image(file: BinaryIO, max_pixels: int) -> Image.Image:
+    """Read the header of an image and check the size that it gives; errors: see `image_errors`.
 
     This calls Pillow's format plugins as `Image.open` does, but without its size check, which
     warns through the warning filters of the whole process; changing those is not thread-safe.
@@ -220,9 +242,10 @@ def _open_image(file: BinaryIO, max_pixels: int) -> Image.Image:
     head = file.read(512)
     if not head:
         raise UnreadableError("is empty (0 bytes)")
-    available = [name for name in FORMATS if name in Image.OPEN]
-    for name in available:
-        plugin, accepts = Image.OPEN[name]
+    plugins: dict[str, Plugin] = {name: Image.OPEN[name] for name in FORMATS if name in Image.OPEN}
+    if head[4:8] == BRANDS and (heif := heif_plugin(head)):
+        plugins[HEIF] = heif  # after AVIF, whose files can begin in the same way
+    for plugin, accepts in plugins.values():
         try:
             accepted = accepts is None or accepts(head[:16])
             if accepted and not isinstance(accepted, str):  # a string: no decoder is installed
@@ -232,12 +255,14 @@ def _open_image(file: BinaryIO, max_pixels: int) -> Image.Image:
                 return image
         except (SyntaxError, IndexError, TypeError, struct.error):
             continue  # the file has another format, or is damaged
-    raise UnreadableError(_describe_unidentified(head, available))
+    raise UnreadableError(_describe_unidentified(head, list(plugins)))
 
 
 def _describe_unidentified(head: bytes, available: list[str]) -> str:
     if head.startswith(SIGNATURES) or head[8:12] == b"WEBP":
         return "truncated or corrupt: it starts like an image, but cannot be read as one"
+    if head[4:8] == BRANDS and (reason := describe_heif(head, available)):
+        return reason
     for mark, file_type in OTHER_FILE_TYPES:
         if mark in head.lower():
             return f"not an image (looks like {file_type})"
@@ -300,7 +325,7 @@ def _expand(path: str, in_globs: Collection[str], problems: list[str]) -> list[P
         reason = "no images (*.jpg, *.png, ...) in this folder or below it"
     elif os.path.exists(path):
         return [Path(path)]  # reading it tells what is wrong with it
-    elif is_url := _reason_of_url(path):
+    elif is_url := reason_of_url(path):
         images, reason = [], is_url
     else:
         matches = sorted(Path(match) for match in glob.glob(path, recursive=True))

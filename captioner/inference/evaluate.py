@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from captioner.captions import Caption, ImageId
 from captioner.config.schema import INFERENCE, DecodingConfig
-from captioner.console import console, skip_unreadable
+from captioner.console import console
 from captioner.data.datasets import Example, load_examples, load_references
 from captioner.data.image_ids import ImageIds, load_image_ids, name_by_ids
 from captioner.devices import BackendName, DeviceName, PrecisionName
 from captioner.errors import CaptionerError, UsageError, parameter, summarize
 from captioner.metrics.java import JavaMetricName, check_java_metrics
 from captioner.metrics.scorer import Scorer, Scores, check_images
+from captioner.progress import skip_unreadable
 from captioner.results.files import read_results, write_results
 
 if TYPE_CHECKING:

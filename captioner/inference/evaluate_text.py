@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from captioner.captions import Translation
 from captioner.config.schema import INFERENCE, DecodingConfig
-from captioner.console import track
 from captioner.errors import UsageError
 from captioner.metrics.translation import TranslationEvaluation, TranslationScorer
+from captioner.progress import track
 from captioner.storage import atomic_file
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from captioner.captions import Caption, ImageId
 from captioner.config.schema import DecodingConfig
-from captioner.console import track
 from captioner.data.datasets import Example
 from captioner.errors import UsageError
 from captioner.metrics.meteor import FULL_NAME, PARTIAL_NAME
 from captioner.metrics.scorer import METRIC_LABELS, Scores
 from captioner.metrics.signature import captioner_version
+from captioner.progress import track
 from captioner.report.page import ReportEntry, write_report
 from captioner.storage import check_writable
 
@@ -51,7 +51,7 @@ def check_report(path: Path) -> None:
 def report_captions(
     path: Path,
     captioned: Mapping[Path, Caption],
-    models: Sequence[Path],
+    models: Sequence[str | Path],
     decoding: DecodingConfig,
     *,
     cropped: bool,
@@ -77,7 +77,7 @@ def report_evaluation(
     scores: Scores,
     *,
     annotations: Path,
-    models: Sequence[Path],
+    models: Sequence[str | Path],
     decoding: DecodingConfig,
     cropped: bool,
 ) -> None:
@@ -127,7 +127,7 @@ def _tracked(entries: Sequence[ReportEntry]) -> Iterator[ReportEntry]:
     return track(entries, total=len(entries), doing="writing the report", unit="images")
 
 
-def describe(models: Sequence[Path], decoding: DecodingConfig) -> dict[str, str]:
+def describe(models: Sequence[str | Path], decoding: DecodingConfig) -> dict[str, str]:
     """Return the model, the version, and the decoding settings that differ from the defaults."""
     defaults = DecodingConfig().to_json()
     changed = {

@@ -16,7 +16,7 @@ from torch import Tensor
 from captioner.config.run import Config
 from captioner.config.schema import AugmentationName, ImageEncoderConfig
 from captioner.config.training import PhaseConfig, TrainingConfig
-from captioner.console import console, track
+from captioner.console import console
 from captioner.data.batching import (
     BatchSampler,
     CaptionDataset,
@@ -33,7 +33,10 @@ from captioner.data.streaming import map_ahead
 from captioner.data.transforms import Transform, build_transform
 from captioner.devices import autocast
 from captioner.distributed import Ranks
-from captioner.models.encoder import ImageEncoder, fold_batch_norms
+from captioner.models.backbones import TRUNKS
+from captioner.models.encoder import ImageEncoder
+from captioner.models.folding import fold_batch_norms
+from captioner.progress import track
 from captioner.text.tokenizer import BOS, EOS, Vocabulary
 from captioner.training.features import (
     FeatureSource,
@@ -277,7 +280,11 @@ class ImageLoaders(LoaderFactory):
         """Return a hash of a transform, the precision and the trunk's weights."""
         with autocast(self.ranks.device, self.config.training.precision):
             is_low = torch.is_autocast_enabled(self.ranks.device.type)
-        digest = hashlib.sha256(repr((self.encoder.name, transform, is_low)).encode())
+        name, layout = self.encoder.name, self.encoder.layout
+        own = TRUNKS.get(name)  # None: of timm, whose pixels depend on its version
+        has_own = own is not None and (own.mean, own.std) == (layout.mean, layout.std)
+        pixels = () if has_own else (layout.mean, layout.std)
+        digest = hashlib.sha256(repr((name, transform, is_low, *pixels)).encode())
         for name, tensor in self.encoder.trunk.state_dict().items():
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())
         return digest.hexdigest()

@@ -18,13 +18,14 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from captioner.config.schema import ObjectiveName
 from captioner.config.training import TrainingConfig
-from captioner.console import console, one_line, progress_bar
+from captioner.console import console, one_line
 from captioner.data.batching import Loader
 from captioner.data.datasets import Example
 from captioner.data.images import read_image
 from captioner.data.parallel import Pair
 from captioner.data.splits import ExampleSet, SourceExample
 from captioner.distributed import Ranks
+from captioner.progress import progress_bar
 from captioner.storage import (
     atomic_binary_file,
     atomic_file,

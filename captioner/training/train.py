@@ -13,7 +13,8 @@ import torch
 
 from captioner.config.run import Config, DataConfig
 from captioner.config.schema import INFERENCE, ImageEncoderConfig, TokenizerName
-from captioner.console import console, quiet_console, track
+from captioner.config.trunks import TIMM
+from captioner.console import console, quiet_console
 from captioner.data.batching import default_num_workers
 from captioner.data.datasets import Example
 from captioner.data.images import read_image
@@ -34,6 +35,7 @@ from captioner.locking import Lock
 from captioner.models.build import build_model, load_model
 from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.models.folder import resolve
+from captioner.progress import track
 from captioner.storage import atomic_file, recover_from_crash
 from captioner.text.tokenizer import SPECIALS, Vocabulary
 from captioner.training.checkpoint import checkpoints, find_checkpoint
@@ -66,6 +68,7 @@ def train(
         explain_failures(config.output, config.training, is_first=ranks.is_first),
         _lock(config.output, ranks),
     ):
+        config = _with_pixels(config)
         checkpoint = _find_start(config.output, resume, ranks)
         splits = _read_splits(config, ranks, resumed=checkpoint is not None)
         torch.manual_seed(config.training.seed)  # the same initial weights on every rank
@@ -83,6 +86,19 @@ def train(
         )
         trainer.run(checkpoint)
     return config.output / "best"
+
+
+def _with_pixels(config: Config) -> Config:
+    """Return the settings with the pixels that a trunk of timm was trained with, and print them."""
+    encoder = config.encoder
+    if not isinstance(encoder, ImageEncoderConfig) or not encoder.trunk.startswith(TIMM):
+        return config
+    from captioner.models.timm_trunk import read_pixels, with_pixels
+
+    encoder, own = with_pixels(encoder), read_pixels(encoder.trunk).size
+    other = f", but it was trained with {own}" if encoder.image_size != own else ""
+    console.print(f"{encoder.trunk} gets images of {encoder.image_size} pixels a side{other}")
+    return config.model_copy(update={"encoder": encoder})
 
 
 def _lock(output: Path, ranks: Ranks) -> AbstractContextManager[object]:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from captioner.captions import ImageId
 from captioner.config.schema import MEAN
-from captioner.console import track
 from captioner.data.batching import Loader
 from captioner.data.parallel import Pair
 from captioner.data.splits import ExampleSet
@@ -25,6 +24,7 @@ from captioner.errors import UsageError
 from captioner.metrics.scorer import Scorer
 from captioner.metrics.translation import TranslationScorer
 from captioner.models.encoder_decoder import EncoderDecoder
+from captioner.progress import track
 from captioner.text.tokenizer import BOS, Tokenizer, Vocabulary
 from captioner.training.losses import LossSum
 from captioner.types import Batch, State

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from captioner.console import track
 from captioner.data.datasets import load_references
 from captioner.data.images import find_images
 from captioner.errors import UsageError
+from captioner.progress import track
 from captioner.storage import atomic_file
 
 TRAIN_IMAGES, TRAIN_CAPTIONS = 118_287, 591_753  # of captions_train2017.json

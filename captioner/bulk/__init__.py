@@ -1,0 +1,1 @@
+"""Captioning without limit: shards of a run, output in parts, and resuming."""
