@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from data_sets import DataSet
+from hubs import hub, hub_offline, hub_token  # noqa: F401  (fixtures)
 
 from captioner import Captioner, Translator
 from captioner.cli.app import main

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from captioner.cli.cluster import with_address
 from captioner.cli.options import with_option_names
 from captioner.console import program
 from captioner.errors import UsageError
@@ -16,7 +17,7 @@ from captioner.requirements import missing_package
 
 COMMANDS = (
     *("caption", "translate", "train", "check", "evaluate"),
-    *("compare", "score", "calibrate", "defaults", "export", "serve"),
+    *("compare", "score", "calibrate", "defaults", "shard", "export", "push", "serve"),
 )
 """Each command is a function in a file of the same name, which also has an `EXAMPLE`."""
 
@@ -33,7 +34,7 @@ def _main(arguments: list[str]) -> None:
     named = [name for name in COMMANDS if name in arguments[:1]]
     try:
         app = _load(named or COMMANDS)
-        app(args=arguments, prog_name="captioner")
+        app(args=with_address(arguments), prog_name="captioner")
     except SystemExit as end:
         if end.code == UsageError.exit_code and arguments:
             typer.echo(_example(*named or ["caption"]), err=True)

@@ -178,7 +178,7 @@ class _TextFiles(NamedTuple):
 
 def _evaluate_text(
     files: _TextFiles,
-    models: Sequence[Path] | None,
+    models: Sequence[str | Path] | None,
     decoding: dict[str, object],
     inference: InferenceConfig,
     *,
@@ -249,7 +249,7 @@ def _check_results(results: Path, *, needs_model: bool) -> None:
     check_scores_file(results)
 
 
-def _check_unclear(results: Path, models: Sequence[Path] | None) -> None:
+def _check_unclear(results: Path, models: Sequence[str | Path] | None) -> None:
     """Raise an error if existing results could be meant to be scored, or to be replaced."""
     if str(results) == STDIN or is_special(results):
         raise UsageError(

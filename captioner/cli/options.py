@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
@@ -19,6 +20,7 @@ from captioner.config.service import ServiceConfig
 from captioner.console import loading
 from captioner.devices import DEVICES, LARGEST, DeviceName
 from captioner.errors import PARAMETER_MARK, CaptionerError, UsageError
+from captioner.hub_names import parse_hub_name
 from captioner.models.folder import BUNDLED, read_config, resolve
 from captioner.requirements import check_torch
 
@@ -123,6 +125,8 @@ def _refuse_huge(value: int | None) -> int | None:
 
 def _refuse_up_to(bound: float) -> Callable[[float | None], float | None]:
     def check(value: float | None) -> float | None:
+        if value is not None and not math.isfinite(value):
+            raise typer.BadParameter(f"{value:g} is not a finite number.")
         if value is not None and value <= bound:
             raise typer.BadParameter(f"{value:g} is not above {bound:g}.")
         return value
@@ -196,7 +200,7 @@ def with_options(
     return wrapped
 
 
-def load_captioner(models: Sequence[Path] | None, inference: InferenceConfig) -> Captioner:
+def load_captioner(models: Sequence[str | Path] | None, inference: InferenceConfig) -> Captioner:
     """Load the models of --model, or the bundled one. Imports torch, so check arguments first."""
     with loading("the model"):
         from captioner.inference.captioner import Captioner
@@ -209,7 +213,7 @@ def load_captioner(models: Sequence[Path] | None, inference: InferenceConfig) ->
         )
 
 
-def load_translator(models: Sequence[Path], inference: InferenceConfig) -> Translator:
+def load_translator(models: Sequence[str | Path], inference: InferenceConfig) -> Translator:
     """Load the models of --model. Imports torch, so check arguments first."""
     with loading("the model"):
         from captioner.inference.translator import Translator
@@ -219,8 +223,13 @@ def load_translator(models: Sequence[Path], inference: InferenceConfig) -> Trans
         )
 
 
-def check_may_change(model: Path | None) -> None:
+def check_may_change(model: str | Path | None) -> None:
     """Raise an error if a model folder cannot be changed: the bundled one, or any without torch."""
+    if name := parse_hub_name(model):
+        raise UsageError(
+            f"this would change the copy of {name.name} in the cache: copy it to a folder with "
+            f"`hf download {name.name} --local-dir FOLDER`, and name that one with --model"
+        )
     if resolve(model).resolve() == BUNDLED.resolve():
         raise UsageError(
             "this would change the model that is installed with captioner: name the folder of "
@@ -308,19 +317,23 @@ DeviceOption = Annotated[
     DeviceName,
     typer.Option(metavar=DEVICES, help=InferenceConfig.model_fields["device"].description),
 ]
+# As text: a path would lose the dot of ./owner/name, which is no model of the hub.
 ModelsOption = Annotated[
-    list[Path] | None,
+    list[str] | None,
     typer.Option(
         "--model",
         metavar="FOLDER",
-        help="Model folder, or `bundled`; repeat it for an ensemble.",
+        help="Model folder, `bundled`, or owner/name on the hub; repeat it for an ensemble.",
         show_default="bundled",
     ),
 ]
 ModelOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        "--model", metavar="FOLDER", help="Model folder, or `bundled`.", show_default="bundled"
+        "--model",
+        metavar="FOLDER",
+        help="Model folder, `bundled`, or owner/name on the hub.",
+        show_default="bundled",
     ),
 ]
 ImagesOption = Annotated[
@@ -353,11 +366,11 @@ SplitOption = Annotated[
     typer.Option(help="A Karpathy split, or a file of image names.", show_default=False),
 ]
 TextModelsOption = Annotated[
-    list[Path],
+    list[str],
     typer.Option(
         "--model",
         metavar="FOLDER",
-        help="Folder of a model of text; repeat it for an ensemble.",
+        help="Folder of a model of text, or owner/name on the hub; repeat it for an ensemble.",
         show_default=False,
     ),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,19 +23,43 @@ from captioner.config.training import TrainingConfig
 
 CaptionCount = Count | Literal["all"]
 DEFAULT_SHARE = 0.5  # of the only text source
+_KINDS = ("annotations", "shards", "dataset", "text", "source")
 _OF_IMAGES = ("images", "split", "restval")
+_OF_DATASETS = ("subset", "image", "caption")
 _OF_PAIRS = ("repeat", "captions_per_image")
 
 
 class SourceConfig(Section):
     """One data set: images with captions, captions without images, or texts with their targets.
 
-    Exactly one of `annotations`, `text` and `source` is set.
+    Exactly one of `annotations`, `shards`, `dataset`, `text` and `source` is set.
     """
 
     annotations: Annotated[
         Path | None, Field(description="COCO, Karpathy, Flickr8k, JSONL or CSV file.")
     ] = None
+    shards: Annotated[
+        tuple[str, ...],
+        Field(
+            description="Tars of images with captions, as img2dataset writes them: a folder, a "
+            "path with {00000..00999} or *, s3://..., or a list."
+        ),
+    ] = ()
+    dataset: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="Data set of the library `datasets`: owner/name on the hub, or a folder.",
+        ),
+    ] = None
+    subset: Annotated[
+        str | None, Field(description="dataset: its configuration, if it has several.")
+    ] = None
+    image: Annotated[str, Field(description="dataset: the column of images.")] = "image"
+    caption: Annotated[
+        tuple[str, ...],
+        Field(description="dataset: the column of captions, or several; none: the usual ones."),
+    ] = ()
     text: Annotated[
         Path | None,
         Field(description="Captions without images: one a line (.txt), or as in `annotations`."),
@@ -51,7 +76,8 @@ class SourceConfig(Section):
     ] = None
     images: Annotated[Path | None, Field(description="Folder; none: the usual ones.")] = None
     split: Annotated[
-        str | None, Field(description="Karpathy: train, val, test; else a file of image names.")
+        str | None,
+        Field(description="Karpathy: train, val, test; of a dataset; else a file of image names."),
     ] = None
     restval: Annotated[bool, Field(description="Karpathy: add `restval` to `train`.")] = False
     repeat: Annotated[Count, Field(description="How often an epoch visits each example.")] = 1
@@ -67,21 +93,40 @@ class SourceConfig(Section):
         ),
     ] = None
 
+    @field_validator("caption", "shards", mode="before")
+    @classmethod
+    def _text_to_tuple(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value or ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_streaming(cls, values: object) -> object:
+        if isinstance(values, Mapping) and values.get("dataset") and "streaming" in values:
+            raise ValueError(
+                "streaming: a run reads each image in each epoch, in a new order, and continues in "
+                "the middle of one, for which a stream has no place: leave it out (the data set is "
+                "stored once, and never in memory), or write shards with captioner shard"
+            )
+        return values
+
     @property
     def path(self) -> Path:
         """The file of its captions, or of its source texts."""
         path = self.annotations or self.text or self.source
+        if self.dataset or self.shards:
+            path = Path(self.dataset or self.shards[0])
         assert path is not None  # checked when the config is read
         return path
 
     @model_validator(mode="after")
     def _check_kind(self) -> SourceConfig:
-        kinds = [name for name in ("annotations", "text", "source") if getattr(self, name)]
+        kinds = [name for name in _KINDS if getattr(self, name)]
         if len(kinds) != 1:
             given = f"{' and '.join(kinds)} are given" if kinds else "no file is given"
             raise ValueError(
-                f"{given}: name one of annotations (with images), text (captions alone) and "
-                "source (texts to translate)"
+                f"{given}: name one of annotations (with images), shards (tars of both), "
+                "dataset (of the library datasets), text (captions alone) and source (texts to "
+                "translate)"
             )
         if self.name == MEAN:
             raise ValueError(f"name is {MEAN}, which stands for all sources: choose another")
@@ -89,7 +134,13 @@ class SourceConfig(Section):
             raise ValueError("share is for text: set repeat, or leave it out")
         if self.target and not self.source:
             raise ValueError("target belongs to source, the texts to translate: name source too")
-        if not self.annotations:
+        if self.shards:
+            self._refuse("have their images and captions inside", *_OF_IMAGES)
+        if self.dataset:
+            self._refuse("has its images in a column", "images", "restval")
+        else:
+            self._refuse("has no columns", *_OF_DATASETS)
+        if self.text or self.source:
             self._refuse("has no images" if self.source else "is captions alone", *_OF_IMAGES)
         if self.text:
             self._refuse("is captions alone", *_OF_PAIRS)
@@ -99,7 +150,7 @@ class SourceConfig(Section):
         """Raise an error if a setting that does not apply is set."""
         fields = type(self).model_fields
         if extra := [name for name in names if getattr(self, name) != fields[name].default]:
-            kind = "source" if self.source else "text"
+            kind = next(name for name in _KINDS if getattr(self, name))
             raise ValueError(f"{kind} {reason}: leave out {', '.join(extra)}")
 
 
@@ -289,7 +340,7 @@ def source_names(sources: Sequence[SourceConfig]) -> list[str]:
     The name of the file is used, after that of its folder where files of several folders share it,
     or where the file is called `MEAN`.
     """
-    short = [source.name or source.path.stem for source in sources]
+    short = [source.name or _short_name(source) for source in sources]
     names: list[str] = []
     for source, base in zip(sources, short, strict=True):
         if (short.count(base) == 1 and base != MEAN) or source.name:
@@ -304,3 +355,12 @@ def source_names(sources: Sequence[SourceConfig]) -> list[str]:
             name = f"{longer}-{number}"
         names.append(name)
     return names
+
+
+def _short_name(source: SourceConfig) -> str:
+    """Return the name of a file; of shards without their numbers, or else that of their folder."""
+    if not source.shards:
+        return source.path.stem
+    path = source.path
+    text = re.sub(r"\{.*?\}|\[.*?\]|[*?]+", "", path.name).removesuffix(".tar").strip("-_. ")
+    return text or path.parent.name or "shards"

@@ -4,26 +4,43 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
-from captioner.data.formats import Annotations, Entry, find_file, read_annotations
+from captioner.data.formats import (
+    Annotations,
+    Entry,
+    find_file,
+    read_annotations,
+    refuse_options,
+)
+from captioner.data.images import HasRead
 from captioner.data.lookup import ImageFolder, Lookup, find_elsewhere, is_outside, missing_path
 from captioner.data.problems import Problems, repeated
 from captioner.errors import UsageError
 
 AnyExample = TypeVar("AnyExample")
 
+TAR = ".tar"  # shards: see `captioner.data.shard_examples`
 LEADS_OUT = " (the name leads out of the folder)"
+
+
+class StoredImage(HasRead, Hashable, Protocol):
+    """An image that is no file of its own, such as a member of a tar. Workers get a copy."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it; no other image of its data set has this name."""
+        ...
 
 
 class Example(NamedTuple):
     """An image with its captions."""
 
     image_id: int | str  # a number in COCO and Karpathy files, else the file name
-    path: Path
+    path: Path | StoredImage
     captions: tuple[str, ...]
 
 
@@ -31,7 +48,7 @@ class LoadedExamples(NamedTuple):
     """The examples of a split, and which of their images are missing."""
 
     examples: list[Example]
-    missing: set[Path]
+    missing: set[Path | StoredImage]
 
 
 def load_examples(
@@ -44,8 +61,8 @@ def load_examples(
     """Load one split. Empty captions are left out; their number is logged.
 
     Args:
-        annotations: the file (COCO, Karpathy, JSON lines, CSV or Flickr token file), or a folder
-            with captions.jsonl, captions.csv or captions.txt.
+        annotations: the file (COCO, Karpathy, JSON lines, CSV or Flickr token file), a folder
+            with captions.jsonl, captions.csv or captions.txt, or shards: {00000..00099}.tar.
         images: the folder of the images. By default, the usual places are searched.
         split: train, val or test of a Karpathy file; for JSON lines, CSV and token files, a file
             that lists image names.
@@ -78,6 +95,9 @@ def load_with_problems(
     Raises:
         UsageError: the file cannot be read, or holds no image with a caption.
     """
+    if annotations.suffix == TAR:
+        refuse_options(annotations, images=images, split=split, restval=restval)
+        return LoadedExamples(_load_tars(annotations, problems, skip_missing), set())
     if images is not None and not os.path.isdir(images):
         raise UsageError(f"{images}: no such folder of images")
     content = _read(annotations, split, restval, problems)
@@ -121,9 +141,20 @@ def load_references(annotations: Path, split: str | None = None) -> dict[int | s
         UsageError: as in `load_examples`, except for missing images.
     """
     problems = Problems(annotations)
+    if annotations.suffix == TAR:
+        refuse_options(annotations, split=split)
+        examples = _load_tars(annotations, problems, False)
+        problems.raise_errors()
+        return {example.image_id: [*example.captions] for example in examples}
     content = _read(annotations, split, False, problems)
     problems.raise_errors()
     return {entry.image_id: list(_nonempty(entry.captions)) for entry in content.entries}
+
+
+def _load_tars(path: Path, problems: Problems, skip_damaged: bool) -> list[Example]:
+    from captioner.data.shard_examples import load_shards
+
+    return load_shards([str(path)], problems, skip_damaged=skip_damaged)
 
 
 def train_dev_split(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import random
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -20,6 +21,7 @@ from captioner.data.plain_text import TextExample, load_text
 from captioner.data.problems import Problems
 from captioner.data.shapes import draw_shapes
 from captioner.errors import UsageError
+from captioner.hub_names import parse_hub_name
 from captioner.text.tokenizer import tokenize
 
 if TYPE_CHECKING:  # it imports torch, which `captioner check` does not need
@@ -229,8 +231,10 @@ def load_splits(data: DataConfig, ranks: Ranks) -> Splits:
         with ranks.first_rank_first():
             generate(made.task, made.folder, train=made.train, dev=made.dev)
     sources = find_sources(data)
-    train = [_load(name, each, data) for name, each in sources.train.items() if not each.text]
-    dev = [_load(name, each, data) for name, each in sources.dev.items()]
+    has_shards = any(each.shards for each in (*data.train, *data.dev))
+    with ranks.first_rank_first() if has_shards else nullcontext():  # it builds their indexes
+        train = [_load(name, each, data) for name, each in sources.train.items() if not each.text]
+        dev = [_load(name, each, data) for name, each in sources.dev.items()]
     if not dev:
         train, dev = hold_out(train, data.holdout)
     _print_shared_sources(train, dev)
@@ -259,6 +263,23 @@ def load_image_source(
     source: SourceConfig, problems: Problems, *, skip_missing: bool
 ) -> LoadedExamples:
     """Load the annotated images of a source as `load_with_problems` does."""
+    if source.shards:
+        from captioner.data.shard_examples import load_shards
+
+        examples = load_shards(source.shards, problems, skip_damaged=skip_missing)
+        return LoadedExamples(examples, set())
+    if source.dataset:
+        from captioner.data.hf_datasets import load_dataset_examples
+
+        examples = load_dataset_examples(
+            source.dataset,
+            split=source.split,
+            subset=source.subset,
+            image=source.image,
+            captions=source.caption,
+            problems=problems,
+        )
+        return LoadedExamples(examples, set())
     return load_with_problems(
         source.path,
         source.images,
@@ -271,7 +292,7 @@ def load_image_source(
 
 def _load_images(source: SourceConfig, *, skip_missing: bool) -> list[Example]:
     """Return the examples of a source. Its missing images are an error unless they are skipped."""
-    problems = Problems(source.path)
+    problems = Problems(", ".join(source.shards) or source.path)
     loaded = load_image_source(source, problems, skip_missing=skip_missing)
     way_out = (
         "name their folder in `images` of this source, or train without the missing ones: "
@@ -279,6 +300,34 @@ def _load_images(source: SourceConfig, *, skip_missing: bool) -> list[Example]:
     )
     problems.raise_errors(way_out if loaded.missing and not skip_missing else "")
     return loaded.examples
+
+
+def describe_splits(data: DataConfig, splits: Splits) -> dict[str, list[dict[str, object]]]:
+    """Return the name and the size of each source of train and dev, as values for JSON.
+
+    Names of data sets on the hub are among them, but no paths of this machine.
+    """
+    named = find_sources(data)
+    return {
+        "train": [
+            *(_describe(each, named.train) for each in splits.train),
+            *(_describe(each, named.train) for each in splits.text),
+        ],
+        "dev": [_describe(each, named.dev or named.train) for each in splits.dev],
+    }
+
+
+def _describe(
+    source: ExampleSet | TextSet, settings: Mapping[str, SourceConfig]
+) -> dict[str, object]:
+    hub = parse_hub_name(settings[source.name].dataset)
+    return {
+        "name": source.name,
+        **({"dataset": hub.name} if hub else {}),
+        "examples": len(source.examples) if isinstance(source, ExampleSet) else 0,
+        "captions": sum(len(example.captions) for example in source.examples),
+        "repeat": source.repeat if isinstance(source, ExampleSet) else 1,
+    }
 
 
 def shared_sources(train: Iterable[SourceExample], dev: Iterable[SourceExample]) -> list[Pair]:

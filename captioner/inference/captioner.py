@@ -84,6 +84,7 @@ class Captioner(BaseCaptioner):
     def from_pretrained(
         cls,
         *folders: str | Path,
+        revision: str | None = None,
         device: DeviceName = INFERENCE.device,
         precision: PrecisionName = INFERENCE.precision,
         backend: BackendName = INFERENCE.backend,
@@ -94,21 +95,24 @@ class Captioner(BaseCaptioner):
         are those of the first folder, but it has no calibrated confidence.
 
         Args:
-            folders: model folders.
+            folders: model folders, or names of models on the Hugging Face hub, as "owner/name";
+                a folder that exists wins.
+            revision: a branch, tag or commit of the models of the hub.
             device: where torch computes; onnxruntime computes on the CPU.
             precision: with which precision torch computes; onnxruntime computes in float32.
             backend: `auto` is onnxruntime if the folder has graphs, unless an argument needs torch
                 or there is an NVIDIA GPU. Then, torch is loaded when a later call needs it.
 
         Raises:
-            CaptionerError: a folder is not a model folder, or a file of it is missing or corrupt.
+            CaptionerError: a folder is not a model folder, a file of it is missing or corrupt, or
+                the hub does not have it.
             UsageError: the vocabularies or the preprocessing differ, the model reads another kind
                 of source, `device` is not available, or `backend` is onnx and cannot do this.
         """
         device = check_device_name(device)  # a wrong name is an error before a model is read
         check_precision(precision)
         check_backend(backend)
-        paths = [resolve(folder) for folder in folders or (None,)]
+        paths = [resolve(folder, revision=revision) for folder in folders or (None,)]
 
         load_torch = _TorchLoader(paths, device, precision)
         need = _need_of_torch(paths, device, precision)

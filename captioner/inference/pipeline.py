@@ -88,22 +88,25 @@ class Pipeline:
     def from_pretrained(
         cls,
         *folders: str | Path,
+        revision: str | None = None,
         device: DeviceName = INFERENCE.device,
         precision: PrecisionName = INFERENCE.precision,
     ) -> Self:
         """Load a model folder, or an ensemble of several; without a folder, the bundled model.
 
         An ensemble averages the probabilities of its models at every token. Its decoding defaults
-        are those of the first folder, but it has no calibrated confidence.
+        are those of the first folder, but it has no calibrated confidence. `folders` may be names
+        of models on the Hugging Face hub, as "owner/name", in a `revision`.
 
         Raises:
-            CaptionerError: a folder is not a model folder, or a file of it is missing or corrupt.
+            CaptionerError: a folder is not a model folder, a file of it is missing or corrupt, or
+                the hub does not have it.
             UsageError: the vocabularies or the preprocessing differ, the model reads another kind
                 of source, or `device` is not available.
         """
         pick_device(device)  # a wrong name is an error before the models are read
         loaded: list[LoadedModel] = []
-        for path in [resolve(folder) for folder in folders or (None,)]:
+        for path in [resolve(folder, revision=revision) for folder in folders or (None,)]:
             loaded.append(load_model(path))
             if (kind := loaded[-1].config.encoder.kind) != cls.reads:
                 raise UsageError(f"{path} reads {kind}s: use {cls.hint}")

@@ -52,6 +52,7 @@ class Translator(Pipeline):
     def from_pretrained(
         cls,
         *folders: str | Path,
+        revision: str | None = None,
         device: DeviceName = INFERENCE.device,
         precision: PrecisionName = INFERENCE.precision,
     ) -> Self:
@@ -66,7 +67,9 @@ class Translator(Pipeline):
                 f"{parameter('model')} is missing: name the folder of a model of text, "
                 "for example runs/multi30k/best; the bundled model reads images"
             )
-        return super().from_pretrained(*folders, device=device, precision=precision)
+        return super().from_pretrained(
+            *folders, revision=revision, device=device, precision=precision
+        )
 
     @overload  # a str is an iterable of str: the first overload wins
     def translate(  # type: ignore[overload-overlap]

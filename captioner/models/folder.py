@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from captioner.errors import CaptionerError, UsageError
+from captioner.errors import CaptionerError, UsageError, parameter
+from captioner.hub_names import parse_hub_name
 from captioner.storage import (
     CHECKSUMS,
     atomic_folder,
@@ -48,12 +49,30 @@ _FIRST_DECODING = "first_decoding.json"  # the settings before `captioner defaul
 _RNN_WEIGHT_OF_VERSION_1 = re.compile(r"decoder\.rnn\.((?:weight|bias)_\w+_l0)")
 
 
-def resolve(folder: str | Path | None) -> Path:
+def resolve(folder: str | Path | None, *, revision: str | None = None) -> Path:
     """Return the path of a model folder; for `None` and `bundled`, that of the bundled model.
 
+    Args:
+        folder: a folder; or a string that names a model of the Hugging Face hub, as
+            `captioner.hub_names.parse_hub_name` says. It is downloaded if it is not in the cache.
+        revision: a branch, tag or commit of the model on the hub.
+
     Raises:
-        CaptionerError: it is not a model folder, or this user cannot read it.
+        CaptionerError: it is not a model folder, this user cannot read it, or the hub does not
+            have it.
+        UsageError: `revision` is given, but `folder` is no model of the hub.
     """
+    if name := parse_hub_name(folder):
+        from captioner.models.hub import download_model
+
+        if None not in (revision, name.revision) and revision != name.revision:
+            raise UsageError(f"{folder} and {parameter('revision')} differ: leave out one")
+        return download_model(name._replace(revision=revision or name.revision))
+    if revision is not None:
+        raise UsageError(
+            f"{parameter('revision')} is for a model of the hub, and {folder or 'the model'} is a "
+            "path: leave it out, or write hf://owner/name"
+        )
     path = BUNDLED if folder is None or str(folder) == "bundled" else Path(folder)
     try:
         is_model = stat.S_ISREG(os.stat(path / _CONFIG).st_mode)
@@ -257,7 +276,7 @@ def _architecture(saved: Mapping[str, Any]) -> dict[str, Any]:
         for part in ("encoder", "decoder")
     )
     if encoder.get("kind", "image") == "image":  # the size of its images may change
-        encoder = {"trunk": encoder["trunk"]}
+        encoder = {key: encoder[key] for key in ("trunk", "mean", "std") if key in encoder}
     return {"encoder": encoder, "decoder": decoder}
 
 

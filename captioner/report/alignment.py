@@ -36,7 +36,7 @@ def report_translations(
     path: Path,
     entries: Sequence[TextEntry],
     *,
-    models: Sequence[Path],
+    models: Sequence[str | Path],
     decoding: DecodingConfig,
     name: str,
 ) -> None:
@@ -55,7 +55,7 @@ def report_text_evaluation(
     translations: Sequence[Translation],
     evaluation: TranslationEvaluation,
     *,
-    models: Sequence[Path],
+    models: Sequence[str | Path],
     decoding: DecodingConfig,
     name: str,
 ) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from PIL import ImageOps
 
 from captioner.captions import Caption, HeatMap, Word
-from captioner.data.images import read_image
+from captioner.data.images import HasRead, read_image
 from captioner.data.streaming import map_ahead
 from captioner.errors import ImageError
 from captioner.storage import atomic_file
@@ -43,7 +43,7 @@ class ReportEntry:
     """An image with its captions. The page shows `name`, and no other part of the path."""
 
     name: str
-    path: Path
+    path: Path | HasRead
     caption: Caption
     references: Sequence[str] = ()
     scores: Mapping[str, float] = field(default_factory=dict)  # of this image, as fractions
@@ -192,7 +192,7 @@ def _word_confidence(word: Word) -> float:
     return math.exp(word.log_prob) if word.confidence is None else word.confidence
 
 
-def _thumbnail(path: Path, *, cropped: bool) -> dict[str, str | int]:
+def _thumbnail(path: Path | HasRead, *, cropped: bool) -> dict[str, str | int]:
     """Return the thumbnail with its size, or the reason why the image cannot be read."""
     try:
         image = read_image(path, min_side=THUMBNAIL_SIDE)

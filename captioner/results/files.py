@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from captioner.captions import ImageId
 from captioner.console import stdin_bytes
@@ -113,6 +114,23 @@ def write_scores(results: Path, scores: Scores | TranslationEvaluation) -> None:
     entries = {**_read_scores(path), results.name: scores.as_dict()}
     with atomic_file(path) as file:
         file.write(json.dumps(entries, indent=2) + "\n")
+
+
+def read_scores(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the scores of each results file in a scores.json, or those that `--json` printed.
+
+    Raises:
+        UsageError: the file is broken, or holds no scores.
+    """
+    entries = {}
+    with suppress(ValueError):  # `_read_scores` says what is wrong
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(entries, dict) and "intervals" in entries:
+        return {path.stem: entries}
+    found: dict[str, dict[str, Any]] = _read_scores(path)
+    if not found or not all("intervals" in scores for scores in found.values()):
+        raise UsageError(f"{path}: holds no scores: captioner evaluate writes them")
+    return found
 
 
 def _has_scores_file(results: Path) -> bool:
@@ -246,7 +264,7 @@ def _validated(entry: object, keys: Collection[str] | None) -> tuple[ImageId, st
     return image, caption
 
 
-def _read_scores(path: Path) -> dict[str, object]:
+def _read_scores(path: Path) -> dict[str, Any]:
     """Return the entries of a scores.json, or none if the file does not exist."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))

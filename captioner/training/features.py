@@ -21,10 +21,10 @@ from torch import Tensor
 
 from captioner.console import console
 from captioner.data.datasets import Example
-from captioner.data.images import image_errors
+from captioner.data.images import hash_image, image_errors
 from captioner.errors import CaptionerError
 from captioner.locking import Lock
-from captioner.storage import check_space, free_space, publish, sha256
+from captioner.storage import check_space, free_space, publish
 
 _VERSION = 2  # of the way in which images are decoded and features computed
 _HOST = f".{platform.node()}-"  # in the names of unfinished folders
@@ -45,13 +45,13 @@ def features_key(encoder: str, examples: Sequence[Example], contents: Sequence[s
 
 
 def content_hash(example: Example) -> str:
-    """Return a hash of the bytes of an image file: neither its time nor its size tell a change.
+    """Return a hash of the bytes of an image: neither its time nor its size tell a change.
 
     Raises:
         ImageError: the file cannot be read.
     """
     with image_errors(example.path):
-        return sha256(example.path)
+        return hash_image(example.path)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,10 @@ _FREE = (
     *("training.validate_every", "training.max_steps", "training.early_stopping"),
 )
 # Paths of the data: the hash of what they hold is compared instead.
-_PATHS = ("annotations", "images", "text", "source", "target", "split", "name")
+_PATHS = (
+    *("annotations", "dataset", "subset", "image", "images", "text", "source", "target"),
+    *("shards", "split", "name"),
+)
 # Settings that only a new run uses: a checkpoint has its own vocabulary and weights.
 _OF_NEW_RUNS = (
     *("data.min_count", "data.tokenizer.", "data.share_vocabulary", "init"),
@@ -44,6 +47,7 @@ _NOT_OF_SCORES = (
     *("decoding.temperature", "decoding.top_k", "decoding.top_p", "decoding.seed"),
     "decoding.min_confidence",
 )
+_PLACES = re.compile(r"(\.\d+)+$")  # at the end of the name of an entry of a list of values
 _IN_A_LIST = re.compile(r"\.\d+\.")  # in the name of a setting of a phase or of a source
 
 
@@ -89,7 +93,8 @@ def _settings(value: object, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _is_free(name: str) -> bool:
-    is_path = name.startswith(("data.train", "data.dev")) and name.rpartition(".")[2] in _PATHS
+    setting = _PLACES.sub("", name).rpartition(".")[2]
+    is_path = name.startswith(("data.train", "data.dev")) and setting in _PATHS
     return is_path or name in _FREE
 
 

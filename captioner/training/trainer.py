@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
@@ -16,7 +17,7 @@ from captioner.config.schema import INFERENCE, TextEncoderConfig
 from captioner.config.training import PhaseConfig, TrainingConfig
 from captioner.console import console
 from captioner.data.plain_text import TextExample
-from captioner.data.splits import SourceExample, Splits
+from captioner.data.splits import SourceExample, Splits, describe_splits
 from captioner.decoding.memory import check_search_memory
 from captioner.decoding.search import Search, build_search, length_limits
 from captioner.distributed import Ranks
@@ -74,7 +75,7 @@ class Trainer:
         precision = usable_precision(model, config, ranks.device)
         self.settings = config.training.model_copy(update={"precision": precision})
         self.source_vocabulary = source_vocabulary or vocabulary
-        self.dev = splits.dev
+        self.splits, self.dev = splits, splits.dev
         self.average = EMA(self.model, decay=self.settings.ema)
         self.loaders = self._make_loaders(splits)
         self.train = self.loaders.train.mixture
@@ -251,6 +252,9 @@ class Trainer:
     def _write_config(self) -> None:
         with atomic_file(self.config.output / "config.yaml") as file:
             yaml.safe_dump(self.config.to_json(), file, sort_keys=False)
+        with atomic_file(self.config.output / "splits.json") as file:  # for the model card
+            described = describe_splits(self.config.data, self.splits)
+            file.write(json.dumps(described, indent=1) + "\n")
 
     @property
     def _noun(self) -> str:
