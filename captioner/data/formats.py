@@ -84,7 +84,7 @@ def read_annotations(
     text = read_text(path, problems)
     if path.suffix.lower() == ".json":
         return _read_json(text, path, split, restval, problems)
-    _reject_options(path, restval=restval)
+    refuse_options(path, restval=restval)
     entries = _read_lines(text, path, problems)
     if split:
         entries = _select_listed(entries, Path(split), problems)
@@ -128,7 +128,8 @@ def find_file(path: Path) -> Path:
     return path / existing[0]
 
 
-def _reject_options(path: Path, **options: object) -> None:
+def refuse_options(path: Path, **options: object) -> None:
+    """Raise an error if an option that the format of a file does not have is set."""
     for option, value in options.items():
         if value:
             raise UsageError(f"{path}: this format has no {option}: leave out {option}={value}")
@@ -143,7 +144,7 @@ def _read_json(
     if _is_karpathy(images):
         entries = _read_karpathy(images, path, split, restval, problems)
         return Annotations(entries, [parent, *_usual_folders(path), grandparent])
-    _reject_options(path, split=split, restval=restval)
+    refuse_options(path, split=split, restval=restval)
     entries = _read_coco(images, content["annotations"], problems)
     years = re.findall(r"(?:train|val|test)20\d\d", path.name)  # COCO's image folders
     folders = [folder / year for year in years for folder in (parent, grandparent)]
