@@ -113,7 +113,7 @@ class PartFolder:
         with ExitStack() as stack:
             with self._errors():
                 stack.enter_context(self._lock(f"shard-{shard.index}-of-{shard.count}"))
-                self._remove_unfinished(shard)
+                self.remove_unfinished(shard)
             yield
 
     @contextmanager
@@ -133,7 +133,8 @@ class PartFolder:
         path = Path(self.folder, f".{name}.lock")
         return Lock(path, what=what, wait=(lambda _: None) if wait else None)
 
-    def _remove_unfinished(self, shard: Shard) -> None:
+    def remove_unfinished(self, shard: Shard) -> None:
+        """Remove what killed processes have left of the parts of a shard."""
         if not is_remote(self.folder):
             for file, name in unfinished_files(Path(self.folder)):
                 match = _NAME.fullmatch(name)

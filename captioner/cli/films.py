@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from captioner.captions import Caption
 from captioner.config.schema import DecodingConfig, ImageEncoderConfig
 from captioner.console import console, one_line
+from captioner.data.animations import Animation, is_animation
 from captioner.data.films import Film, changed_frames, check_av, format_time, is_film
 from captioner.data.images import SUFFIXES, ReadableImage
 from captioner.errors import ImageError, UsageError
@@ -57,17 +58,24 @@ def parse_every(text: str | None) -> float:
     return seconds
 
 
-def find_films(files: Sequence[Path], named: Sequence[str]) -> list[Path]:
+def find_films(
+    files: Sequence[Path], named: Sequence[str], *, animations: bool = False
+) -> list[Path]:
     """Return the files that are films, by their content.
 
     A file with a suffix of an image is looked into only if it was named itself: a folder may hold
     a hundred thousand of them.
+
+    Args:
+        files: files of any kind.
+        named: the arguments of the command.
+        animations: take animated images that were named themselves as films too.
     """
-    return [
-        file
-        for file in files
-        if (file.suffix.lower() not in SUFFIXES or str(file) in named) and is_film(file)
+    names = set(named)
+    looked_into = [
+        file for file in files if file.suffix.lower() not in SUFFIXES or str(file) in names
     ]
+    return [file for file in looked_into if is_film(file) or (animations and is_animation(file))]
 
 
 def check_films(
@@ -87,7 +95,9 @@ def check_films(
     """
     if not films:
         if every is not None:
-            raise UsageError("--every has no effect without a film: leave it out")
+            raise UsageError(
+                "--every has no effect without a film: leave it out, or name an animated image"
+            )
         return
     for option, value in (("--report", report), ("--annotations", annotations)):
         if value:
@@ -104,7 +114,8 @@ def check_films(
         from captioner.results.films import check_destination
 
         check_destination(output, num_films=len(films))
-    check_av()
+    if any(is_film(film) for film in films):  # the others are animations
+        check_av()
 
 
 def caption_films(
@@ -132,7 +143,7 @@ def caption_films(
             if results and str(path) in results.done:
                 console.print(f"captioner: {path}: captioned by an interrupted run", markup=False)
                 continue
-            film = Film(path, every=options.every)
+            film = (Film if is_film(path) else Animation)(path, every=options.every)
             last, error = 0.0, None
             try:
                 for time, caption in _captions(film, captioner, options):
@@ -155,7 +166,7 @@ def caption_films(
 
 
 def _captions(
-    film: Film, captioner: Captioner, options: FilmOptions
+    film: Film | Animation, captioner: Captioner, options: FilmOptions
 ) -> Iterator[tuple[float, Caption]]:
     """Yield the time, in seconds, and the caption of each frame that differs from the last."""
     from captioner.data.transforms import build_transform

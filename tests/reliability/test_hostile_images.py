@@ -75,7 +75,7 @@ def test_a_zero_byte_file_is_named_as_empty(tmp_path):
         ),
         (b"%PDF-1.7", "not an image (looks like a PDF document)"),
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1", "HEIC photo: convert it to JPEG"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1", "a HEIC photo"),
         (b"hello", "not an image in a supported format (JPEG, PNG"),
         (
             b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
