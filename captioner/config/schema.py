@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from captioner.config.trunks import TrunkName
 from captioner.devices import (
     BATCH_SIZE,
     LARGEST,
@@ -28,20 +29,6 @@ from captioner.devices import (
     check_device_name,
 )
 
-TrunkName = Literal[
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "mobilenet_v2",
-    "efficientnet_lite0",
-    "efficientnet_lite1",
-    "efficientnet_lite2",
-    "efficientnet_lite3",
-    "efficientnet_lite4",
-    "small_cnn",
-]
 TransformName = Literal["squash", "crop"]
 AugmentationName = Literal["random_crop", "mild_crop"]
 CellName = Literal["lstm", "gru", "rnn"]
@@ -59,6 +46,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+RGB = tuple[float, float, float]
 
 
 class Section(BaseModel):
@@ -92,7 +80,7 @@ class ImageEncoderConfig(Section):
     trunk: Annotated[TrunkName, Field(description="The CNN.")] = "resnet50"
     weights: Annotated[
         str,
-        Field(description="default (ImageNet), none (random), a state dict file, or model folder."),
+        Field(description="default (pretrained), none (random), a state dict, or a model folder."),
     ] = "default"
     batch_norm: Annotated[
         Literal["auto", "eval", "train"], Field(description="auto: train if weights is none.")
@@ -100,7 +88,13 @@ class ImageEncoderConfig(Section):
     transform: Annotated[
         TransformName, Field(description="squash: the whole image as a square; crop: its center.")
     ] = "squash"
-    image_size: Annotated[Count, Field(description="Side of the square, in pixels.")] = 224
+    image_size: Annotated[
+        Count, Field(description="Side of the square, in pixels; left out: timm's for its trunks.")
+    ] = 224
+    mean: Annotated[RGB | None, Field(description="Of pixels 0 to 1; none: the trunk's.")] = None
+    std: Annotated[
+        tuple[Positive, Positive, Positive] | None, Field(description="As mean; none: the trunk's.")
+    ] = None
 
     @property
     def train_batch_norm(self) -> bool:

@@ -1,4 +1,4 @@
-"""The CNNs that an image encoder can use as its trunk: their stages, channels and pixels."""
+"""What an image encoder can use as its trunk: the stages, channels and pixels of each."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from torch import nn
+from torch import Tensor, nn
 
-from captioner.config.schema import TrunkName
+from captioner.config.schema import RGB
+from captioner.config.trunks import TIMM, TrunkName
 from captioner.models.efficientnet import WIDTH_AND_DEPTH, EfficientNetLite
 from captioner.models.mobilenet import MobileNetV2
 from captioner.models.resnet import RESNETS, ResNet
@@ -16,12 +17,10 @@ from captioner.models.resnet import RESNETS, ResNet
 _LITE_STAGES = ("stem", *(f"stage{number}" for number in range(1, 8)), "head")
 _SMALL_CNN_CHANNELS = (3, 32, 64, 128, 256, 256, 256)
 
-RGB = tuple[float, float, float]
-
 
 @dataclass(frozen=True)
 class TrunkLayout:
-    """The names of a CNN's modules, and the pixels that it was trained with."""
+    """The names of a trunk's modules, and the pixels that it was trained with."""
 
     stages: Mapping[str, tuple[str, ...]]  # stage → its modules, both in the order they run
     channels: int  # C of the last feature map
@@ -30,6 +29,15 @@ class TrunkLayout:
     # mean and standard deviation.
     mean: RGB = (0.485, 0.456, 0.406)
     std: RGB = (0.229, 0.224, 0.225)
+    image_size: int = 224  # side of the images that it is built for; most accept other sizes too
+
+    def run(self, trunk: nn.Module, images: Tensor) -> Tensor:
+        """Run a trunk on normalised images (B, 3, H, W); return its feature map (B, C, h, w)."""
+        x = images
+        for modules in self.stages.values():
+            for module in modules:
+                x = trunk.get_submodule(module)(x)
+        return x
 
 
 _RESNET_STAGES = {
@@ -62,8 +70,26 @@ TRUNKS: Mapping[TrunkName, TrunkLayout] = {
 }
 
 
+def build_trunk(trunk: TrunkName, *, image_size: int | None) -> tuple[nn.Module, TrunkLayout]:
+    """Build a trunk without its classifier, with random weights, and return its layout too.
+
+    Args:
+        trunk: its name; that of a model of the package timm begins with `timm/`.
+        image_size: side of the images in pixels, on which some models of timm depend; None: the one
+            that a model of timm was trained with.
+
+    Raises:
+        CaptionerError: timm is missing, or has no such model, or the model gives no grid.
+    """
+    if trunk.startswith(TIMM):
+        from captioner.models.timm_trunk import build_timm_trunk
+
+        return build_timm_trunk(trunk, image_size=image_size)
+    return build_backbone(trunk), TRUNKS[trunk]
+
+
 def build_backbone(trunk: TrunkName) -> nn.Module:
-    """Build a trunk without its classifier, with random weights."""
+    """Build a trunk of this package without its classifier, with random weights."""
     if trunk in WIDTH_AND_DEPTH:
         return EfficientNetLite(trunk)
     if trunk in RESNETS:

@@ -75,7 +75,13 @@ def _encoder(config: ModelConfig, vocab_size: int) -> ImageEncoder | TextEncoder
         )
     from captioner.models.encoder import ImageEncoder
 
-    return ImageEncoder(trunk=settings.trunk, train_batch_norm=settings.train_batch_norm)
+    return ImageEncoder(
+        trunk=settings.trunk,
+        image_size=settings.image_size,
+        mean=settings.mean,
+        std=settings.std,
+        train_batch_norm=settings.train_batch_norm,
+    )
 
 
 def _check_bridge(config: ModelConfig) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captioner.config.schema import TrunkName
+from captioner.config.trunks import TrunkName
 
 _STEM_CHANNELS, _HEAD_CHANNELS = 32, 1280
 

@@ -1,30 +1,29 @@
-"""The image encoder: a CNN without its classifier, whose stages can be frozen or trained."""
+"""The image encoder: a trunk without its classifier, whose stages can be frozen or trained."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from copy import deepcopy
-from itertools import pairwise
+from dataclasses import replace
 from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from captioner.config.schema import TrunkName
+from captioner.config.schema import RGB
+from captioner.config.trunks import TrunkName
 from captioner.errors import CaptionerError, UsageError
-from captioner.models.backbones import TRUNKS, build_backbone
+from captioner.models.backbones import build_trunk
 from captioner.models.weights import read_trunk_weights
 from captioner.types import Memory
 
 
 class ImageEncoder(nn.Module):
-    """Encode images: the CNN's last feature map as the grid, its mean as the summary.
+    """Encode images: the trunk's last feature map as the grid, its mean as the summary.
 
     Images are uint8 and normalised here, on the device, with the trunk's mean and standard
-    deviation. All stages are frozen until you call `finetune`. The batch norms of frozen stages
-    keep their running statistics; those of other stages too, unless `train_batch_norm`.
+    deviation, unless others are given. All stages are frozen until you call `finetune`. The batch
+    norms of frozen stages keep their running statistics; those of other stages too, unless
+    `train_batch_norm`.
 
     He et al. 2015, "Deep residual learning for image recognition".
     """
@@ -32,13 +31,21 @@ class ImageEncoder(nn.Module):
     mean: Tensor  # (3, 1, 1), for pixels from 0 to 255
     std: Tensor  # (3, 1, 1)
 
-    def __init__(self, *, trunk: TrunkName, train_batch_norm: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        trunk: TrunkName,
+        image_size: int | None = None,
+        mean: RGB | None = None,
+        std: RGB | None = None,
+        train_batch_norm: bool = False,
+    ) -> None:
         super().__init__()
         self.name = trunk
-        self.layout = TRUNKS[trunk]
-        self.memory_size = self.layout.channels  # C
         # no download here: `load_trunk` sets the weights, or a model folder's state dict
-        self.trunk = build_backbone(trunk)
+        self.trunk, layout = build_trunk(trunk, image_size=image_size)
+        self.layout = replace(layout, mean=mean or layout.mean, std=std or layout.std)
+        self.memory_size = layout.channels  # C
         self.train_batch_norm = train_batch_norm
         self.frozen: tuple[str, ...] = ()  # names of the stages that are not trained
         for name, values in (("mean", self.layout.mean), ("std", self.layout.std)):
@@ -57,11 +64,8 @@ class ImageEncoder(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Run the trunk on images (B, 3, height, width) uint8 and return its grid (B, P, C)."""
         x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        for stage in self.layout.stages:
-            # no activations are stored for the backward pass of frozen stages
-            with torch.no_grad() if stage in self.frozen else nullcontext():
-                for module in self._stage(stage):
-                    x = module(x)
+        # the weights of frozen stages need no gradient, so that no activations are stored for them
+        x = self.layout.run(self.trunk, x)
         return x.flatten(2).transpose(1, 2).to(self.mean.dtype)  # (B, C, h, w) → (B, P, C)
 
     def finetune(self, first: str | None) -> None:
@@ -77,6 +81,8 @@ class ImageEncoder(nn.Module):
             )
         start = len(stages) if first is None else stages.index(first)  # the first trained stage
         self.frozen = tuple(stages[:start])
+        # what is in no stage, such as the position embedding of a transformer, is part of the first
+        self.trunk.requires_grad_(start == 0)
         # stages run in this order, so the gradient stops at the last frozen one
         for index, stage in enumerate(stages):
             for module in self._stage(stage):
@@ -93,7 +99,7 @@ class ImageEncoder(nn.Module):
         if not self.train_batch_norm:
             # small batches of few images would spoil ImageNet's statistics
             for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
+                if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                     module.eval()
         return self
 
@@ -103,7 +109,7 @@ class ImageEncoder(nn.Module):
     def load_trunk(self, weights: str) -> None:
         """Load the trunk's weights; `weights` is `default`, `none`, a state dict or a model folder.
 
-        `default` are ImageNet weights: see `read_trunk_weights`.
+        `default` are pretrained weights: see `read_trunk_weights`.
 
         Raises:
             CaptionerError: the weights cannot be downloaded or read, or they are not exactly those
@@ -114,7 +120,7 @@ class ImageEncoder(nn.Module):
         classifier = self.layout.classifier + "."  # of ImageNet's 1,000 classes, which is not used
         state = {
             key: value
-            for key, value in read_trunk_weights(self.name, weights).items()
+            for key, value in read_trunk_weights(self.name, weights, self.layout.image_size).items()
             if not key.startswith(classifier)
         }
         try:
@@ -124,18 +130,3 @@ class ImageEncoder(nn.Module):
             raise CaptionerError(
                 f"encoder.weights={weights} does not fit encoder.trunk={self.name}: {reason}"
             ) from None
-
-
-def fold_batch_norms(encoder: ImageEncoder) -> ImageEncoder:
-    """Copy an encoder for inference, with each batch norm folded into the convolution before it.
-
-    The copy computes the same features in three quarters of the time.
-    """
-    folded = deepcopy(encoder).eval()
-    for parent in list(folded.trunk.modules()):
-        for (name, convolution), (norm_name, norm) in pairwise(list(parent.named_children())):
-            # in eval mode y = a (w x) + b per channel: one convolution with weights a w, bias b
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                parent.add_module(name, fuse_conv_bn_eval(convolution, norm))
-                parent.add_module(norm_name, nn.Identity())
-    return folded.to(memory_format=torch.channels_last)

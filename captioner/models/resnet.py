@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from captioner.config.schema import TrunkName
+from captioner.config.trunks import TrunkName
 
 
 class BasicBlock(nn.Module):

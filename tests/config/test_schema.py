@@ -52,7 +52,7 @@ def test_a_run_that_starts_from_a_model_takes_its_settings_and_lays_its_own_over
     config = load_config(file, ["training.max_steps=3"])
     assert config.decoder.hidden_size == 16
     assert config.decoder.dropout == pytest.approx(0.25)
-    assert config.encoder.trunk == "resnet18"
+    assert config.encoder.trunk == "small_cnn"
 
 
 def test_the_architecture_of_init_replaces_that_of_the_file_but_not_that_of_an_override(
@@ -65,7 +65,7 @@ def test_the_architecture_of_init_replaces_that_of_the_file_but_not_that_of_an_o
         "decoder: {hidden_size: 64, image_dropout: 0.5}\n"
     )
     config = load_config(file, [f"init={tiny_model}"])
-    assert (config.encoder.trunk, config.decoder.hidden_size) == ("resnet18", 16)
+    assert (config.encoder.trunk, config.decoder.hidden_size) == ("small_cnn", 16)
     assert (config.encoder.image_size, config.decoder.image_dropout) == (96, 0.5)
     assert load_config(file, [f"init={tiny_model}", "decoder.cell=gru"]).decoder.cell == "gru"
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from captioner.errors import CaptionerError, UsageError
-from captioner.models.encoder import ImageEncoder, fold_batch_norms
+from captioner.models.encoder import ImageEncoder
+from captioner.models.folding import fold_batch_norms
 
 SIZES = {  # each variant's own size of the image, in pixels
     "efficientnet_lite0": 224,

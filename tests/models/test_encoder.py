@@ -8,7 +8,8 @@ from torch import nn
 from captioner.errors import CaptionerError, UsageError
 from captioner.models.backbones import TRUNKS
 from captioner.models.build import load_model
-from captioner.models.encoder import ImageEncoder, fold_batch_norms
+from captioner.models.encoder import ImageEncoder
+from captioner.models.folding import fold_batch_norms
 
 IMAGES = torch.randint(
     0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
@@ -163,10 +164,10 @@ def test_a_missing_weights_file_is_named(tmp_path):
 
 def test_the_trunk_of_a_model_folder_serves_as_weights(tiny_model):
     trained = load_model(tiny_model).model.encoder
-    encoder = ImageEncoder(trunk="resnet18")
+    encoder = ImageEncoder(trunk="small_cnn")
     encoder.load_trunk(str(tiny_model))
     own, expected = encoder.trunk.state_dict(), trained.trunk.state_dict()
     assert own.keys() == expected.keys()
     assert all(torch.equal(own[name], expected[name]) for name in own)
     with pytest.raises(CaptionerError, match="does not fit encoder"):
-        ImageEncoder(trunk="small_cnn").load_trunk(str(tiny_model))
+        ImageEncoder(trunk="resnet18").load_trunk(str(tiny_model))
