@@ -137,7 +137,8 @@ class Progress:
         )
 
     def _rate(self) -> str:
-        return f"{self.per_second:.3g} a second"
+        rate = self.per_second
+        return f"{rate:,.0f} a second" if rate >= 100 else f"{rate:.3g} a second"
 
     def _show(self) -> None:
         now = self._clock()

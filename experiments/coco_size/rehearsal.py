@@ -53,19 +53,18 @@ def rehearse(
     """Print the seconds and the memory of each step of training on data of COCO's size."""
     files = make_data(folder, images, captions, scale=scale, seed=seed)
     half = max(1, round(TRAIN_IMAGES * scale / BATCH / 2))  # steps
+    cached = folder / "runs" / "cached"
     rows = [("step", "seconds", "largest memory (MB)", "detail")]
     steps = {
         "check of COCO's file": lambda: _check(files),
-        "COCO's file, first step": lambda: _train(
-            folder, "images", files, cache=False, max_steps=1
-        ),
+        "COCO's file, first step": lambda: _train(folder / "runs" / "images", files, "first step"),
         "Karpathy's file, first step": lambda: _train(
-            folder, "karpathy", files, cache=False, max_steps=1, karpathy=True
+            folder / "runs" / "karpathy", files, "first step", karpathy=True
         ),
-        "features, then half an epoch": lambda: _train(folder, "cached", files, max_steps=half),
-        "resumed, the other half": lambda: _train(folder, "cached", files, resume=True),
+        "features, then half an epoch": lambda: _train(cached, files, "new", max_steps=half),
+        "resumed, the other half": lambda: _train(cached, files, "resume"),
         "the reward of an epoch": lambda: _reward(files),
-        "evaluation on dev": lambda: _evaluate(folder / "runs" / "cached" / "best", files),
+        "evaluation on dev": lambda: _evaluate(cached / "best", files),
     }
     results = {}
     for name, step in steps.items():
@@ -96,17 +95,14 @@ def _check(files: Files) -> Step:
 
 
 def _train(
-    folder: Path,
-    name: str,
+    output: Path,
     files: Files,
+    stage: str,
     *,
-    cache: bool = True,
     karpathy: bool = False,
     max_steps: int | None = None,
-    resume: bool = False,
 ) -> Step:
-    """Train in a child, and return when its first and last steps were."""
-    output = folder / "runs" / name
+    """Train in a child, and return when its first and last steps were; `stage` as in `steps`."""
     if karpathy:
         of_train = {"annotations": files.karpathy, "images": files.images, "split": "train"}
         of_dev = {**of_train, "split": "val"}
@@ -117,10 +113,11 @@ def _train(
         f"data.{split}={json.dumps({key: str(value) for key, value in source.items()})}"
         for split, source in (("train", of_train), ("dev", of_dev))
     ]
-    changes = [*SMALL, *sources, f"training.cache_features={str(cache).lower()}"]
+    caches = stage != "first step"
+    changes = [*SMALL, *sources, f"training.cache_features={str(caches).lower()}"]
     if max_steps is not None:
         changes.append(f"training.max_steps={max_steps}")
-    return _child("train", str(output), str(resume), *changes)
+    return _child("train", str(output), stage, *changes)
 
 
 def _reward(files: Files) -> Step:

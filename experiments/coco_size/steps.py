@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import sys
@@ -13,19 +14,32 @@ from pathlib import Path
 BEGUN = time.monotonic()
 
 
-def train(output: str, resume: str, *changes: str) -> dict[str, float]:
-    """Train, and return when the first step was taken and how long a step takes."""
+def train(output: str, stage: str, *changes: str) -> dict[str, float]:
+    """Train, and return when the first step was taken and how long a step takes.
+
+    Args:
+        output: the folder of the run.
+        stage: "first step": end there; "new" or "resume": train to the end.
+        changes: of configs/coco.yaml.
+    """
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     from captioner import train as run_training
     from captioner.models.folder import load_config
 
-    if resume != "True":
+    if stage != "resume":
         shutil.rmtree(output, ignore_errors=True)
     taken: list[float] = []
-    register_optimizer_step_post_hook(lambda *_: taken.append(time.monotonic() - BEGUN))
+
+    def note(*_: object) -> None:
+        taken.append(time.monotonic() - BEGUN)
+        if stage == "first step":
+            print(json.dumps({"first step after": taken[0]}), flush=True)
+            os._exit(0)
+
+    register_optimizer_step_post_hook(note)
     config = load_config(Path("coco"), changes, output=Path(output))
-    run_training(config, resume="auto" if resume == "True" else None)
+    run_training(config, resume="auto" if stage == "resume" else None)
     seconds = time.monotonic() - BEGUN
     return {
         "first step after": taken[0],
