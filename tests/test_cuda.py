@@ -327,7 +327,10 @@ EXACT = {"decoder": {"embed_size": 16, "hidden_size": 16, "dropout": 0.0}}
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "auto"])
 def test_a_run_in_two_phases_learns_and_captions(tiny, tmp_path, precision):
     phases = [{"epochs": 4, "learning_rate": 1e-2}, {"epochs": 1, "finetune_from": "layer4"}]
-    config = tiny(encoder={"image_size": 64}, training={"phases": phases, "precision": precision})
+    config = tiny(
+        encoder={"trunk": "resnet18", "image_size": 64},
+        training={"phases": phases, "precision": precision},
+    )
     best = train(config, device=DEVICE)
     found = losses(config.output)
     assert found[-1] < found[0]
