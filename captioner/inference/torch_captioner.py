@@ -20,8 +20,8 @@ from captioner.decoding.search import Search
 from captioner.devices import autocast
 from captioner.inference.pipeline import Pipeline, PipelineOptions
 from captioner.models.encoder import ImageEncoder
-from captioner.models.folding import fold_batch_norms
 from captioner.models.encoder_decoder import EncoderDecoder
+from captioner.models.folding import fold_batch_norms
 from captioner.runtime.base import bytes_of_image
 from captioner.runtime.batches import BatchCaptioner
 from captioner.text.tokenizer import Vocabulary
