@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from data_sets import DataSet
 from hubs import hub, hub_offline, hub_token  # noqa: F401  (fixtures)
+from PIL import Image
+from torch import nn
 
 from captioner import Captioner, Translator
 from captioner.cli.app import main
@@ -63,7 +66,7 @@ def tiny(shapes, tmp_path):
                 "dev": {"annotations": shapes / "captions_dev.json", "images": shapes / "dev"},
                 "min_count": 1,
             },
-            "encoder": {"trunk": "resnet18", "weights": "none", "image_size": 32},
+            "encoder": {"trunk": "small_cnn", "weights": "none", "image_size": 32},
             "decoder": {"embed_size": 16, "hidden_size": 16, "dropout": 0.2},
             "training": {"batch_size": 8, "workers": 0, "phases": [{"epochs": 2}]},
             "output": tmp_path / "run",
@@ -86,6 +89,19 @@ def research_data():
     return Path(folder)
 
 
+@torch.no_grad()
+def tell_images_apart(encoder, files, size):
+    """Give batch norms the statistics of some images, whose features are else nearly the same."""
+    images = [Image.open(file).convert("RGB").resize((size, size)) for file in files]
+    norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    encoder(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))  # (B, 3, S, S) bytes
+    for norm in norms:
+        norm.momentum = 0.1
+
+
 @pytest.fixture(scope="session")
 def untrained(shapes, tmp_path_factory):
     """Make a model folder, `best` in its run, with random weights."""
@@ -93,13 +109,14 @@ def untrained(shapes, tmp_path_factory):
     captions = [tokenize(caption) for texts in references for caption in texts]
     vocabulary = Vocabulary.from_captions(captions, min_count=1)
 
-    def make(image_size=32, **decoder):
+    def make(trunk="small_cnn", image_size=32, **decoder):
         torch.manual_seed(3)
         config = ModelConfig(
-            encoder=ImageEncoderConfig(trunk="resnet18", weights="none", image_size=image_size),
+            encoder=ImageEncoderConfig(trunk=trunk, weights="none", image_size=image_size),
             decoder=DecoderConfig(embed_size=16, hidden_size=16, **decoder),
         )
         model = build_model(config, vocab_size=len(vocabulary))
+        tell_images_apart(model.encoder, sorted((shapes / "train").iterdir()), image_size)
         model.decoder.output.bias.data[EOS] = -3  # else captions would be empty
         folder = tmp_path_factory.mktemp("run") / "best"
         Captioner([model], vocabulary, config, device="cpu").save_pretrained(folder)
@@ -117,7 +134,7 @@ def tiny_model(untrained):
 @pytest.fixture(scope="session")
 def attentive_model(untrained):
     """A model with attention to a grid of 2 x 2."""
-    return untrained(image_size=64, context="attention", attention_size=16)
+    return untrained(image_size=128, context="attention", attention_size=16)
 
 
 @pytest.fixture(scope="session")

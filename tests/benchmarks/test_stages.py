@@ -111,13 +111,13 @@ def test_the_command_measures_all_stages_and_writes_json(tiny_model, tmp_path):
     facts, head, _, *rows = answer.stdout.splitlines()
     assert facts.startswith("# cpu ")
     assert f"torch {torch.__version__}, threads 1" in facts
-    assert "trunk resnet18, input 32, beam 3, photographs 2" in facts
+    assert "trunk small_cnn, input 32, beam 3, photographs 2" in facts
     assert "pixels 20 x 30 to 60 x 40, batch 5" in facts
     assert "CPU seconds" in head
     assert [row.split("|")[1].strip() for row in rows[:-2]] == [*stages.ONCE, *STAGES]
 
     values = json.loads(result.read_text())
-    assert (values["rounds"], values["trunk"], values["threads"]) == (1, "resnet18", 1)
+    assert (values["rounds"], values["trunk"], values["threads"]) == (1, "small_cnn", 1)
     assert list(values["once"]) == list(stages.ONCE)
     assert list(values["image"]) == STAGES
     assert values["sum"] == pytest.approx(sum(values["image"].values()))

@@ -143,7 +143,7 @@ def test_json_of_a_model_without_a_threshold_does_not_say_whether_a_caption_is_s
     assert '"sure"' not in caption("--json", model=calibrated)[1]
 
 
-@pytest.mark.parametrize("sampling", [[], ["--sample", "--top-k", 2]])
+@pytest.mark.parametrize("sampling", [[], ["--sample", "--temperature", 0.02]])
 def test_each_of_several_captions_has_its_own_mark(caption, doubtful, sampling):
     arguments = ["--num-captions", 4, *sampling]
     _, out, _ = caption(*arguments, model=doubtful)

@@ -63,12 +63,23 @@ def test_the_likely_short_sums_do_not_all_come_first(tmp_path):
     assert 25 < lengths[9_500:].count(3) < 75
 
 
-def test_all_sums_can_be_had_and_no_more(tmp_path):
-    with pytest.raises(
-        UsageError, match=r"about 1,000,000 examples, and train \+ dev is 1,000,001"
-    ):
-        generate("addition", tmp_path, train=1_000_000, dev=1)
+@pytest.fixture
+def small_numbers(monkeypatch):
+    """Let the numbers to add end at 99: all pairs of larger ones take a second for each set."""
+    monkeypatch.setattr(generated, "LARGEST", 99)
+
+
+def test_all_sums_can_be_had_and_no_more(tmp_path, small_numbers):
+    with pytest.raises(UsageError, match=r"about 10,000 examples, and train \+ dev is 10,001"):
+        generate("addition", tmp_path, train=10_000, dev=1)
     assert not list(tmp_path.iterdir())
+    generate("addition", tmp_path, train=9_999, dev=1)
+
+
+def test_there_are_a_million_sums(made):
+    assert (generated.LARGEST + 1) ** 2 == 1_000_000
+    numbers = [int(number) for pair in made["addition"][0] for number in pair.source.split("+")]
+    assert max(numbers) > 950
 
 
 def test_a_task_that_is_exhausted_says_so(tmp_path, monkeypatch):
@@ -148,6 +159,7 @@ def times(folder):
     return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
+@pytest.mark.usefixtures("small_numbers")
 @pytest.mark.parametrize("task", TASKS)
 def test_the_same_arguments_give_the_same_files_and_another_seed_others(tmp_path, task):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -169,7 +181,7 @@ def test_a_complete_set_is_not_written_again_and_any_other_is(tmp_path):
     assert len((tmp_path / "train.jsonl").read_text().splitlines()) == 21
 
 
-def test_a_set_that_a_crash_left_unfinished_is_written_again(tmp_path, monkeypatch):
+def test_a_set_that_a_crash_left_unfinished_is_written_again(tmp_path, monkeypatch, small_numbers):
     generate("addition", tmp_path / "whole", train=21, dev=5)
     generate("addition", tmp_path / "cut", train=20, dev=5)
     write = generated._write
@@ -179,10 +191,10 @@ def test_a_set_that_a_crash_left_unfinished_is_written_again(tmp_path, monkeypat
             raise KeyboardInterrupt
         write(file, lines)
 
-    monkeypatch.setattr(generated, "_write", fail)
-    with pytest.raises(KeyboardInterrupt):
-        generate("addition", tmp_path / "cut", train=21, dev=5)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(generated, "_write", fail)
+        with pytest.raises(KeyboardInterrupt):
+            generate("addition", tmp_path / "cut", train=21, dev=5)
     generate("addition", tmp_path / "cut", train=21, dev=5)
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 

@@ -3,7 +3,7 @@
 import ast
 import json
 import random
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -160,42 +160,51 @@ def test_rare_words_are_unknown_and_a_batch_is_padded(shapes):
     assert token_ids.tolist() == [[BOS, 4, UNK, EOS], [BOS, 5, EOS, PAD]]
 
 
-def test_the_script_trains_and_captions_images_that_it_was_not_trained_on(
-    shapes, monkeypatch, capsys
-):
+@pytest.fixture
+def run_script(shapes, tmp_path, monkeypatch):
+    """Return a function that runs the script on the first images, and returns their file names."""
+
+    def run(count, *options):
+        content = json.loads((shapes / "captions_train.json").read_text())
+        images = content["images"][:count]
+        ids = {image["id"] for image in images}
+        notes = [one for one in content["annotations"] if one["image_id"] in ids]
+        (tmp_path / "few.json").write_text(
+            json.dumps(content | {"images": images, "annotations": notes})
+        )
+        arguments = [str(tmp_path / "few.json"), str(shapes / "train"), *options]
+        monkeypatch.setattr(sys, "argv", ["minimal.py", *arguments])
+        minimal.main()
+        return [image["file_name"] for image in images]
+
+    return run
+
+
+def test_the_script_trains_and_captions_images_that_it_was_not_trained_on(run_script, capsys):
     torch.manual_seed(0)
-    arguments = [str(shapes / "captions_train.json"), str(shapes / "train"), "--epochs", "3"]
-    monkeypatch.setattr(sys, "argv", ["minimal.py", *arguments])
-    minimal.main()
+    held_out = run_script(11, "--epochs", "3")[-5:]
     lines = capsys.readouterr().out.splitlines()
     losses = [float(line.split("loss ")[1]) for line in lines[:3]]
     assert losses[2] < losses[0]
-    content = json.loads((shapes / "captions_train.json").read_text())
-    held_out = [image["file_name"] for image in content["images"][-5:]]
     assert [line.partition(": ")[0] for line in lines[3:]] == [
         f"{file} {search}" for file in held_out for search in ("greedy_search", "beam_search")
     ]
 
 
-def test_a_pretrained_cnn_is_frozen(shapes, tmp_path, monkeypatch):
-    content = json.loads((shapes / "captions_train.json").read_text())
-    content["images"] = content["images"][:6]
-    ids = {image["id"] for image in content["images"]}
-    content["annotations"] = [one for one in content["annotations"] if one["image_id"] in ids]
-    (tmp_path / "six.json").write_text(json.dumps(content))
+def test_a_pretrained_cnn_is_frozen(run_script, monkeypatch):
     cnn, asked = minimal.models.resnet18(weights=None), []
     monkeypatch.setattr(minimal.models, "resnet18", lambda weights: asked.append(weights) or cnn)
     before = cnn.conv1.weight.clone()
-    arguments = [str(tmp_path / "six.json"), str(shapes / "train"), "--epochs", "1", "--pretrained"]
-    monkeypatch.setattr(sys, "argv", ["minimal.py", *arguments])
-    minimal.main()
+    run_script(6, "--epochs", "1", "--pretrained")
     assert asked == ["DEFAULT"]
     assert torch.equal(cnn.conv1.weight, before)
 
 
-def test_the_script_has_an_example_in_its_help():
-    command = [sys.executable, str(SCRIPT), "--help"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def test_the_script_has_an_example_in_its_help(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--help"])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    shown = capsys.readouterr().out
     assert "python examples/minimal.py data/shapes/captions_train.json data/shapes/train" in shown
 
 

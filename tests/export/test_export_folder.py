@@ -6,16 +6,20 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from captioner import Captioner, CaptionerError, UsageError
 from captioner.export.folder import export_model
 from captioner.locking import Lock
 from captioner.storage import write_checksums
 
+pytestmark = pytest.mark.usefixtures("few_sources")
 
-def test_an_export_is_a_model_folder_for_torch_too(tiny_model, tmp_path):
+
+def test_an_export_is_a_model_folder_for_torch_too(untrained, tmp_path):
+    tiny_model = untrained(trunk="resnet18")
     export_model(tiny_model, tmp_path / "exported")
     image = Image.effect_mandelbrot((40, 40), (-2, -1.5, 1, 1.5), 50)
     captions = [
@@ -66,6 +70,13 @@ def test_the_python_of_the_page_captions_without_captioner(
     page = (tmp_path / "exported/README.md").read_text()
     with_captioner, alone = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert "captioner" not in alone
+    # a small model can give the same words to other pixels
+    [reads] = re.findall(r"^image = ImageOps.*^pixels = [^\n]*", alone, re.DOTALL | re.MULTILINE)
+    values = {"np": np, "Image": Image, "ImageOps": ImageOps}
+    monkeypatch.chdir(tmp_path / "exported")
+    exec(reads, values)
+    pixels = Captioner.from_pretrained(model, device="cpu").prepare("photo.jpg")
+    assert (values["pixels"][0] == pixels).all()
     ran = subprocess.run(
         [sys.executable, "-c", alone], cwd=tmp_path / "exported", capture_output=True, text=True
     )

@@ -25,6 +25,8 @@ from captioner.text.tokenizer import BOS, EOS, SPECIALS, SUPPRESSED, Vocabulary
 from captioner.types import materialize
 
 VOCABULARY = Vocabulary([*SPECIALS, *(f"word{number}" for number in range(30)), "a", "the"])
+pytestmark = pytest.mark.usefixtures("few_sources")
+
 IMAGES = ImageEncoderConfig(trunk="small_cnn", weights="none", image_size=64)
 CONTEXTS = ("none", "first_token", "every_step", "attention", "merge")
 CELLS = ("lstm", "gru", "rnn")
@@ -117,6 +119,11 @@ def test_texts_of_any_length_can_be_encoded(save):
             expected = loaded.model.init_state(source)
         for part, other in zip(expected, graphs.init_state(source.numpy()), strict=True):
             np.testing.assert_allclose(materialize(part).numpy(), other, atol=1e-5)
+        first = torch.tensor([BOS, BOS])
+        with torch.inference_mode():
+            log_probs, _ = loaded.model.step(first, expected)
+        others, _ = graphs.step(first.numpy(), graphs.init_state(source.numpy()))
+        np.testing.assert_allclose(log_probs.numpy(), others, atol=1e-4)
 
 
 @pytest.mark.parametrize("settings", [{"tie_embedding": True}, {"tie_embedding": False}])

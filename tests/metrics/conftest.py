@@ -23,13 +23,12 @@ def as_coco():
 def printed():
     """Return the set of outputs of a program under two seeds of Python's string hash."""
 
-    def run(code):
+    def run(code, **environment):
         command = [sys.executable, "-c", code]
+        environments = [environment | {"PYTHONHASHSEED": seed} for seed in ("1", "2")]
         return {
-            subprocess.run(
-                command, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}
-            ).stdout
-            for seed in ("1", "2")
+            subprocess.run(command, capture_output=True, text=True, check=True, env=each).stdout
+            for each in environments
         }
 
     return run

@@ -212,3 +212,13 @@ def test_the_counts_are_those_of_java(candidate, reference, matches, chunks, mon
     monkeypatch.delenv("CAPTIONER_METEOR")
     (row,) = Meteor([[reference.split()]]).statistics([candidate.split()])
     assert row[4:] == (matches, chunks)
+
+
+def test_scores_do_not_depend_on_how_strings_are_hashed(folder, random_captions, printed):
+    """The words of these captions have synonyms and paraphrases, of one and of several words."""
+    pairs = [("dog", "cat"), ("cat", "dog"), ("on", "in"), ("the dog", "a cat"), ("of", "on the")]
+    write_table(folder, table_of([*pairs, ("runs", "cat in"), ("red", "man on")]))
+    references, candidates = random_captions(20, shortest=4)
+    code = f"print(Meteor({references}).score({candidates}))"
+    whole = f"from captioner.metrics.meteor import Meteor; {code}"
+    assert len(printed(whole, CAPTIONER_METEOR=str(folder))) == 1

@@ -45,7 +45,6 @@ def test_one_image_trains_batch_norms_that_see_more_than_one_position(tiny, sett
 )
 def test_batches_of_one_train_where_no_batch_norm_learns(tiny, encoder, phases):
     # 32 pixels a side leave a grid of one position: a batch norm would raise an error
-    encoder = {"trunk": "resnet18", "weights": "none", "image_size": 32} | encoder
     config = tiny(encoder=encoder, training={"batch_size": 1, "max_steps": 26, "phases": phases})
     train(config, device="cpu")
     assert len([line for line in read_log(config.output) if "loss" in line]) >= 24

@@ -43,10 +43,51 @@ def constant_rows(graph):
     graph.node.insert(0, only)
 
 
-@pytest.mark.parametrize("change", [hidden_state_as_cell_state, constant_rows])
-def test_graphs_that_differ_are_not_published(attentive_model, tmp_path, monkeypatch, change):
+def rows_of_sixteen(graph):
+    """A graph that is right for the 16 rows of the largest batch, but not for their 48 beams."""
+    name, make = graph.input[1].name, onnx.helper.make_node
+    constants = {"zero": np.array(0), "one": np.array(1), "most": np.array(16)}
+    for key, value in constants.items():
+        graph.initializer.append(onnx.numpy_helper.from_array(value, key))
+    nodes = [
+        make("Size", ["token_ids"], ["rows"]),
+        make("Range", ["zero", "rows", "one"], ["numbers"]),
+        make("Mod", ["numbers", "most"], ["read"]),
+        make("Gather", [name, "read"], ["first_rows"], axis=0),
+    ]
+    for node in graph.node:
+        node.input[:] = ["first_rows" if each == name else each for each in node.input]
+    for node in reversed(nodes):
+        graph.node.insert(0, node)
+
+
+def adds(number):
+    """Log-probabilities that are too high by a number."""
+
+    def change(graph):
+        [last] = [node for node in graph.node if "log_probs" in node.output]
+        last.output[:] = ["right" if name == "log_probs" else name for name in last.output]
+        graph.initializer.append(onnx.numpy_helper.from_array(np.float32(number), "number"))
+        graph.node.append(onnx.helper.make_node("Add", ["right", "number"], ["log_probs"]))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (hidden_state_as_cell_state, "a log-probability by"),
+        (constant_rows, "differ from PyTorch"),
+        (rows_of_sixteen, "instead of .* at batch size 16"),
+        (adds(2e-4), "a log-probability by 0.0002 at batch size 1, and 0.0001 is allowed"),
+        (adds(np.nan), "a log-probability by nan"),
+    ],
+)
+def test_graphs_that_differ_are_not_published(
+    attentive_model, tmp_path, monkeypatch, change, message
+):
     damage(monkeypatch, change)
-    with pytest.raises(CaptionerError) as error:
+    with pytest.raises(CaptionerError, match=message) as error:
         export_model(attentive_model, tmp_path / "exported")
     assert "nothing was written" in str(error.value)
     assert error.value.exit_code == 1

@@ -58,7 +58,7 @@ def test_texts_are_encoded_together(graphs, monkeypatch):
 @pytest.mark.parametrize("model", ["onnx_model", "attentive_onnx_model"])
 def test_the_states_of_a_batch_are_those_of_its_images(model, request):
     graphs = Graphs(request.getfixturevalue(model))
-    size = 64 if model == "attentive_onnx_model" else 32
+    size = 128 if model == "attentive_onnx_model" else 32
     images = np.random.default_rng(0).integers(0, 256, (5, 3, size, size), dtype=np.uint8)
     together = graphs.init_state(images)
     one_by_one = [graphs.init_state(images[row : row + 1]) for row in range(5)]

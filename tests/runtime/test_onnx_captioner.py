@@ -10,12 +10,14 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from captioner import Captioner, CaptionerError, ImageError, UsageError
 from captioner.config.schema import DecodingConfig
 from captioner.runtime.captioner import OnnxCaptioner
 from captioner.runtime.graphs import usable_threads
 from captioner.storage import write_checksums
+from captioner.text.tokenizer import SPECIALS
 
 
 @pytest.fixture(scope="module", params=["onnx_model", "attentive_onnx_model"])
@@ -77,6 +79,29 @@ def test_captions_equal_those_of_torch(both, shapes, decoding, batch_size):
         with_onnx.caption(photos, decoding=settings, batch_size=batch_size), found, strict=True
     ):
         assert_equal(one, other)
+
+
+@pytest.mark.parametrize(("word", "text"), [("a", "a a a"), ("red", "red")])
+def test_of_words_that_may_not_repeat_function_words_may(captioner, photo, word, text):
+    # nothing but one word is left to say: a caption without an allowed token ends
+    others = [each for each in captioner.vocabulary.words if each not in (word, *SPECIALS)]
+    decoding = {"no_repeat_words": True, "forbid": others, "min_length": 3, "max_length": 3}
+    assert captioner.caption(photo, decoding=decoding).text == text
+
+
+def test_a_model_that_crops_sees_the_center_only(onnx_model, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(onnx_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["encoder"]["transform"] = "crop"
+    (folder / "config.json").write_text(json.dumps(config))
+    write_checksums(folder)
+    image = Image.new("RGB", (128, 64), "blue")
+    image.paste("red", (32, 0, 96, 64))  # the crop is 56 pixels wide
+    for model in (onnx_model, folder):
+        pixels = OnnxCaptioner.from_pretrained(model).prepare(image)
+        has_blue = pixels[2].max() > 100
+        assert has_blue == (model == onnx_model)
 
 
 def test_forbidden_words_are_replaced_as_in_torch(both, photo):

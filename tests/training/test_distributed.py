@@ -24,9 +24,9 @@ def objective_and_items():
     torch.manual_seed(0)
     sizes = DecoderConfig(embed_size=8, hidden_size=8, dropout=0)
     model = build_model(
-        ModelConfig(encoder=ImageEncoderConfig(trunk="resnet18"), decoder=sizes), vocab_size=20
+        ModelConfig(encoder=ImageEncoderConfig(trunk="small_cnn"), decoder=sizes), vocab_size=20
     )
-    features = torch.randn(8, 1, 512)
+    features = torch.randn(8, 1, 256)
     items = [
         (features[i], [[1, *range(4, 4 + length), 2] for length in range(1 + i, 4 + i)], i)
         for i in range(8)
@@ -98,7 +98,10 @@ def free_port():
 
 def test_two_ranks_with_unequal_shares_have_the_gradients_of_one_process(tmp_path):
     whole, loss = in_one_process(1)
-    torch.multiprocessing.spawn(_one_of_two, (free_port(), str(tmp_path / "rank")), nprocs=2)
+    # spawned processes import torch again, but with an accelerator autograd allows no fork
+    method = "spawn" if torch.accelerator.is_available() else "fork"
+    arguments = (free_port(), str(tmp_path / "rank"))
+    torch.multiprocessing.start_processes(_one_of_two, arguments, nprocs=2, start_method=method)
     for rank in range(2):
         shared, total, count = torch.load(tmp_path / f"rank{rank}")
         torch.testing.assert_close(total, loss.total.detach())
@@ -151,7 +154,8 @@ def test_the_failure_of_a_rank_ends_those_that_wait_for_it(failing, other):
 def test_a_run_on_two_ranks_ends_with_one_checkpoint_and_one_line_a_step(
     tiny, tmp_path, train_on_two_ranks
 ):
-    config = tiny(training={"phases": [{"epochs": 1}, {"epochs": 1, "finetune_from": "layer4"}]})
+    phases = [{"epochs": 1}, {"epochs": 1, "finetune_from": "layer4"}]
+    config = tiny(encoder={"trunk": "resnet18"}, training={"phases": phases})
     output = train_on_two_ranks(config)
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-3", "checkpoint-6"]
     steps = [

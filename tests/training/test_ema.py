@@ -118,7 +118,7 @@ def test_the_best_model_is_the_average_and_training_continues_from_the_raw_weigh
 
 
 def test_a_phase_starts_from_the_average_whose_trunk_computes_its_features(tiny, tmp_path):
-    phases = [{"epochs": 1, "finetune_from": "layer4"}, {"epochs": 1}]
+    phases = [{"epochs": 1, "finetune_from": "stem"}, {"epochs": 1}]
     train(tiny(training={"ema": 0.9, "phases": phases}), device="cpu")
     before, after = checkpoints(tmp_path / "run")
     trunk = {

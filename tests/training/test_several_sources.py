@@ -146,7 +146,7 @@ def test_a_run_with_text_that_is_resumed_within_an_epoch_is_the_unbroken_one(
             text={"share": 0.4},
             output=tmp_path / name,
             decoder={"context": context},
-            training={"phases": [{"epochs": 2}], "validate_every": 7, **training},
+            training={"phases": [{"epochs": 2}], "validate_every": 20, **training},
         )
 
     train(config("whole"), device="cpu")
@@ -191,7 +191,7 @@ def test_phases_that_need_images_leave_the_text_out_and_say_so(two, capsys, monk
     )
     phases = [
         {"epochs": 1},
-        {"epochs": 1, "finetune_from": "layer4"},
+        {"epochs": 1, "finetune_from": "stem"},
         {"epochs": 1, "augmentation": "mild_crop"},
         {"epochs": 1, "objective": "self_critical"},
     ]
@@ -257,7 +257,7 @@ def test_two_ranks_take_the_steps_of_one_with_text_and_two_dev_sources(
 
 
 def test_a_visit_trains_on_the_whole_image_or_on_one_of_its_cached_crops(tiny, monkeypatch):
-    config = tiny(training={"cached_crops": 2, "phases": [{"epochs": 6}]})
+    config = tiny(training={"cached_crops": 2, "phases": [{"epochs": 6}], "validate_every": 18})
     seen = {}  # image -> features that the model was trained on
     train_step = Phase._take_step
 

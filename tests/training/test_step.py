@@ -109,4 +109,4 @@ def test_a_phase_with_augmentation_trains_on_crops_that_change_each_epoch(
 
 def test_a_phase_without_augmentation_trains_on_cached_features(images_of):
     features = images_of(PhaseConfig(), epoch=0, cache_features=True)
-    assert features.shape[1:] == (1, 512)  # the mean over the grid of resnet18
+    assert features.shape[1:] == (1, 256)  # the mean over the grid of small_cnn
