@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    nullcontext,
+    redirect_stdout,
+    suppress,
+)
 from typing import BinaryIO, TextIO, cast
 
 from rich.console import Console
@@ -177,6 +184,27 @@ def print_results(*, files: bool) -> Iterator[Callable[[str], None]]:
     yield print_line
     if failure:
         raise failure
+
+
+@contextmanager
+def only_our_messages() -> Iterator[None]:
+    """Drop, within the block, stdout and what libraries write to stderr past Python."""
+    stderr = sys.stderr
+    with ExitStack() as stack:
+        null = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+        stack.enter_context(redirect_stdout(null))
+        if stderr is not None:
+            stderr.flush()
+        own = os.dup(2)
+        stack.callback(os.close, own)
+        with suppress(OSError, ValueError, AttributeError):  # a stream without a file
+            if stderr.fileno() == 2:
+                copy = open(own, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+                sys.stderr = cast(TextIO, _CheckedStderr(copy))
+        stack.callback(setattr, sys, "stderr", stderr)
+        stack.callback(os.dup2, own, 2)
+        os.dup2(null.fileno(), 2)
+        yield
 
 
 def loading(what: str) -> AbstractContextManager[object]:

@@ -42,12 +42,17 @@ def files_opened(*arguments, cwd):
 
 
 @pytest.mark.slow
-def test_a_caption_takes_functions_of_at_most_27_files(tmp_path):
-    assert len(files_opened("caption", ROOT / "examples" / "cat.jpg", cwd=tmp_path)) <= 27
+def test_a_caption_takes_functions_of_at_most_33_files(tmp_path):
+    """Of the 33, three are asked whether the command is a bulk run, or writes sidecars, or is slow.
+
+    Two more check the name of the trunk, and stand ready for HEIC.
+    """
+    assert len(files_opened("caption", ROOT / "examples" / "cat.jpg", cwd=tmp_path)) <= 33
 
 
 @pytest.mark.slow
-def test_a_training_run_takes_functions_of_at_most_62_files(tmp_path):
+def test_a_training_run_takes_functions_of_at_most_65_files(tmp_path):
+    """Of the 65, three show progress, check the name of the trunk, and stand ready for HEIC."""
     config = ROOT / "configs" / "shapes.yaml"
     steps = ("training.max_steps=2", "training.workers=0")
-    assert len(files_opened("train", config, *steps, cwd=tmp_path)) <= 62
+    assert len(files_opened("train", config, *steps, cwd=tmp_path)) <= 65

@@ -1,4 +1,4 @@
-"""The output folder of a bulk run: `run.json`, and a file for each part of the images.
+"""The output folder of a bulk run: `.run.json`, and a file for each part of the images.
 
 A part file is written completely or not at all, and the parts that exist are the only record of
 what is done. So a killed run continues, and several processes or machines share a folder.
@@ -30,7 +30,9 @@ from captioner.locking import Lock
 from captioner.results.rows import Row, RowFormat, format_rows, parquet_text, read_jsonl
 from captioner.storage import unfinished_files
 
-RUN = "run.json"
+RUN = ".run.json"
+"""What the parts depend on. Its dot keeps it from tools that read a whole folder as one table."""
+
 PART_SIZE = 1000
 """Images of a part, unless told otherwise: what a killed run has to do again at most."""
 
@@ -239,7 +241,7 @@ class PartFolder:
             os.rmdir(self.folder)
 
     def _check_run(self, run: dict[str, Any]) -> None:
-        """Write `run.json`, or compare the one that there is.
+        """Write `.run.json`, or compare the one that there is.
 
         Raises:
             UsageError: it is of another run.
@@ -248,7 +250,8 @@ class PartFolder:
         if not exists(path):
             if exists(self.folder) and self.paths():
                 raise UsageError(
-                    f"{self.folder} has parts without their {RUN}: choose another folder"
+                    f"{self.folder} has parts without their {RUN}: copy that file there too, or "
+                    "choose another folder"
                 )
             write_file(path, (json.dumps(run, indent=2) + "\n").encode())
             return

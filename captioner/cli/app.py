@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from captioner.cli.cluster import with_address
 from captioner.cli.options import with_option_names
+from captioner.cli.sections import SectionedCommand
 from captioner.console import program
 from captioner.errors import UsageError
 from captioner.requirements import missing_package
@@ -34,7 +34,11 @@ def _main(arguments: list[str]) -> None:
     named = [name for name in COMMANDS if name in arguments[:1]]
     try:
         app = _load(named or COMMANDS)
-        app(args=with_address(arguments), prog_name="captioner")
+        if "--ray" in arguments:
+            from captioner.cli.cluster import with_address
+
+            arguments = with_address(arguments)
+        app(args=arguments, prog_name="captioner")
     except SystemExit as end:
         if end.code == UsageError.exit_code and arguments:
             typer.echo(_example(*named or ["caption"]), err=True)
@@ -61,7 +65,8 @@ def _load(names: Sequence[str]) -> typer.Typer:
     app.callback(help=app.info.help)(_options)
     for name in names:
         module = importlib.import_module(f"captioner.cli.{name}")
-        app.command(name, epilog=_example(name))(getattr(module, name))
+        command = app.command(name, epilog=_example(name), cls=SectionedCommand)
+        command(getattr(module, name))
     return app
 
 

@@ -182,6 +182,8 @@ def open_run(
         raise UsageError(f"{option} needs a folder for the output: add --output FOLDER/")
     if output is not None and not is_folder(output):
         _check_file(output, shard, form)
+    elif output is not None and os.path.isfile(output.rstrip("/")):
+        raise UsageError(f"{output.rstrip('/')} is a file: name another folder")
     if form == "parquet":
         import_pyarrow("--format parquet")
     for path in paths:
@@ -279,6 +281,8 @@ def caption_bulk(
         else:
             num_elsewhere, lost = _write_parts(work, run.output, provenance(models, decoding))
             num_abstained += num_elsewhere
+        if not lost:
+            progress.total = progress.done  # short work ends before its images are counted
     problems = run.source.problems
     for problem in problems:
         console.print(f"captioner: {one_line(problem)}", markup=False)
@@ -387,7 +391,8 @@ def _write_parts(
 
 def _write_on_ray(work: _Work, folder: PartFolder) -> tuple[int, list[int]]:
     """Write the parts that are not done with actors, and return what `_write_parts` does."""
-    from captioner.bulk.ray_data import PartSummary, make_job, run_on_ray
+    from captioner.bulk.actors import PartSummary
+    from captioner.bulk.ray_data import make_job, run_on_ray
 
     run, progress = work.run, work.progress
     assert run.pool is not None

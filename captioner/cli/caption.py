@@ -74,6 +74,17 @@ from captioner.results.values import caption_values
 if TYPE_CHECKING:
     from captioner.results.resumable import ResumableResults
 
+SECTIONS = {
+    "Options of texts and metadata": (
+        *("sidecar", "sidecar_dir", "prefix_text", "suffix_text", "existing", "xmp", "alt_html"),
+    ),
+    "Options for many images": (
+        *("shard", "form", "part_size", "column", "log_json"),
+        *("ray", "actors", "cpus_per_actor", "gpus_per_actor"),
+    ),
+}
+"""Headings of the help text, with the parameters under each."""
+
 EXAMPLE = "captioner caption photo.jpg holiday/ 'archive/*.png' --output captions.json"
 
 OutputOption = Annotated[
@@ -107,7 +118,7 @@ EveryOption = Annotated[
 ]
 
 
-@partial(with_options, reads="image")
+@partial(with_options, reads="image", sections=SECTIONS)
 def caption(
     paths: Annotated[
         list[str],
@@ -154,7 +165,8 @@ def caption(
         raise UsageError("--explain has no effect without --report or --json: add one of them")
     paths = without_captions(paths)
     of_texts = {"--sidecar": sidecar, "--xmp": xmp, "--alt-html": alt_html, "--shard": shard}
-    pool = RayOptions(ray, actors, cpus_per_actor, gpus_per_actor).check(inference, of_texts)
+    of_ray = RayOptions(ray, actors, cpus_per_actor, gpus_per_actor)
+    pool = of_ray.check(inference, of_texts) if any(map(_is_given, of_ray)) else None
     bulk = BulkOptions(shard, form, column, part_size, pool)
     of_each = TextOptions(sidecar, sidecar_dir, prefix_text, suffix_text, existing, xmp, alt_html)
     of_each.check(output=output, report=report, as_json=as_json)
@@ -194,6 +206,10 @@ def caption(
             of_each=of_each,
             texts=texts,
         )
+
+
+def _is_given(value: object) -> bool:
+    return value is not None
 
 
 def _caption_files(

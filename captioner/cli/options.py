@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
@@ -160,13 +161,19 @@ def _bundled_decoding() -> dict[str, Any]:
 
 
 def with_options(
-    command: Callable[..., None], *, reads: Reads | None = None, without: Sequence[str] = ()
+    command: Callable[..., None],
+    *,
+    reads: Reads | None = None,
+    without: Sequence[str] = (),
+    sections: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Callable[..., None]:
     """Replace the parameters `inference` and `decoding` of a command by an option for each setting.
 
     The command gets an `InferenceConfig`, and in `decoding` a dict of the options that were given.
     So does `service`, a `ServiceConfig`. With `reads`, the command has no option that has no effect
     on models of that kind; settings of `inference` that are `without` an option keep their values.
+    Help texts have the options of `decoding`, those of `sections` (names of parameters by heading)
+    and those of `inference` under headings of their own.
     """
     signature = inspect.signature(command, eval_str=True)
     expanded = dict(signature.parameters)
@@ -185,6 +192,7 @@ def with_options(
             for name, field in ServiceConfig.model_fields.items()
         }
     expanded |= decoding | inference | service
+    headings = {"Decoding options": [*decoding], **sections, "Hardware options": [*inference]}
 
     @wraps(command)
     def wrapped(**given: Any) -> None:
@@ -196,6 +204,7 @@ def with_options(
         command(**given, inference=settings)
 
     wrapped.__signature__ = signature.replace(parameters=list(expanded.values()))  # type: ignore[attr-defined]
+    wrapped.sections = headings  # type: ignore[attr-defined]
     wrapped.__annotations__ = {name: each.annotation for name, each in expanded.items()}
     return wrapped
 

@@ -88,7 +88,10 @@ def push(
 def _parse(repository: str, branch: str | None) -> HubName:
     """Return the repository to push to; a folder of the same name here does not matter."""
     text = repository if repository.startswith("hf:") else f"hf://{repository}"
-    target = parse_hub_name(text)
+    try:
+        target = parse_hub_name(text)
+    except UsageError:
+        raise UsageError(f"{repository} is no name on the hub: write owner/name") from None
     assert target is not None  # else an error was raised
     if target.revision is not None:
         raise UsageError(f"{repository}: name the branch with --revision {target.revision}")

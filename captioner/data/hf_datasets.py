@@ -136,7 +136,7 @@ def _open(name: str, split: str | None, subset: str | None) -> Any:
     if not isinstance(found, dict):
         return found
     if len(found) > 1:
-        raise UsageError(f"{name} has the splits {first_few([*found])}: name one in split")
+        raise UsageError(f"{name} has the splits {first_few([*found])}: set split to one of them")
     return next(iter(found.values()))
 
 
@@ -186,7 +186,8 @@ def _find_columns(name: str, rows: Any, image: str, captions: Sequence[str]) -> 
         wanted = f"no column {missing[0]}" if missing else "no column of captions that is known"
         setting = "image" if missing[:1] == [image] else "caption"
         raise UsageError(
-            f"{name} has {wanted}: its columns are {first_few(existing)}: name one in {setting}"
+            f"{name} has {wanted}: its columns are {first_few(existing)}: set {setting} to one of "
+            "them"
         )
     return chosen
 

@@ -102,11 +102,13 @@ def find_column(path: str, names: Sequence[str], column: str | None) -> str:
         if column in names:
             return column
         raise UsageError(f"{path} has no column {column}: its columns are {first_few(names)}")
+    if not names:
+        raise UsageError(f"{path} is empty: give it a header and a path in each row")
     lower = {name.strip().lower(): name for name in reversed(names)}
     found = next((lower[name] for name in COLUMNS if name in lower), None)
     if found is None:
         raise UsageError(
-            f"{path} has no column {first_few(COLUMNS)} but {first_few(names) or 'none'}: "
+            f"{path} has no column {first_few(COLUMNS)} but {first_few(names)}: "
             f"name one with {parameter('column')}"
         )
     return found

@@ -320,7 +320,8 @@ def describe_splits(data: DataConfig, splits: Splits) -> dict[str, list[dict[str
 def _describe(
     source: ExampleSet | TextSet, settings: Mapping[str, SourceConfig]
 ) -> dict[str, object]:
-    hub = parse_hub_name(settings[source.name].dataset)
+    dataset = settings[source.name].dataset
+    hub = parse_hub_name(dataset) if dataset else None
     return {
         "name": source.name,
         **({"dataset": hub.name} if hub else {}),

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from captioner.config.schema import ImageEncoderConfig
+from captioner.config.trunks import TIMM
 from captioner.metrics.scorer import METRIC_LABELS, MIN_IMAGES
 from captioner.models.card_facts import GENERATED, CardFacts, Scores
 
@@ -133,19 +134,23 @@ def _usage(facts: CardFacts) -> str:
     else:
         command = f"captioner caption --model {facts.name} photo.jpg"
         name, call = "Captioner", 'caption("photo.jpg")'
+    encoder = facts.config.encoder
+    is_timm = isinstance(encoder, ImageEncoderConfig) and encoder.trunk.startswith(TIMM)
+    extras = "hub,timm" if is_timm and not facts.has_graphs else "hub"
     graphs = ""
     if facts.has_graphs:
         graphs = "\n\nIt has ONNX graphs, which need no PyTorch: `encoder.onnx` and `step.onnx`."
     return (
-        f'```sh\npip install "captioner[hub]"\n{command}\n```\n\n'
+        f'```sh\npip install "captioner[{extras}]"\n{command}\n```\n\n'
         f"```python\nfrom captioner import {name}\n\n"
         f'print({name}.from_pretrained("{facts.name}").{call}.text)\n```{graphs}'
     )
 
 
 def _training_data(facts: CardFacts) -> str:
+    started = f"Training started from {facts.first_weights}." if facts.first_weights else ""
     if not facts.sources:
-        return "Not recorded with this model: ask its publisher."
+        return f"Not recorded with this model: ask its publisher. {started}".rstrip()
     rows = ["| split | source | examples | captions |", "|---|---|---:|---:|"]
     for split, sources in facts.sources.items():
         for each in sources:
@@ -155,7 +160,7 @@ def _training_data(facts: CardFacts) -> str:
             rows.append(
                 f"| {split} | {name}{times} | {each['examples']:,} | {each['captions']:,} |"
             )
-    return "\n".join(rows)
+    return "\n".join([*rows, "", started] if started else rows)
 
 
 def _evaluation(facts: CardFacts) -> Iterator[str]:

@@ -13,6 +13,7 @@ import yaml
 
 from captioner.config.schema import ModelConfig
 from captioner.errors import UsageError
+from captioner.hub_names import parse_hub_name
 from captioner.models.folder import read_config, read_vocabularies
 from captioner.results.files import SCORES, read_scores
 
@@ -40,6 +41,7 @@ class CardFacts:
     written: str = ""  # the card that somebody wrote, without its header
     header: Mapping[str, Any] = field(default_factory=dict)  # of that card
     has_graphs: bool = False
+    first_weights: str | None = None  # what training started from; None: not recorded
 
     def with_license(self, license: str | None) -> CardFacts:
         """Return the same facts with a license."""
@@ -87,6 +89,7 @@ def read_facts(
         written=written,
         header=header,
         has_graphs=(folder / "graphs.json").is_file(),
+        first_weights=_first_weights(_read_run(folder)),
     )
 
 
@@ -111,6 +114,36 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
         if isinstance(content, dict):
             return content
     return {}
+
+
+def _read_run(folder: Path) -> Mapping[str, Any]:
+    """Return the config of the run, or nothing."""
+    try:
+        config = yaml.safe_load((folder.resolve().parent / "config.yaml").read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _first_weights(run: Mapping[str, Any]) -> str | None:
+    """Return what the weights of a model were before training, without paths of this machine."""
+    if init := run.get("init"):
+        if init == "bundled":
+            return "the bundled model of captioner"
+        hub = parse_hub_name(init)
+        return f"the model `{hub}`" if hub else "an earlier model"
+    encoder = run.get("encoder")
+    if not isinstance(encoder, dict) or encoder.get("kind", "image") != "image":
+        return None
+    match encoder.get("weights"):
+        case None:
+            return None
+        case "none":
+            return "random weights"
+        case "default":
+            return f"the pretrained weights of `{encoder.get('trunk')}`, and a random decoder"
+        case weights:
+            return f"the CNN in `{Path(str(weights)).name}`, and a random decoder"
 
 
 def is_usage_page(text: str) -> bool:

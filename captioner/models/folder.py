@@ -62,7 +62,7 @@ def resolve(folder: str | Path | None, *, revision: str | None = None) -> Path:
             have it.
         UsageError: `revision` is given, but `folder` is no model of the hub.
     """
-    if name := parse_hub_name(folder):
+    if isinstance(folder, str) and (name := parse_hub_name(folder)):  # a Path is none of the hub
         from captioner.models.hub import download_model
 
         if None not in (revision, name.revision) and revision != name.revision:

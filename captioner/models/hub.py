@@ -132,9 +132,10 @@ def _announce(model: HubName) -> bool:
         and not isinstance(try_to_load_from_cache(model.name, name, revision=info.sha), str)
     ]
     if new:
+        files = "1 file" if len(new) == 1 else f"{len(new)} files"
         console.print(
             f"captioner: downloading {model.name} ({model.revision or 'main'}, commit "
-            f"{str(info.sha)[:8]}): {len(new)} files, {sum(new) / _MIB:.1f} MiB, from "
+            f"{str(info.sha)[:8]}): {files}, {sum(new) / _MIB:.1f} MiB, from "
             f"{constants.ENDPOINT}",
             markup=False,
         )

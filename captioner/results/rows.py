@@ -101,7 +101,7 @@ def check_table(path: Path) -> None:
         raise UsageError(f"{path} cannot be read ({error}): choose another name") from error
     if columns not in (list(Row._fields), list(Row._fields[:-1])):
         raise UsageError(
-            f"{path} exists already, and it has not the columns of results: choose another name"
+            f"{path} exists already, and lacks the columns of results: choose another name"
         )
 
 

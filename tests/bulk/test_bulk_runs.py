@@ -89,7 +89,7 @@ def test_parts_have_a_row_for_each_image_in_order(bulk, tmp_path):
     progress = bulk([0, "x", 2, 3, 4])
     assert (progress.done, progress.failed) == (5, 1)
     assert sorted(content(tmp_path / "out")) == [
-        *("part-00000000.jsonl", "part-00000001.jsonl", "run.json")
+        *(".run.json", "part-00000000.jsonl", "part-00000001.jsonl")
     ]
     first, broken, *_ = (tmp_path / "out" / "part-00000000.jsonl").read_text().splitlines()
     assert json.loads(first) | {"log_prob": 0} == {
@@ -221,11 +221,11 @@ def test_a_folder_of_another_run_is_refused_and_the_difference_told(bulk, change
 
 def test_a_folder_whose_run_is_not_known_is_refused(bulk, tmp_path):
     bulk(range(3))
-    (tmp_path / "out" / "run.json").write_text("{}")
+    (tmp_path / "out" / ".run.json").write_text("{}")
     with pytest.raises(UsageError, match=r"run\.json is not of a bulk run"):
         bulk(range(3))
-    (tmp_path / "out" / "run.json").unlink()
-    with pytest.raises(UsageError, match=r"has parts without their run\.json"):
+    (tmp_path / "out" / ".run.json").unlink()
+    with pytest.raises(UsageError, match=r"has parts without their \.run\.json: copy"):
         bulk(range(3))
 
 
@@ -290,7 +290,7 @@ def test_a_full_disk_keeps_the_parts_before_and_leaves_no_half_one(bulk, tmp_pat
             bulk(range(12), tell=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert sorted(content(tmp_path / "out")) == ["part-00000000.jsonl", "run.json"]
+    assert sorted(content(tmp_path / "out")) == [".run.json", "part-00000000.jsonl"]
 
 
 def test_the_total_of_a_shard_is_counted(make_source, monkeypatch):

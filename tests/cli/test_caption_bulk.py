@@ -42,7 +42,7 @@ def test_a_folder_is_captioned_in_shards_without_lines_on_stdout(bulk, shapes, e
             *(shapes / "dev", "--output", out, "--shard", shard, "--part-size", 3)
         )
         assert (code, printed, err) == (0, "", "")
-    assert len(list((tmp_path / "out").iterdir())) == 3 + 1  # 8 images in parts of 3, and run.json
+    assert len(list((tmp_path / "out").iterdir())) == 3 + 1  # parts of 3 of 8 images, .run.json
     rows = rows_of(tmp_path / "out")
     assert {row["image"]: row["caption"] for row in rows} == expected
     assert all(row["error"] is None and 0 < row["confidence"] < 1 for row in rows)
@@ -173,7 +173,7 @@ def test_progress_and_messages_can_be_json_lines(bulk, shapes, tmp_path):
         assert code == 3
         lines = [json.loads(line) for line in err.splitlines()]
         (last,) = (line for line in lines if "done" in line)
-        assert (last["done"], last["failed"]) == (9, 1)
+        assert (last["done"], last["total"], last["failed"]) == (9, 9, 1)
         assert lines[0] == {"message": "captioner: gone.jpg: no such file"}
     code, _, err = bulk(shapes / "dev", "--log-json")
     assert json.loads(err)["done"] == 8
@@ -216,3 +216,10 @@ def test_a_list_without_a_slash_at_the_end_of_the_output_says_what_an_output_is(
 def test_a_text_beside_a_named_image_is_its_caption_and_no_list():
     given = ["a/1.jpg", "a/1.txt", "a/2.txt", "b/1.txt", "a/1.csv"]
     assert without_captions(given) == ["a/1.jpg", "a/2.txt", "b/1.txt", "a/1.csv"]
+
+
+def test_an_output_folder_that_is_a_file_is_refused(run, shapes, tmp_path):
+    (tmp_path / "taken").write_text("text")
+    code, _, err = run("caption", shapes / "dev", "--output", f"{tmp_path}/taken/")
+    assert code == 2
+    assert "taken is a file: name another folder" in err

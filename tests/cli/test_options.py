@@ -150,3 +150,38 @@ def test_a_file_that_is_named_like_a_parameter_keeps_its_name_on_the_command_lin
     assert "captioner: resume already contains a run: set --resume to 'auto' to continue it" in err
     with pytest.raises(UsageError, match=r"resume already .* set resume to 'auto' to continue it"):
         train(load_config("device.yaml"), device="cpu")
+
+
+def test_help_of_caption_has_its_options_under_headings_each_once(run):
+    text = run("caption", "--help")[1]
+    headings = re.findall(r"^(\w.*):$", text, re.MULTILINE)
+    assert headings == [
+        *("Arguments", "Options", "Decoding options", "Options of texts and metadata"),
+        *("Options for many images", "Hardware options"),
+    ]
+    of_heading = dict(
+        zip(headings, re.split(r"^\w.*:$", text, flags=re.MULTILINE)[1:], strict=True)
+    )
+    for option, heading in {
+        "--output": "Options",
+        "--help": "Options",
+        "--beam": "Decoding options",
+        "--xmp": "Options of texts and metadata",
+        "--ray": "Options for many images",
+        "--format": "Options for many images",
+        "--device": "Hardware options",
+    }.items():
+        under = [
+            name
+            for name, part in of_heading.items()
+            if re.search(f"(?m)^  (-h, )?{option}\\b", part)
+        ]
+        assert under == [heading], option
+
+
+def test_every_name_of_a_section_is_a_parameter():
+    from captioner.cli.caption import SECTIONS, caption
+
+    names = [name for section in SECTIONS.values() for name in section]
+    assert set(names) < set(inspect.signature(caption).parameters)
+    assert len(set(names)) == len(names)

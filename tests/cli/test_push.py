@@ -70,7 +70,7 @@ def test_a_branch_is_an_option(run, hub, hub_token, folder):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["kim"], 2, "hf://kim names nothing on the hub: write hf://owner/name"),
+        (["kim"], 2, "kim is no name on the hub: write owner/name"),
         (["kim/dogs@v2"], 2, "kim/dogs@v2: name the branch with --revision v2"),
         (["kim/dogs", "--scores", "none.json"], 2, "none.json: no such file of scores"),
         (["kim/dogs", "--license", "mit"], 2, "no token to push kim/dogs with"),

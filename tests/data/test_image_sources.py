@@ -140,6 +140,9 @@ def test_another_column_is_named_and_a_missing_one_is_an_error_that_lists_them(t
         open_source([str(path)])
     with pytest.raises(UsageError, match="column has no effect without a list"):
         open_source([str(tmp_path)], column="photo")
+    path.write_text("")
+    with pytest.raises(UsageError, match=r"list.csv is empty: give it a header"):
+        open_source([str(path)])
 
 
 def test_relative_paths_are_of_the_folder_of_the_list_then_of_the_working_folder(

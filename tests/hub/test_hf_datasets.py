@@ -156,9 +156,9 @@ def test_a_row_without_an_image_is_an_error_of_this_image_alone():
     [
         (
             {"captions": ["capt"]},
-            r"has no column capt: its columns are image, captions, .*in caption",
+            r"has no column capt: its columns are image, captions, .*: set caption to",
         ),
-        ({"image": "photo"}, r"has no column photo: .*name one in image"),
+        ({"image": "photo"}, r"has no column photo: .*set image to one of them"),
         ({"image": "number"}, r"the column number holds Value \(int64\), and no images"),
         ({"captions": ["number"]}, r"the captions in number are no texts, such as 0"),
         ({"split": "train"}, r"one split without a name"),
@@ -172,7 +172,7 @@ def test_a_wrong_column_or_split_is_named_with_the_way_out(load, saved, options,
 
 def test_several_splits_need_a_name(load, rows, datasets, tmp_path):
     datasets.DatasetDict(train=rows, test=rows).save_to_disk(tmp_path / "dict")
-    with pytest.raises(UsageError, match=r"has the splits train, test: name one in split"):
+    with pytest.raises(UsageError, match=r"has the splits train, test: set split to one"):
         load(tmp_path / "dict")
     with pytest.raises(UsageError, match=r"it has no split 'val'"):
         load(tmp_path / "dict", split="val")

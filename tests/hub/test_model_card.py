@@ -163,3 +163,38 @@ def test_the_usage_names_the_model_and_fits_what_it_reads(best):
     header, body = card(best)
     assert header["pipeline_tag"] == "translation"
     assert "captioner translate --model kim/dogs text.txt" in body
+
+
+def test_a_trunk_of_timm_needs_timm_unless_there_are_graphs(best):
+    assert 'pip install "captioner[hub]"' in card(best)[1]
+    config = json.loads((best / "config.json").read_text())
+    config["encoder"]["trunk"] = "timm/resnet18.a1_in1k"
+    (best / "config.json").write_text(json.dumps(config))
+    assert 'pip install "captioner[hub,timm]"' in card(best)[1]
+    (best / "graphs.json").write_text("{}")
+    assert 'pip install "captioner[hub]"' in card(best)[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "started"),
+    [
+        ({"encoder": {"trunk": "resnet18", "weights": "none"}}, "random weights."),
+        (
+            {"encoder": {"trunk": "resnet18", "weights": "default"}},
+            "the pretrained weights of `resnet18`, and a random decoder.",
+        ),
+        ({"encoder": {"weights": "/home/kim/r18.pth"}}, "the CNN in `r18.pth`, and a random"),
+        ({"init": "bundled"}, "the bundled model of captioner."),
+        ({"init": "runs/first/best"}, "an earlier model."),
+        ({"init": "kim/cats@v1"}, "the model `kim/cats@v1`."),
+        ({"encoder": {"kind": "text"}}, None),
+    ],
+)
+def test_the_card_says_which_weights_training_started_from(best, settings, started):
+    (best.parent / "config.yaml").write_text(yaml.safe_dump(settings))
+    _, body = card(best)
+    if started is None:
+        assert "Training started" not in body
+    else:
+        assert f"Training started from {started}" in body
+        assert "/home" not in body
