@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 from warnings import catch_warnings, simplefilter
@@ -184,14 +184,24 @@ def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
 
 
+def _check_reachable(address: str) -> None:
+    """Raise an OSError if nothing listens at an address, which Ray itself tries for minutes."""
+    if address == "auto":  # which may be a cluster that has ended without telling
+        with suppress(ImportError):  # of what is not public
+            from ray._private.services import canonicalize_bootstrap_address
+
+            address = canonicalize_bootstrap_address(address) or address
+    if port := _PORT.fullmatch(address):
+        socket.create_connection((port[1].strip("[]"), int(port[2])), CONNECT_WITHIN).close()
+
+
 @contextmanager
 def _cluster(ray: Any, pool: Pool) -> Iterator[None]:
     """Connect to a cluster, or start one, for the block."""
     own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
     on_term = signal.getsignal(signal.SIGTERM)
     try:
-        if port := _PORT.fullmatch(pool.address):  # Ray itself would try for minutes
-            socket.create_connection((port[1].strip("[]"), int(port[2])), CONNECT_WITHIN).close()
+        _check_reachable(pool.address)
         ray.init(
             address=pool.address,
             log_to_driver=False,
