@@ -293,7 +293,7 @@ def _source_of_parts(job: Job) -> Any:
     from ray.data import DataContext, Datasource, ReadTask
     from ray.data.block import BlockMetadata
 
-    class Parts(Datasource):
+    class Parts(Datasource):  # type: ignore[misc,unused-ignore]
         def estimate_inmemory_data_size(self) -> int | None:
             return None  # not known
 
@@ -308,4 +308,4 @@ def _source_of_parts(job: Job) -> Any:
             )
             return [ReadTask(lambda: map(table, list_parts(job)), unknown)]
 
-    return Parts()  # type: ignore[no-untyped-call]
+    return Parts()  # type: ignore[unused-ignore,no-untyped-call]
