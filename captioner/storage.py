@@ -269,7 +269,7 @@ def _copy_added(old: Path, new: Path) -> None:
 
 
 def recover_from_crash(folder: Path) -> None:
-    """Remove unfinished folders in `folder`, and restore those that were about to be replaced."""
+    """Remove what is unfinished in `folder`, and restore folders that were about to be replaced."""
     for replaced in _folders(folder, "*" + _REPLACED):
         current = replaced.with_name(replaced.name.removesuffix(_REPLACED))
         if current.exists():
@@ -278,6 +278,8 @@ def recover_from_crash(folder: Path) -> None:
             replaced.rename(current)
     for unfinished in _folders(folder, "*" + _UNFINISHED):
         shutil.rmtree(unfinished, ignore_errors=True)
+    for file, _ in unfinished_files(folder):
+        file.unlink(missing_ok=True)
 
 
 def _folders(folder: Path, pattern: str) -> list[Path]:

@@ -231,6 +231,15 @@ def test_recovery_touches_no_files(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["notes.old", "notes.tmp"]
 
 
+def test_recovery_removes_the_file_that_a_killed_process_was_writing(tmp_path):
+    with atomic_file(tmp_path / "curves.json") as file:
+        file.write("{}")
+        [unfinished] = tmp_path.iterdir()
+    unfinished.write_text("{")  # as if the process had been killed within the block
+    recover_from_crash(tmp_path)
+    assert os.listdir(tmp_path) == ["curves.json"]
+
+
 def test_a_pipe_without_a_name_is_written_to():
     read, write = os.pipe()
     path = Path(f"/dev/fd/{write}")  # a link to "pipe:[1234]", as >(cat) and /dev/stdout
