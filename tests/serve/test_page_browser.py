@@ -12,6 +12,7 @@ import time
 import httpx
 import numpy as np
 import pytest
+from browsing import wait_until
 from PIL import Image
 from services import ServiceProcess
 
@@ -435,7 +436,7 @@ def test_frame_that_is_refused_is_not_sent_again(opened, small):
 def test_camera_takes_a_picture_that_is_captioned(opened, small):
     page = opened(small, permissions=["camera"])
     page.get_by_role("button", name="Use the camera").click()
-    page.wait_for_timeout(500)
+    wait_until(page, "document.querySelector('video').videoWidth > 0")
     page.get_by_role("button", name="Take the picture").click()
     page.locator(f".card {CAPTION}").wait_for()
     assert page.locator(".card .name").inner_text() == "camera 1.jpg"

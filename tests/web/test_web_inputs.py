@@ -4,6 +4,7 @@ Skipped without Playwright, Chromium and a folder of onnxruntime-web, which CAPT
 """
 
 import pytest
+from browsing import wait_until
 from PIL import Image
 from web_page import CAT, TO_FILE, add, as_base64, caption, failure
 
@@ -65,7 +66,7 @@ IS_SWITCHED_OFF = """async (track) => {
 def test_camera_takes_a_picture_and_is_switched_off(opened):
     page = opened(permissions=["camera"])
     page.get_by_role("button", name="Use the camera").click()
-    page.wait_for_timeout(500)
+    wait_until(page, "document.querySelector('video').videoWidth > 0")
     track = page.evaluate_handle("document.querySelector('video').srcObject.getTracks()[0]")
     assert track.evaluate("(track) => track.readyState") == "live"
     page.get_by_role("button", name="Take the picture").click()

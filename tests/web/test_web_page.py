@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 import pytest
+from browsing import wait_until
 from PIL import Image
 from web_page import CAT, add, as_base64, caption, card, fill
 
@@ -175,8 +176,7 @@ def test_pictures_leave_no_object_url_behind(opened, examples):
     )
     add(page, examples["cat"], examples["raft"])
     caption(page, "raft.jpg")
-    page.wait_for_timeout(300)
-    assert page.evaluate("window.held.size") == 0
+    wait_until(page, "window.held.size === 0")
     assert page.locator(".card img").first.evaluate("(image) => image.naturalWidth") > 0
 
 
