@@ -231,8 +231,8 @@ def measure_case(
 def bottleneck(seconds: Mapping[str, float], *, works_ahead: bool) -> str:
     """Return the part of a step that limits its speed: the one that takes longest.
 
-    A loader that works ahead, in other processes, limits it only if it takes longer than all other
-    parts together.
+    A loader that works ahead, in other processes, limits it only if it takes longer than the sum
+    of all other parts.
     """
     others = {name: value for name, value in seconds.items() if name != "loader"}
     if works_ahead:
@@ -243,7 +243,7 @@ def bottleneck(seconds: Mapping[str, float], *, works_ahead: bool) -> str:
 def check_from_files(
     trainee: Trainee, photographs: Photographs, name: Format, cases: Sequence[Case]
 ) -> dict[str, Any]:
-    """Fine-tune for an epoch from the files, loader and device together."""
+    """Fine-tune for an epoch from the files, with the loader beside the device."""
     from benchmarks.training_steps import tf32
 
     with tf32(name == "tf32"):

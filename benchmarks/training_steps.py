@@ -446,7 +446,7 @@ class Stage:
         return seconds_of(work, self.device)
 
     def epoch_from_files(self, loader: Loader, name: Format) -> float:
-        """Return the images a second of an epoch of real training: loader and device together."""
+        """Return the images a second of an epoch of real training, with its loader."""
         images, start = 0, time.perf_counter()
         for micro_batches in group_micro_batches(loader, 1):
             self.step(name, micro_batches)

@@ -117,20 +117,19 @@ def is_unreachable(error: Exception) -> bool:
     return not isinstance(error, ValueError)
 
 
-def hub_error(error: Exception, model: HubName, *, doing: str, kind: str) -> CaptionerError:
+def hub_error(error: Exception, model: HubName, *, doing: str) -> CaptionerError:
     """Return the error for what huggingface_hub raised, on one line and with the way out.
 
     Args:
         error: of the library, of its HTTP client or of the disk.
         model: what was asked for.
         doing: what failed, as in "the download".
-        kind: what is asked for: "model" or "data set".
     """
     from huggingface_hub import constants, errors
 
     while isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
         error = cast(Exception, error.__cause__)  # why it is not in the cache
-    what = f"{kind} {model.name}"
+    what = f"model {model.name}"
     hub = f"the hub ({constants.ENDPOINT})"
     match error:
         case errors.GatedRepoError():
@@ -145,7 +144,7 @@ def hub_error(error: Exception, model: HubName, *, doing: str, kind: str) -> Cap
             )
         case errors.RepositoryNotFoundError():
             return CaptionerError(
-                f"{model.not_found}{' is no' if model.is_certain else ', and no'} such {kind} "
+                f"{model.not_found}{' is no' if model.is_certain else ', and no'} such model "
                 f"that you may see on {hub}: check the name, or, if it is private, {_LOGIN}"
             )
         case errors.HfHubHTTPError() if _status(error) in (401, 403):

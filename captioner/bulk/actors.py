@@ -12,7 +12,6 @@ import platform
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from captioner.bulk.parts import ALL, RUN, PartFolder
@@ -22,7 +21,7 @@ from captioner.data.filesystems import exists, join, read_bytes
 from captioner.data.lists import ImageItem
 from captioner.data.sources import Source
 from captioner.errors import CaptionerError, ImageError
-from captioner.models.folder import BUNDLED, weights_digest
+from captioner.models.folder import weights_digests
 from captioner.results.rows import Row
 
 if TYPE_CHECKING:
@@ -182,19 +181,13 @@ def _load(job: Job) -> Captioner:
         precision=job.inference.precision,
         backend=job.inference.backend,
     )
-    if weights_of(job.models) != job.weights:
+    if weights_digests(job.models) != job.weights:
         names = ", ".join(job.models) or "that comes with captioner"
         raise CaptionerError(
             f"the model {names} has other weights than where the run was started: copy it to all "
             "nodes, or name one of the hub"
         )
     return captioner
-
-
-def weights_of(models: Sequence[str]) -> list[str]:
-    """Return the digest of the weights of each model; of none, that of the bundled one."""
-    folders: list[str | Path] = [*models]
-    return [weights_digest(folder) for folder in folders or [BUNDLED]]
 
 
 def _enter_node(job: Job) -> None:

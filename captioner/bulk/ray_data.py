@@ -28,7 +28,6 @@ from captioner.bulk.actors import (
     PartSummary,
     list_parts,
     table,
-    weights_of,
 )
 from captioner.bulk.parts import ALL, RUN, PartFolder
 from captioner.config.schema import DecodingConfig, InferenceConfig
@@ -36,6 +35,7 @@ from captioner.console import console, only_our_messages
 from captioner.data.filesystems import exists, is_remote, join, read_bytes
 from captioner.data.sources import Source
 from captioner.errors import CaptionerError, MissingPackageError, UsageError
+from captioner.models.folder import weights_digests
 
 LOCAL = "local"
 """The address of a cluster that is started on this machine, and ends with the run."""
@@ -118,7 +118,7 @@ def make_job(
         [path for path in source.paths if not is_remote(path) and exists(path)],
         os.getcwd(),
         list(models),
-        weights_of(models),
+        weights_digests(models),
         inference,
         decoding,
         part_size,

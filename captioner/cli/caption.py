@@ -330,12 +330,9 @@ def _open_results(
 
 def _provenance(models: Sequence[str | Path] | None, decoding: DecodingConfig) -> dict[str, object]:
     """Return what captions depend on, as values for JSON."""
-    from captioner.models.folder import BUNDLED, weights_digest
+    from captioner.models.folder import weights_digests
 
-    return {
-        "weights": [weights_digest(folder) for folder in models or [BUNDLED]],
-        "decoding": decoding.to_json(),
-    }
+    return {"weights": weights_digests(models), "decoding": decoding.to_json()}
 
 
 def _image_ids(files: Sequence[Path], annotations: Path | None) -> dict[Path, ImageId]:

@@ -144,7 +144,7 @@ def read_decoding(models: Sequence[str] | None, changes: Mapping[str, object]) -
     from captioner.inference.settings import parse_decoding
     from captioner.models.folder import read_config, resolve
 
-    folders = [resolve(model) for model in models] if models else [resolve(None)]
+    folders = [resolve(model) for model in models or ["bundled"]]
     config = ModelConfig.parse(read_config(folders[0]), source=str(folders[0]))
     if len(folders) > 1:  # an ensemble is not calibrated
         config = config.model_copy(update={"confidence": None})

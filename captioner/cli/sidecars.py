@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, NamedTuple, Protocol
@@ -14,7 +14,6 @@ from captioner.cli.bulk import Run
 from captioner.cli.options import with_option_names
 from captioner.console import console, one_line
 from captioner.data.lists import BrokenRow, ImageItem
-from captioner.data.sources import Source
 from captioner.errors import ImageError, UsageError
 from captioner.results.sidecars import Existing, NotWrittenError, Sidecars, Suffix
 
@@ -217,21 +216,6 @@ class ImageTexts:
             raise typer.Exit(3)
 
 
-class WantedImages(Source):
-    """The images of a source that are to be captioned."""
-
-    def __init__(self, source: Source, texts: ImageTexts) -> None:
-        self.__dict__.update(source.__dict__)
-        self._texts = texts
-
-    def parts(
-        self, size: int, wanted: Callable[[int], bool] = lambda part: True
-    ) -> Iterator[tuple[int, list[ImageItem]]]:
-        """Yield parts of the source, without the images that are left out."""
-        for number, items in super().parts(size, wanted):
-            yield number, self._texts.wanted(items)
-
-
 def with_texts(run: Run, texts: ImageTexts) -> Run:
     """Return a bulk run of those images that are to have texts. All images are checked.
 
@@ -248,7 +232,7 @@ def with_texts(run: Run, texts: ImageTexts) -> Run:
     done = run.done_parts()
     for number, items in run.source.parts(run.part_size):
         texts.check(items, may_exist=number in done or not shard.takes(number))
-    return run._replace(source=WantedImages(run.source, texts))
+    return run._replace(source=run.source.filtered(texts.wanted))
 
 
 @contextmanager

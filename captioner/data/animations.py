@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from captioner.data.films import TOLERANCE, Frame, format_time
+from captioner.data.films import TOLERANCE, Frame, format_time, next_due
 from captioner.data.images import MAX_PIXELS, image_errors, open_file, open_image
 from captioner.data.pixels import check_size, to_upright_rgb
 from captioner.errors import ImageError
@@ -59,7 +59,7 @@ class Animation:
                 time, is_due = self.end, self.end >= next_time - TOLERANCE
                 frame = self._read(image, is_due=is_due)
                 if frame is not None:
-                    next_time = (math.floor((time + TOLERANCE) / self.every) + 1) * self.every
+                    next_time = next_due(time, self.every)
                     yield Frame(time, frame)
                 number += 1
 

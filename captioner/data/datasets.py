@@ -115,7 +115,7 @@ def load_with_problems(
     missing = {name: missing_path(root, name) for name in lookup.missing}
     paths |= missing
     examples = [
-        Example(entry.image_id, paths[entry.file], _nonempty(entry.captions))
+        Example(entry.image_id, paths[entry.file], nonempty(entry.captions))
         for entry in content.entries
     ]
     return LoadedExamples(examples, set(missing.values()))
@@ -148,7 +148,7 @@ def load_references(annotations: Path, split: str | None = None) -> dict[int | s
         return {example.image_id: [*example.captions] for example in examples}
     content = _read(annotations, split, False, problems)
     problems.raise_errors()
-    return {entry.image_id: list(_nonempty(entry.captions)) for entry in content.entries}
+    return {entry.image_id: list(nonempty(entry.captions)) for entry in content.entries}
 
 
 def _load_tars(path: Path, problems: Problems, skip_damaged: bool) -> list[Example]:
@@ -176,9 +176,9 @@ def _read(annotations: Path, split: str | None, restval: bool, problems: Problem
     problems.add_warning(
         "empty captions, left out", chain.from_iterable(map(_empty_captions, entries))
     )
-    uncaptioned = (repr(entry.image_id) for entry in entries if not _nonempty(entry.captions))
+    uncaptioned = (repr(entry.image_id) for entry in entries if not nonempty(entry.captions))
     problems.add_warning("images without a caption, left out", uncaptioned)
-    captioned = [entry for entry in entries if _nonempty(entry.captions)]
+    captioned = [entry for entry in entries if nonempty(entry.captions)]
     if not captioned and not problems.errors:
         raise UsageError(f"{annotations}: holds no image with a caption")
     return Annotations(captioned, folders)
@@ -193,7 +193,8 @@ def _empty_captions(entry: Entry) -> list[str]:
     ]
 
 
-def _nonempty(captions: Iterable[str | None]) -> tuple[str, ...]:
+def nonempty(captions: Iterable[str | None]) -> tuple[str, ...]:
+    """Return the captions that are more than white space, without it at their ends."""
     return tuple(caption.strip() for caption in captions if caption and not caption.isspace())
 
 

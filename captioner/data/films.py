@@ -101,6 +101,11 @@ def check_av() -> None:
         )
 
 
+def next_due(time: float, every: float) -> float:
+    """Return the next multiple of `every` after the time of a frame; all in seconds."""
+    return (math.floor((time + TOLERANCE) / every) + 1) * every
+
+
 class Film:
     """The frames of a film at a regular distance in time, upright, read as they are asked for.
 
@@ -224,8 +229,7 @@ class _Sampler:
                     time = self.last + 1 / float(self.stream.average_rate or 25)
                 self.last = time
                 if self._is_sound(frame, time) and time >= self.next - TOLERANCE:
-                    steps = math.floor((time + TOLERANCE) / self.film.every)
-                    self.next = (steps + 1) * self.film.every
+                    self.next = next_due(time, self.film.every)
                     yield Frame(time, self._to_image(frame))
 
     def _decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:

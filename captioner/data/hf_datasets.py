@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from captioner.console import console
-from captioner.data.datasets import Example
+from captioner.data.datasets import Example, nonempty
 from captioner.data.pixels import UnreadableError
 from captioner.data.problems import Problems
 from captioner.errors import MissingPackageError, UsageError, first_few
 from captioner.hub_names import HubName, parse_hub_name, progress_bars
 
 CAPTIONS = ("caption", "captions", "text", "sentences")
-"""Columns that hold captions by their name. `caption_0`, `caption_1`, ... are taken together."""
+"""Columns that hold captions by their name. All of `caption_0`, `caption_1`, ... are used."""
 
 _NUMBERED = re.compile(r"caption_?\d+")
 _ROWS = 1000  # whose captions are read at a time
@@ -95,7 +95,7 @@ def load_dataset_examples(
     images = _undecoded(name, rows, image)
     examples, empty, bare = [], [], []
     for row, texts in enumerate(_captions(name, rows, columns)):
-        kept = tuple(text.strip() for text in texts if text and not text.isspace())
+        kept = nonempty(texts)
         if len(kept) < len(texts):
             empty.append(f"row {row}")
         if not kept:

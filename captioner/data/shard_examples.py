@@ -28,8 +28,7 @@ def find_tars(patterns: Sequence[str]) -> list[str]:
     """
     tars = []
     for pattern in patterns:
-        is_range = "{" in pattern and not exists(pattern)
-        for path in expand_ranges(pattern) if is_range else (pattern,):
+        for path in expand_ranges(pattern):
             tars += _find(path)
     return tars
 

@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from itertools import product
 from typing import BinaryIO, NamedTuple
 
-from captioner.data.filesystems import open_file, read_range
+from captioner.data.filesystems import exists, open_file, read_range
 from captioner.data.pixels import UnreadableError
 
 BLOCK = 512  # bytes: the unit of a tar
@@ -109,7 +109,13 @@ def _reason(tar: str, error: tarfile.ReadError) -> str:
 
 
 def expand_ranges(path: str) -> Iterator[str]:
-    """Yield the paths of a brace range: "{08..11}.tar" is 08.tar, 09.tar, 10.tar and 11.tar."""
+    """Yield the paths of a brace range: "{08..11}.tar" is 08.tar, 09.tar, 10.tar and 11.tar.
+
+    A path that exists, or has no braces, is itself.
+    """
+    if "{" not in path or exists(path):
+        yield path
+        return
     parts = _RANGE.split(path)  # text, first, last, text, first, last, text
     texts, firsts, lasts = parts[::3], parts[1::3], parts[2::3]
     ranges = [_numbers(first, last) for first, last in zip(firsts, lasts, strict=True)]

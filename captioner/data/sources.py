@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from itertools import chain, islice
 from typing import Any
 
@@ -44,6 +45,7 @@ class Source:
         self._exclude = os.path.realpath(exclude) if exclude else None
         self._problems: dict[str, None] = {}  # a set in order: a source may be listed twice
         self._begun: Iterator[ImageItem] | None = None  # of `check`, for the next `items`
+        self._keep: Callable[[Sequence[ImageItem]], list[ImageItem]] = list
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what `check` has begun, which cannot be pickled."""
@@ -53,6 +55,12 @@ class Source:
     def problems(self) -> list[str]:
         """The paths that could not be read so far, and why."""
         return list(self._problems)
+
+    def filtered(self, keep: Callable[[Sequence[ImageItem]], list[ImageItem]]) -> Source:
+        """Return this source with only the images of each part that `keep` returns of them."""
+        other = copy(self)
+        other._keep = keep
+        return other
 
     def add_problems(self, problems: Iterable[str]) -> None:
         """Add those that another process has met."""
@@ -76,8 +84,7 @@ class Source:
 
     def _all_items(self) -> Iterator[ImageItem]:
         for path in self.paths:
-            literal = exists(path) or "{" not in path
-            for each in (path,) if literal else expand_ranges(path):
+            for each in expand_ranges(path):
                 yield from self._items(each)
 
     def parts(
@@ -93,7 +100,7 @@ class Source:
             if wanted(number):
                 part = list(islice(items, size))
                 if part:
-                    yield number, part
+                    yield number, self._keep(part)
                 if len(part) < size:
                     return
             elif next(islice(items, size - 1, size), None) is None:

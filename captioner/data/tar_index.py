@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from captioner.data.datasets import nonempty
 from captioner.data.filesystems import FileState, file_state, is_remote, open_file, read_bytes
 from captioner.data.images import SUFFIXES
 from captioner.data.shards import TarError, TarMember, list_members
@@ -233,7 +234,7 @@ def _finish(key: str, sample: _Sample, index: TarIndex) -> None:
         if captions is not None:
             index.no_images.append(key)
         return
-    kept = [text.strip() for text in captions or () if text and not text.isspace()]
+    kept = list(nonempty(captions or ()))
     if len(kept) < len(captions or ()):
         index.empty_captions.append(key)
     if not kept:

@@ -113,6 +113,15 @@ def weights_digest(folder: str | Path | None) -> str:
         ) from None
 
 
+def weights_digests(models: Sequence[str | Path] | None) -> list[str]:
+    """Return the digest of the weights of each model; without models, that of the bundled one.
+
+    Raises:
+        CaptionerError: as of `weights_digest`.
+    """
+    return [weights_digest(model) for model in models or ["bundled"]]
+
+
 def write_model(
     folder: Path,
     *,

@@ -62,7 +62,7 @@ def download_model(model: HubName) -> Path:
                 markup=False,
             )
             return _checked(cached, model)
-        raise hub_error(error, model, doing="the download", kind="model") from error
+        raise hub_error(error, model, doing="the download") from error
     folder = _snapshot(model)
     if not is_new and _damage(folder) is not None:  # of the cache: the hub may have a good file
         folder = _snapshot(model, force_download=True)
@@ -86,7 +86,7 @@ def _snapshot(model: HubName, *, force_download: bool = False) -> Path:
         return _snapshot_download(model, force_download=force_download)
     except Exception as error:  # as above
         found = model._replace(is_certain=True)
-        raise hub_error(error, found, doing="the download", kind="model") from error
+        raise hub_error(error, found, doing="the download") from error
 
 
 def _snapshot_download(
@@ -223,7 +223,7 @@ def upload_model(
         raise
     except Exception as error:  # of the library, its HTTP client, the network or the disk
         certain = repository._replace(is_certain=True)
-        raise hub_error(error, certain, doing="the upload", kind="model") from error
+        raise hub_error(error, certain, doing="the upload") from error
     return str(commit.commit_url)
 
 

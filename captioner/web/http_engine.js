@@ -5,7 +5,7 @@ import { makeThumbnail } from "./decode.js";
 const TRIES = 20; // of a request while the queue of the service is full
 const TOKEN = "captioner-token"; // its name in sessionStorage
 const NAME = "image"; // of each image in a request: the card shows the name of its file
-const PARALLEL = 4; // requests at a time, which the service can compute together
+const PARALLEL = 4; // requests at a time, which the service can compute in one batch
 
 const titleOf = (name) => name.split("_").map((word) => word[0].toUpperCase() + word.slice(1))
   .join(" ");
