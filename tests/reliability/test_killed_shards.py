@@ -53,8 +53,13 @@ def test_a_run_killed_twenty_times_has_every_image_exactly_once(command, folder,
     rng = random.Random(0)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     start = time.monotonic()
-    subprocess.run(command(whole), check=True)
-    seconds_of_a_part = (time.monotonic() - start) / (IMAGES / PART_SIZE)
+    with subprocess.Popen(command(whole)) as process:
+        while not list(whole.glob("part-*")):
+            assert process.poll() is None
+            time.sleep(0.002)
+        seconds_to_start = time.monotonic() - start
+    assert process.returncode == 0
+    seconds_of_a_part = (time.monotonic() - start - seconds_to_start) / (IMAGES / PART_SIZE - 1)
     parts_at_kills = []
     while len(parts_at_kills) < KILLS:
         shard = f"{len(parts_at_kills) % SHARDS + 1}/{SHARDS}"
@@ -62,7 +67,7 @@ def test_a_run_killed_twenty_times_has_every_image_exactly_once(command, folder,
         before = len(list(broken.glob("part-*"))) if broken.exists() else 0
         # Until some parts are written, and then for a moment of a part; or while it starts.
         more = rng.choice((0, 1, 2))  # so that parts are left for the last kills
-        moment = rng.uniform(0, seconds_of_a_part if more else 1)
+        moment = rng.uniform(0, seconds_of_a_part if more else seconds_to_start)
         while more and process.poll() is None and len(list(broken.glob("part-*"))) < before + more:
             time.sleep(0.002)
         time.sleep(moment)
