@@ -82,6 +82,26 @@ def _set_up_process() -> None:
 
 
 @contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Stop what runs in the main thread of a process after this time.
+
+    Raises:
+        CaptionerError: the time is over.
+    """
+
+    def stop(*_: object) -> None:
+        raise CaptionerError(f"stopped after {seconds / 60:g} minutes")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
 def log_to(path: Path) -> Iterator[None]:
     """Append stderr to a file: the output of several processes would be mixed on a terminal."""
     path.parent.mkdir(parents=True, exist_ok=True)

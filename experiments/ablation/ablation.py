@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -22,9 +23,9 @@ from captioner.errors import CaptionerError, UsageError
 from captioner.models.folder import load_config
 from experiments.ablation.grid import Job, all_runs
 from experiments.ablation.page import write_page
-from experiments.ablation.results import Result, check, load
+from experiments.ablation.results import Result, check, load, load_failures, save_failure
 from experiments.command import new_app, run_app
-from experiments.pool import fill_features, run_all
+from experiments.pool import fill_features, run_all, time_limit
 
 CONTEXTS, CELLS, OBJECTIVES = get_args(ContextName), get_args(CellName), get_args(ObjectiveName)
 DOCUMENT = Path("docs/comparison.md")
@@ -52,6 +53,9 @@ def ablation(
             min=0, help="Start no run after this time; 0: only write.", show_default="no limit"
         ),
     ] = float("inf"),
+    run_minutes: Annotated[
+        float, typer.Option(min=0.01, help="A run that takes longer has failed.")
+    ] = 60,
     output: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Folder of runs and features.")
     ] = Path("runs/compare"),
@@ -80,10 +84,16 @@ def ablation(
     console.print(f"{len(results)} of {len(runs)} runs have a result")
     try:
         if missing and minutes:
-            train_all(missing, jobs=jobs, until=time.monotonic() + 60 * minutes)
+            until = time.monotonic() + 60 * minutes
+            train_all(missing, jobs=jobs, until=until, run_seconds=60 * run_minutes)
     finally:
         write_page(
-            document, runs, load(runs, output), phase=phase, command=[str(config), *settings]
+            document,
+            runs,
+            load(runs, output),
+            load_failures(runs, output),
+            phase=phase,
+            command=[str(config), *settings],
         )
     typer.echo(document)
 
@@ -129,17 +139,21 @@ def parse_seeds(text: str) -> list[int]:
         ) from None
 
 
-def train_all(missing: Sequence[Job], *, jobs: int, until: float) -> None:
-    """Train and score the missing runs, and print a line for each."""
+def train_all(missing: Sequence[Job], *, jobs: int, until: float, run_seconds: float) -> None:
+    """Train and score the missing runs, and print a line for each. Failures are stored."""
     console.print("computing features that are not cached (progress is in features.log)")
     # Attention needs the features of all grid positions, the other contexts only their mean.
     by_features = {job.config.decoder.context == "attention": job.config for job in missing}
-    for _, error in run_all(fill_features, by_features.values(), jobs=1):
+    fill = partial(fill_features, device="auto")
+    for _, error in run_all(fill, by_features.values(), jobs=1):
         if error is not None:
             raise error
     start = time.monotonic()
-    outcomes = run_all(train_and_score, missing, jobs=jobs, until=until)
+    work = partial(train_and_score, seconds=run_seconds)
+    outcomes = run_all(work, missing, jobs=jobs, until=until)
     for done, (job, outcome) in enumerate(outcomes, start=1):
+        if isinstance(outcome, CaptionerError):
+            save_failure(str(outcome), job.config.output)
         left = (time.monotonic() - start) / done * (len(missing) - done) / 60
         console.print(
             f"{done}/{len(missing)} {job.run.name}: {summary(outcome)}; about {left:.0f} min left",
@@ -147,11 +161,12 @@ def train_all(missing: Sequence[Job], *, jobs: int, until: float) -> None:
         )
 
 
-def train_and_score(job: Job) -> Result:
+def train_and_score(job: Job, *, seconds: float) -> Result:
     """Train a run in a process of the pool, which imports torch."""
     from experiments.ablation import run
 
-    return run.train_and_score(job)
+    with time_limit(seconds):
+        return run.train_and_score(job)
 
 
 def summary(outcome: Result | CaptionerError) -> str:

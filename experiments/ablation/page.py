@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
 from captioner.config.training import PhaseConfig
 from captioner.storage import atomic_file
+from experiments.ablation.certainty import best_rows, cider_by_row, differences, row_margins
 from experiments.ablation.grid import FACTORS, Row, Run, self_critical_epochs
 from experiments.ablation.plot import draw
-from experiments.ablation.results import Result, bleu_by_bin, matched
+from experiments.ablation.results import Result, bleu_by_bin, matched, timed_alike
 from experiments.reporting import MISSING, markdown_table
 
 # The text between these two lines of a page stays when the page is written again.
@@ -36,6 +38,7 @@ def write_page(
     path: Path,
     runs: Sequence[Run],
     results: Mapping[Run, Result],
+    failures: Mapping[Run, str],
     *,
     phase: PhaseConfig,
     command: Sequence[str],
@@ -46,6 +49,7 @@ def write_page(
         path: a Markdown file. Of an older page, the text between BEGIN and END is kept.
         runs: all runs, in the order in which they are trained.
         results: of the runs that have one.
+        failures: why a run has none, of those that failed.
         phase: the epochs and the learning rate of all runs.
         command: the config and the settings that all runs share.
     """
@@ -61,8 +65,8 @@ def write_page(
         parts += [
             f"![CIDEr-D of every row; losses; BLEU-4 by length; quality and cost]({figure.name})",
             "## Conditions",
-            conditions(next(iter(results.values())), phase, command),
-            missing_runs(runs, results),
+            conditions(list(results.values()), phase, command),
+            missing_runs(runs, results, failures),
             "## The effect of each choice",
             "Means over the runs that exist for every choice, everything else being equal. Losses "
             "are those of a token of dev, with teacher forcing and free running; BLEU and CIDEr-D "
@@ -71,15 +75,25 @@ def write_page(
             "BLEU-4 of the runs of the last table, by the mean number of words of an image's "
             "references:",
             markdown_table(by_length(results)),
+            "## Which differences are certain",
+            "The mean difference in CIDEr-D of runs that differ in one choice only, with its 95 % "
+            "interval (Student's t over the pairs; the 5 % are shared by the comparisons of a "
+            "table, after Bonferroni).",
+            *(markdown_table(certainty(results, factor)) for factor in range(len(FACTORS))),
+            equal_rows(results),
             "## Every row",
-            "Mean ± standard deviation over seeds; parameters are those of the decoder.",
-            markdown_table(every_row(runs, results)),
+            "Mean ± standard deviation over seeds. The interval is the 95 % interval of the mean "
+            "CIDEr-D; its deviation is pooled over the rows of a context. Parameters are those of "
+            "the decoder.",
+            markdown_table(every_row(runs, results, failures)),
             "To repeat a row with the first seed (`captioner evaluate --model runs/.../best` "
             "then scores it):",
-            "```sh\n" + "\n".join(commands(runs, phase, command)) + "\n```",
+            "<!-- not run: a training for each row -->\n```sh\n"
+            + "\n".join(commands(runs, phase, command))
+            + "\n```",
         ]
     else:
-        parts.append(missing_runs(runs, results))
+        parts.append(missing_runs(runs, results, failures))
     with atomic_file(path) as file:
         file.write("\n\n".join(filter(None, parts)) + "\n")
 
@@ -93,8 +107,12 @@ def kept_text(path: Path) -> str:
     return ""
 
 
-def conditions(example: Result, phase: PhaseConfig, command: Sequence[str]) -> str:
+def conditions(results: Sequence[Result], phase: PhaseConfig, command: Sequence[str]) -> str:
     """Describe what all runs have in common, from the settings of one of them."""
+    example = results[0]
+    machines = Counter(result.machine for result in results).most_common()
+    (machine, count), *others = machines
+    elsewhere = "".join(f", {number} on {name}" for name, number in others)
     decoder, training, data = (
         example.config[section] for section in ("decoder", "training", "data")
     )
@@ -106,31 +124,56 @@ def conditions(example: Result, phase: PhaseConfig, command: Sequence[str]) -> s
         f"({self_critical_epochs(phase)}) are self-critical, the others are teacher forcing. "
         f"Embedding size {decoder['embed_size']}, hidden size {decoder['hidden_size']}, dropout "
         f"{decoder['dropout']}. Dev is captioned with beam={example.config['decoding']['beam']}. "
-        f"Seconds are those of one core ({example.machine}): training without features and "
-        "validation, decoding from features."
+        f"Seconds are those of one core ({machine}): training without features and validation, "
+        "decoding from features."
+        + (f" {count} runs were made there{elsewhere}, whose seconds do not count." * bool(others))
     )
 
 
-def missing_runs(runs: Sequence[Run], results: Mapping[Run, Result]) -> str:
+def missing_runs(
+    runs: Sequence[Run], results: Mapping[Run, Result], failures: Mapping[Run, str]
+) -> str:
     """List the runs without a result, in the order in which they would be trained."""
 
     def group_name(run: Run) -> str:
         return f"{run.row.objective} with seed {run.seed}"
 
-    missing = [run for run in runs if run not in results]
-    if not missing:
-        return ""
+    failed = [f"{run.name}: {failures[run]}" for run in runs if run in failures]
+    missing = [run for run in runs if run not in results and run not in failures]
+    parts = [f"**Of {len(runs)} runs {len(failed)} failed**: {'; '.join(failed)}."] * bool(failed)
     names = []
     for name, group in itertools.groupby(missing, key=group_name):
         rows = [f"{run.row.context}-{run.row.cell}" for run in group]
         is_whole = len(rows) == sum(group_name(run) == name for run in runs)
         names.append(f"{name}, {'all' if is_whole else ' '.join(rows)}")
-    return f"**Of {len(runs)} runs {len(missing)} are missing**: {'; '.join(names)}."
+    if names:
+        parts.append(f"**Of {len(runs)} runs {len(missing)} are missing**: {'; '.join(names)}.")
+    return "\n\n".join(parts)
+
+
+def certainty(results: Mapping[Run, Result], factor: int) -> Iterator[list[str]]:
+    """Yield the table of the differences between the choices of a factor."""
+    yield [f"better {FACTORS[factor]}", "worse", "pairs", "CIDEr-D", "95 % interval", ""]
+    for each in differences(results, factor):
+        interval = f"{each.mean - each.margin:.1f} to {each.mean + each.margin:.1f}"
+        verdict = "" if each.is_certain else "not distinguishable"
+        yield [each.better, each.worse, f"{each.pairs}", f"+{each.mean:.1f}", interval, verdict]
+
+
+def equal_rows(results: Mapping[Run, Result]) -> str:
+    """Name the best row, and the rows that cannot be told from it."""
+    best, *equal = (" ".join(row) for row in best_rows(cider_by_row(results)))
+    return f"The best row is {best}. " + (
+        f"Not distinguishable from it: {', '.join(equal)}."
+        if equal
+        else "It is distinguishable from every other."
+    )
 
 
 def effects(results: Mapping[Run, Result], factor: int) -> Iterator[list[str]]:
     """Yield the table of one factor: quality, losses and cost of each choice."""
     yield [FACTORS[factor], "runs", "BLEU-4", "CIDEr-D", "loss", "free-running loss", "gap", *COSTS]
+    timed = matched(timed_alike(results), factor)
     for choice, group in matched(results, factor).items():
         scores = [
             f"{100 * fmean(result.scores[name] for result in group):.1f}"
@@ -139,7 +182,7 @@ def effects(results: Mapping[Run, Result], factor: int) -> Iterator[list[str]]:
         forced = fmean(result.loss for result in group)
         free = fmean(result.free_running_loss for result in group)
         losses = [f"{forced:.2f}", f"{free:.2f}", f"{free - forced:.2f}"]
-        yield [choice, f"{len(group)}", *scores, *losses, *costs(group)]
+        yield [choice, f"{len(group)}", *scores, *losses, *costs(timed.get(choice, []))]
 
 
 def by_length(results: Mapping[Run, Result]) -> Iterator[list[str]]:
@@ -153,24 +196,37 @@ def by_length(results: Mapping[Run, Result]) -> Iterator[list[str]]:
         yield [objective, *(f"{100 * fmean(values):.1f}" for values in bleu_by_bin(group))]
 
 
-def every_row(runs: Sequence[Run], results: Mapping[Run, Result]) -> Iterator[list[str]]:
+def every_row(
+    runs: Sequence[Run], results: Mapping[Run, Result], failures: Mapping[Run, str]
+) -> Iterator[list[str]]:
     """Yield the table of all rows, sorted by context, also those without a result."""
-    yield [*FACTORS, "seeds", *METRICS.values(), "parameters", *COSTS]
+    margins = row_margins(cider_by_row(results))
+    timed = timed_alike(results)
+    yield [*FACTORS, "seeds", *METRICS.values(), "interval", "parameters", *COSTS]
     choices = (dict.fromkeys(run.row[factor] for run in runs) for factor in range(len(FACTORS)))
     for row in itertools.starmap(Row, itertools.product(*choices)):
         of_row = [run for run in runs if run.row == row]
         group = [results[run] for run in of_row if run in results]
         is_whole = len(group) == len(of_row)
-        cells = [*row, f"{len(group)}" if is_whole else f"{len(group)} of {len(of_row)}"]
+        failed = sum(run in failures for run in of_row)
+        seeds = f"{len(group)}" if is_whole else f"{len(group)} of {len(of_row)}"
+        cells = [*row, seeds + (f", {failed} failed" if failed else "")]
         if not group:
-            yield [*cells, *[MISSING] * (len(METRICS) + 1 + len(COSTS))]
+            yield [*cells, *[MISSING] * (len(METRICS) + 2 + len(COSTS))]
             continue
         scores = [spread([100 * result.scores[name] for result in group]) for name in METRICS]
-        yield [*cells, *scores, f"{group[0].parameters / 1e6:.2f} M", *costs(group)]
+        mean = fmean(100 * result.scores["CIDEr"] for result in group)
+        margin = margins.get(row)
+        interval = MISSING if margin is None else f"{mean - margin:.1f} to {mean + margin:.1f}"
+        parameters = f"{group[0].parameters / 1e6:.2f} M"
+        cost = costs([timed[run] for run in of_row if run in timed])
+        yield [*cells, *scores, interval, parameters, *cost]
 
 
 def costs(results: Sequence[Result]) -> list[str]:
-    """Return the mean training time and the mean captions per second."""
+    """Return the mean training time and the mean captions per second of runs on one machine."""
+    if not results:
+        return [MISSING, MISSING]
     seconds = fmean(result.training_seconds for result in results)
     speed = fmean(result.captions_per_second for result in results)
     return [f"{seconds:.0f}", f"{speed:.0f}"]

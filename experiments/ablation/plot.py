@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
+from experiments.ablation.certainty import cider_by_row, row_margins
 from experiments.ablation.grid import FACTORS, Row, Run
-from experiments.ablation.results import Result, bleu_by_bin, matched
+from experiments.ablation.results import Result, bleu_by_bin, matched, timed_alike
 from experiments.reporting import new_figure
 
 MARKERS = "os^Dv"
@@ -21,10 +22,12 @@ def draw(results: Mapping[Run, Result], path: Path) -> None:
     figure = new_figure(13, 7.5)
     top, bottom = figure.subfigures(2, 1, squeeze=False)[:, 0]
     panels = top.subplots(1, len(objectives), sharey=True, squeeze=False)[0]
+    margins = row_margins(cider_by_row(results))
     for axes, objective in zip(panels, objectives, strict=True):
-        draw_rows(
-            axes, {run: result for run, result in results.items() if run.row.objective == objective}
-        )
+        of_objective = {
+            run: each for run, each in results.items() if run.row.objective == objective
+        }
+        draw_rows(axes, of_objective, margins)
         axes.set_title(objective.replace("_", " "))
     panels[0].set_ylabel("CIDEr-D on dev, x 100")
     panels[-1].legend(fontsize="small")
@@ -35,19 +38,19 @@ def draw(results: Mapping[Run, Result], path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
-def draw_rows(axes: Any, results: Mapping[Run, Result]) -> None:
-    """Draw the rows of one objective, with the standard deviation over seeds as error bars.
+def draw_rows(axes: Any, results: Mapping[Run, Result], margins: Mapping[Row, float]) -> None:
+    """Draw the rows of one objective, with the 95 % intervals of their means as error bars.
 
     The x axis has the contexts; each cell has a marker.
     """
     contexts, cells = (list(dict.fromkeys(run.row[factor] for run in results)) for factor in (0, 1))
     for number, cell in enumerate(cells):
-        rows = {row.context: values for row, values in by_row(results).items() if row.cell == cell}
+        rows = {row: values for row, values in cider_by_row(results).items() if row.cell == cell}
         shift = 0.2 * (number - (len(cells) - 1) / 2)
         axes.errorbar(
-            [contexts.index(context) + shift for context in rows],
+            [contexts.index(row.context) + shift for row in rows],
             [fmean(values) for values in rows.values()],
-            yerr=[stdev(values) if len(values) > 1 else 0 for values in rows.values()],
+            yerr=[margins.get(row, 0) for row in rows],
             fmt=MARKERS[number],
             markersize=5,
             capsize=2,
@@ -58,14 +61,6 @@ def draw_rows(axes: Any, results: Mapping[Run, Result]) -> None:
     )
     axes.set_xlim(-0.5, len(contexts) - 0.5)
     axes.grid(axis="y", alpha=0.3)
-
-
-def by_row(results: Mapping[Run, Result]) -> dict[Row, list[float]]:
-    """Return the CIDEr-D of each seed, times 100."""
-    rows = defaultdict(list)
-    for run, result in results.items():
-        rows[run.row].append(100 * result.scores["CIDEr"])
-    return rows
 
 
 def draw_losses(axes: Any, results: Mapping[Run, Result]) -> None:
@@ -98,14 +93,16 @@ def draw_lengths(axes: Any, results: Mapping[Run, Result]) -> None:
 
 
 def draw_cost(axes: Any, results: Mapping[Run, Result]) -> None:
-    """Draw the CIDEr-D of each row by its training time."""
+    """Draw the CIDEr-D of each row by its training time, of runs on the same machine."""
     seconds = defaultdict(list)
-    for run, result in results.items():
+    for run, result in timed_alike(results).items():
         seconds[run.row].append(result.training_seconds)
     contexts, objectives = (
         list(dict.fromkeys(run.row[factor] for run in results)) for factor in (0, 2)
     )
-    for row, values in by_row(results).items():
+    for row, values in cider_by_row(results).items():
+        if row not in seconds:
+            continue
         color, marker = f"C{objectives.index(row.objective)}", MARKERS[contexts.index(row.context)]
         axes.scatter(fmean(seconds[row]), fmean(values), color=color, marker=marker, s=25)
     for number, context in enumerate(contexts):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from experiments.ablation.by_length import LengthBin
 from experiments.ablation.grid import Job, Run
 
 _RESULT = "result.json"
+_FAILURE = "failure.txt"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,22 @@ def save(result: Result, folder: Path) -> None:
     with atomic_file(folder / _RESULT) as file:
         values = asdict(result) | {"run": [*result.run.row, result.run.seed]}
         json.dump(values, file, indent=1)
+
+
+def save_failure(reason: str, folder: Path) -> None:
+    """Write why a run has no result into its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_file(folder / _FAILURE) as file:
+        file.write(reason)
+
+
+def load_failures(runs: Iterable[Run], output: Path) -> dict[Run, str]:
+    """Read why runs failed. One that was repeated and has a result did not fail."""
+    return {
+        run: (output / run.name / _FAILURE).read_text(encoding="utf-8")
+        for run in runs
+        if (output / run.name / _FAILURE).exists() and not (output / run.name / _RESULT).exists()
+    }
 
 
 def load(runs: Iterable[Run], output: Path) -> dict[Run, Result]:
@@ -97,6 +114,15 @@ def matched(results: Mapping[Run, Result], factor: int) -> dict[str, list[Result
     choices = dict.fromkeys(run.row[factor] for run in results)
     complete = [group for group in groups.values() if len(group) == len(choices)]
     return {choice: [group[choice] for group in complete] for choice in choices if complete}
+
+
+def timed_alike(results: Mapping[Run, Result]) -> dict[Run, Result]:
+    """Return the results of the machine with the most runs: only their seconds are comparable."""
+    if not results:
+        return {}
+    machines = Counter(result.machine for result in results.values())
+    machine = machines.most_common(1)[0][0]
+    return {run: result for run, result in results.items() if result.machine == machine}
 
 
 def bleu_by_bin(results: Sequence[Result]) -> list[list[float]]:

@@ -7,6 +7,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import yaml
 from typer.testing import CliRunner
 
 from captioner.config.training import PhaseConfig
-from captioner.errors import UsageError
+from captioner.errors import CaptionerError, UsageError
 from captioner.models.folder import load_config
 from captioner.results.files import read_results
 from experiments.ablation import ablation, page
@@ -24,7 +25,16 @@ from experiments.ablation.by_length import LengthBin
 from experiments.ablation.grid import Job, Row, Run, all_runs, split_phase
 from experiments.ablation.page import BEGIN, END, kept_text, without_folders, write_page
 from experiments.ablation.plot import draw
-from experiments.ablation.results import Result, check, load, matched, run_settings, save
+from experiments.ablation.results import (
+    Result,
+    check,
+    load,
+    load_failures,
+    matched,
+    run_settings,
+    save,
+)
+from experiments.pool import time_limit
 
 ROOT = Path(__file__).parents[2]
 PHASE = PhaseConfig(epochs=6, learning_rate=2e-3)
@@ -215,7 +225,9 @@ def test_the_table_has_mean_and_deviation_over_seeds_and_names_missing_runs(tmp_
     results = results_of(
         forced[:5], [0.30, 0.10, 0.40, 0.10, 0.50]
     )  # none has three seeds, merge has two
-    write_page(tmp_path / "table.md", runs, results, phase=PHASE, command=["configs/compare.yaml"])
+    write_page(
+        tmp_path / "table.md", runs, results, {}, phase=PHASE, command=["configs/compare.yaml"]
+    )
     text = (tmp_path / "table.md").read_text()
     seeds, *scores = cells_of(text, "none", "lstm", "teacher_forcing")
     assert (seeds, scores[4]) == ("3", f"40.0 ± {statistics.stdev([30, 40, 50]):.1f}")
@@ -226,10 +238,55 @@ def test_the_table_has_mean_and_deviation_over_seeds_and_names_missing_runs(tmp_
     assert "teacher_forcing with seed 2, merge-lstm" in text
 
 
+def test_a_run_that_failed_or_took_too_long_is_shown_as_such(config, tmp_path, monkeypatch):
+    def fake_run_all(work, tasks, **_):
+        for task in tasks:
+            if isinstance(task, Job):
+                yield task, CaptionerError("stopped after 2 minutes")
+
+    monkeypatch.setattr(ablation, "run_all", fake_run_all)
+    page = tmp_path / "table.md"
+    row = ("none", "rnn", "teacher_forcing")
+    asked = [str(config), "--contexts", row[0], "--cells", row[1], "--objectives", row[2]]
+    asked += ["--seeds", "0,1", "--output", str(tmp_path / "runs"), "--document", str(page)]
+    CliRunner().invoke(ablation.app, asked, catch_exceptions=False)
+    runs = all_runs(*([name] for name in row), [0, 1])
+    failures = load_failures(runs, tmp_path / "runs")
+    assert failures == dict.fromkeys(runs, "stopped after 2 minutes")
+    assert "Of 2 runs 2 failed**: none-rnn-teacher_forcing-0: stopped after" in page.read_text()
+    save(result_of(runs[0]), tmp_path / "runs" / runs[0].name)
+    failures = load_failures(runs, tmp_path / "runs")
+    write_page(page, runs, {runs[0]: result_of(runs[0])}, failures, phase=PHASE, command=["c.yaml"])
+    assert cells_of(page.read_text(), *row)[0] == "1 of 2, 1 failed"
+    assert "missing" not in page.read_text()
+
+
+def test_a_run_is_stopped_at_its_time_limit():
+    with pytest.raises(CaptionerError, match=r"stopped after 0\.00"), time_limit(0.02):
+        time.sleep(5)
+    with time_limit(0.02):
+        pass
+    time.sleep(0.05)  # the limit of a completed run stops nothing
+
+
+def test_seconds_are_those_of_the_machine_with_most_runs(tmp_path):
+    runs = all_runs(["none", "merge"], ["lstm"], ["teacher_forcing"], [0, 1])
+    results = {run: result_of(run, seconds=10.0 + run.seed) for run in runs}
+    slow = next(run for run in runs if run.row.context == "none" and run.seed == 1)
+    results[slow] = replace(result_of(slow, seconds=99.0), machine="another")
+    write_page(tmp_path / "table.md", runs, results, {}, phase=PHASE, command=["c.yaml"])
+    text = (tmp_path / "table.md").read_text()
+    assert cells_of(text, "none", "lstm", "teacher_forcing")[-2] == "10"
+    assert (
+        cells_of(text, "merge", "lstm", "teacher_forcing")[-2] == "10"
+    )  # of 10 and 11: half to even
+    assert "3 runs were made there, 1 on another, whose seconds do not count" in text
+
+
 def test_the_gap_is_the_difference_of_the_two_losses(tmp_path):
     runs = all_runs(["none"], ["lstm"], ["teacher_forcing"], [0])
     write_page(
-        tmp_path / "table.md", runs, results_of(runs, [0.3]), phase=PHASE, command=["c.yaml"]
+        tmp_path / "table.md", runs, results_of(runs, [0.3]), {}, phase=PHASE, command=["c.yaml"]
     )
     text = (tmp_path / "table.md").read_text()
     assert cells_of(text, "teacher_forcing")[:6] == ["1", "15.0", "30.0", "3.00", "3.50", "0.50"]
@@ -244,17 +301,17 @@ def test_the_figure_is_drawn_from_incomplete_results(tmp_path):
 
 def test_a_page_without_results_lists_all_runs_as_missing(tmp_path):
     runs = all_runs(["none"], ["lstm"], ["teacher_forcing"], [0, 1])
-    write_page(tmp_path / "table.md", runs, {}, phase=PHASE, command=["c.yaml"])
+    write_page(tmp_path / "table.md", runs, {}, {}, phase=PHASE, command=["c.yaml"])
     assert "Of 2 runs 2 are missing" in (tmp_path / "table.md").read_text()
 
 
 def test_text_written_by_hand_is_kept(tmp_path):
     runs = all_runs(["none"], ["lstm"], ["teacher_forcing"], [0])
     path = tmp_path / "table.md"
-    write_page(path, runs, {}, phase=PHASE, command=["c.yaml"])
+    write_page(path, runs, {}, {}, phase=PHASE, command=["c.yaml"])
     path.write_text(path.read_text().replace(BEGIN, f"{BEGIN}\nAttention pays."))
     for _ in range(2):
-        write_page(path, runs, results_of(runs, [0.3]), phase=PHASE, command=["c.yaml"])
+        write_page(path, runs, results_of(runs, [0.3]), {}, phase=PHASE, command=["c.yaml"])
     assert path.read_text().count(f"{BEGIN}\nAttention pays.\n{END}") == 1
 
 
@@ -266,6 +323,7 @@ def test_the_command_of_a_row_gives_the_config_of_its_run(config, tmp_path):
         tmp_path / "t.md",
         runs,
         results_of(runs, [0.3] * 8),
+        {},
         phase=phase,
         command=[str(config), *settings],
     )
