@@ -201,8 +201,13 @@ def sequential_batches(count: int, batch_size: int) -> list[list[SampleKey]]:
 
 
 def default_num_workers() -> int:
-    """Return how many workers read images by default: the number of cores for this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many workers read images by default: the number of cores for this process.
+
+    The processes that torchrun starts on this machine share its cores.
+    """
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 class Loader:
@@ -211,7 +216,8 @@ class Loader:
     Args:
         dataset: the images and their captions.
         batch_sampler: the keys of each batch.
-        workers: number of worker processes; 0 reads in this process; None: one for each core.
+        workers: number of worker processes; 0 reads in this process; None: one for each core, of
+            which the ranks of a machine have equal shares.
         timeout: seconds to wait for a batch from a worker; 0 waits without limit.
         file_name: returns the file name of an example, given its index, for errors.
         pin_memory: as in torch's DataLoader.

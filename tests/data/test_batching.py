@@ -1,5 +1,6 @@
 """Batches hold each image once an epoch, for any number of ranks; padding is masked."""
 
+import os
 import random
 
 import pytest
@@ -11,6 +12,7 @@ from captioner.data.batching import (
     ImageSource,
     Loader,
     collate,
+    default_num_workers,
     sequential_batches,
     split_evenly,
 )
@@ -130,6 +132,13 @@ def test_a_sampler_resumes_at_a_batch():
     sampler.first_batch = 4
     assert batches_of(sampler, epoch=3) == everything[4 * 2 :]
     assert len(sampler) == len(everything) - 4 * 2
+
+
+@pytest.mark.parametrize(("cores", "ranks", "workers"), [(16, 8, 2), (16, 1, 16), (2, 8, 1)])
+def test_ranks_of_a_machine_share_its_cores_for_reading(monkeypatch, cores, ranks, workers):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", f"{ranks}")
+    assert default_num_workers() == workers
 
 
 @pytest.mark.parametrize("workers", [0, 2])
