@@ -13,7 +13,7 @@ from experiments.ablation.grid import FACTORS, Row, Run
 from experiments.ablation.results import Result, bleu_by_bin, matched, timed_alike
 from experiments.reporting import new_figure
 
-MARKERS = "os^Dv"
+MARKERS = "os^DvP*X"
 
 
 def draw(results: Mapping[Run, Result], path: Path) -> None:
