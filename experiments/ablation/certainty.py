@@ -11,13 +11,14 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from statistics import NormalDist, fmean, stdev, variance
+from statistics import NormalDist, fmean, median, stdev, variance
 from typing import NamedTuple
 
 from experiments.ablation.grid import Row, Run
 from experiments.ablation.results import Result, matched
 
 ERROR_RATE = 0.05
+OUTLIER = 4.0
 
 
 class Difference(NamedTuple):
@@ -55,52 +56,63 @@ def student_quantile(probability: float, freedom: int) -> float:
     return z + first / freedom + second / freedom**2 + third / freedom**3
 
 
-def seed_deviation(ciders: Mapping[Row, Sequence[float]]) -> dict[str, tuple[float, int]]:
-    """Return, for each context, the standard deviation over seeds and its degrees of freedom.
+class Deviation(NamedTuple):
+    """How much seeds differ."""
 
-    Three seeds alone say little about their deviation, so the variances of all rows of a context
-    are pooled. Contexts are not: their seeds differ by different amounts.
+    value: float  # the standard deviation
+    freedom: int  # degrees of freedom
+
+
+def seed_deviations(ciders: Mapping[Row, Sequence[float]]) -> dict[Row, Deviation]:
+    """Return the standard deviation over seeds of each row that has several.
+
+    Three seeds alone say little about it, so it is estimated from all rows of a context, by the
+    median of their variances: a run that collapsed does not widen the intervals of other rows. A
+    row whose own deviation is more than `OUTLIER` times as large has such a run, and keeps its own.
     """
-    squares: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    groups: dict[str, list[tuple[float, int]]] = defaultdict(list)
     for row, values in ciders.items():
         if len(values) > 1:
-            squares[row.context].append((variance(values), len(values) - 1))
-    pooled = {}
-    for context, groups in squares.items():
-        freedom = sum(count for _, count in groups)
-        total = sum(square * count for square, count in groups)
-        pooled[context] = (math.sqrt(total / freedom), freedom)
-    return pooled
+            groups[row.context].append((variance(values), len(values) - 1))
+    deviations = {}
+    for row, values in ciders.items():
+        if len(values) < 2:
+            continue
+        squares = [square for square, _ in groups[row.context]]
+        freedom = [count for _, count in groups[row.context]]
+        typical = math.sqrt(median(squares) / median_of_chi_square(round(fmean(freedom))))
+        own = stdev(values)
+        value = own if own > OUTLIER * typical else typical
+        deviations[row] = Deviation(value, sum(freedom))
+    return deviations
+
+
+def median_of_chi_square(freedom: int) -> float:
+    """Return the median of a chi-square variable over its mean (Wilson and Hilferty 1931)."""
+    return (1 - 2 / (9 * freedom)) ** 3
 
 
 def row_margins(ciders: Mapping[Row, Sequence[float]]) -> dict[Row, float]:
-    """Return half the interval of each row's mean CIDEr-D."""
-    deviations = seed_deviation(ciders)
-    margins = {}
-    for row, values in ciders.items():
-        if row.context in deviations:
-            deviation, freedom = deviations[row.context]
-            quantile = student_quantile(1 - ERROR_RATE / 2, freedom)
-            margins[row] = quantile * deviation / math.sqrt(len(values))
-    return margins
+    """Return half the interval of the mean CIDEr-D of each row that has several seeds."""
+    return {
+        row: student_quantile(1 - ERROR_RATE / 2, freedom) * deviation / math.sqrt(len(ciders[row]))
+        for row, (deviation, freedom) in seed_deviations(ciders).items()
+    }
 
 
 def best_rows(ciders: Mapping[Row, Sequence[float]]) -> list[Row]:
-    """Return the row with the highest mean, and those not distinguishable from it, best first."""
-    deviations = seed_deviation(ciders)
-    ranked = sorted(ciders, key=lambda row: -fmean(ciders[row]))
-    best = ranked[0]
-    level = 1 - ERROR_RATE / 2 / max(1, len(ranked) - 1)
+    """Return the row with the highest mean, and those not distinguishable from it, best first.
+
+    Rows with a single seed are left out: nothing is known of how their seeds differ.
+    """
+    deviations = seed_deviations(ciders)
+    best, *others = sorted(deviations, key=lambda row: -fmean(ciders[row]))
+    level = 1 - ERROR_RATE / 2 / max(1, len(others))
     equal = [best]
-    for row in ranked[1:]:
-        if not {row.context, best.context} <= deviations.keys():
-            continue
-        errors = [
-            (deviations[each.context][0] ** 2 / len(ciders[each]), deviations[each.context][1])
-            for each in (best, row)
-        ]
-        quantile = student_quantile(level, min(freedom for _, freedom in errors))
-        margin = quantile * math.sqrt(sum(square for square, _ in errors))
+    for row in others:
+        errors = [deviations[each].value ** 2 / len(ciders[each]) for each in (best, row)]
+        freedom = min(deviations[each].freedom for each in (best, row))
+        margin = student_quantile(level, freedom) * math.sqrt(sum(errors))
         if fmean(ciders[best]) - fmean(ciders[row]) <= margin:
             equal.append(row)
     return equal

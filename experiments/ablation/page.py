@@ -11,7 +11,13 @@ from statistics import fmean, stdev
 
 from captioner.config.training import PhaseConfig
 from captioner.storage import atomic_file
-from experiments.ablation.certainty import best_rows, cider_by_row, differences, row_margins
+from experiments.ablation.certainty import (
+    OUTLIER,
+    best_rows,
+    cider_by_row,
+    differences,
+    row_margins,
+)
 from experiments.ablation.grid import FACTORS, Row, Run, self_critical_epochs
 from experiments.ablation.plot import draw
 from experiments.ablation.results import Result, bleu_by_bin, matched, timed_alike
@@ -83,8 +89,8 @@ def write_page(
             equal_rows(results),
             "## Every row",
             "Mean ± standard deviation over seeds. The interval is the 95 % interval of the mean "
-            "CIDEr-D; its deviation is pooled over the rows of a context. Parameters are those of "
-            "the decoder.",
+            "CIDEr-D, with the typical deviation of the rows of a context; a row that deviates "
+            f"more than {OUTLIER:g} times as much has its own. Parameters are the decoder's.",
             markdown_table(every_row(runs, results, failures)),
             "To repeat a row with the first seed (`captioner evaluate --model runs/.../best` "
             "then scores it):",
@@ -162,7 +168,10 @@ def certainty(results: Mapping[Run, Result], factor: int) -> Iterator[list[str]]
 
 def equal_rows(results: Mapping[Run, Result]) -> str:
     """Name the best row, and the rows that cannot be told from it."""
-    best, *equal = (" ".join(row) for row in best_rows(cider_by_row(results)))
+    ciders = cider_by_row(results)
+    if all(len(values) < 2 for values in ciders.values()):
+        return ""
+    best, *equal = (" ".join(row) for row in best_rows(ciders))
     return f"The best row is {best}. " + (
         f"Not distinguishable from it: {', '.join(equal)}."
         if equal

@@ -1,15 +1,16 @@
 """Differences smaller than those between seeds are called not distinguishable."""
 
 import math
-from statistics import fmean, variance
+from statistics import fmean, stdev, variance
 
 import pytest
 
 from experiments.ablation.certainty import (
     best_rows,
     differences,
+    median_of_chi_square,
     row_margins,
-    seed_deviation,
+    seed_deviations,
     student_quantile,
 )
 from experiments.ablation.grid import Row, all_runs
@@ -30,14 +31,37 @@ def test_quantiles_are_those_of_the_table(probability, freedom, quantile):
     assert student_quantile(probability, freedom) == pytest.approx(quantile, abs=0.003)
 
 
-def test_the_deviation_of_a_context_is_pooled_over_its_rows():
-    ciders = {A: [30.0, 32.0, 34.0], B: [40.0, 44.0], Row("none", "rnn", "x"): [1.0, 9.0]}
-    deviation, freedom = seed_deviation(ciders)["attention"]
-    assert freedom == 2 + 1
-    assert deviation == pytest.approx(math.sqrt((2 * 4.0 + 1 * 8.0) / 3))
-    assert row_margins(ciders)[A] == pytest.approx(
-        student_quantile(0.975, 3) * deviation / math.sqrt(3)
-    )
+def test_the_deviation_is_the_typical_one_of_the_rows_of_a_context():
+    ciders = {A: [30.0, 32.0, 34.0], B: [40.0, 43.0, 46.0], C: [20.0, 21.0, 22.0]}
+    elsewhere = {Row("none", "rnn", "teacher_forcing"): [1.0, 9.0, 17.0]}
+    deviations = seed_deviations(ciders | elsewhere)
+    # of the variances 4, 9 and 1 the median is 4; half of all such estimates are below 0.70 of it
+    typical = math.sqrt(4 / median_of_chi_square(2))
+    assert deviations[A] == (pytest.approx(typical), 6)
+    assert deviations[A] == deviations[B] == deviations[C]
+    margin = student_quantile(0.975, 6) * typical / math.sqrt(3)
+    assert row_margins(ciders)[B] == pytest.approx(margin)
+
+
+def test_a_run_that_collapsed_widens_only_the_interval_of_its_row():
+    sound = {A: [30.0, 32.0, 34.0], B: [40.0, 41.0, 42.0]}
+    collapsed = {C: [36.0, 2.0, 35.0]}
+    margins = row_margins(sound | collapsed)
+    assert margins[A] == margins[B] < 4
+    own = seed_deviations(sound | collapsed)[C]
+    assert own == (pytest.approx(stdev(collapsed[C])), 6)
+    assert margins[C] > 15
+
+
+def test_the_median_of_chi_square_is_that_of_the_table():
+    assert median_of_chi_square(2) * 2 == pytest.approx(1.386, abs=0.03)
+    assert median_of_chi_square(10) * 10 == pytest.approx(9.342, abs=0.01)
+
+
+def test_a_row_with_one_seed_has_no_interval():
+    ciders = {A: [40.0, 41.0], B: [99.0]}
+    assert B not in row_margins(ciders)
+    assert best_rows(ciders) == [A]
 
 
 def test_rows_within_the_noise_of_the_best_equal_it():
