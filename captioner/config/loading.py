@@ -260,5 +260,8 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(
             where + " ".join(str(getattr(error, "problem", None) or error).split())
         ) from None
-    except OverflowError:
+    except (OverflowError, ValueError) as error:
+        # chr() of a number that is no C int is an OverflowError before Python 3.13
+        if isinstance(error, ValueError) and "chr()" not in str(error):
+            raise
         raise ValueError("a character code above U+10FFFF") from None

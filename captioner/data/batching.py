@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -250,6 +251,9 @@ class Loader:
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
             timeout=timeout if workers else 0,
+            # a fork shares the memory of the dataset; by default Python 3.14 starts interpreters,
+            # which takes seconds, and copies the dataset to each
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
             worker_init_fn=_protect_from_ctrl_c,
             generator=torch.Generator(),  # the default generator is for dropout only
         )

@@ -135,8 +135,8 @@ class Film:
                 _Seekable(file),
                 mode="r",
                 format=_checked_demuxer(_head(file)),
-                metadata_errors="replace",
                 options=options,
+                **_tolerance_of_tags(),
                 container_options={"protocol_whitelist": "none"},
             ) as container:
                 stream = _video_stream(container)
@@ -149,6 +149,17 @@ class Film:
                 check_size(codec.width, codec.height, self.max_pixels)
                 codec.options = options
                 yield from _Sampler(self, container, stream)
+
+
+def _tolerance_of_tags() -> dict[str, Any]:
+    """Return what makes av read films whose tags (title, artist) are not UTF-8.
+
+    av 18, the last one for Python 3.11, has a setting. av 19 always reads them, and has none.
+    """
+    import av
+
+    before_19 = int(av.__version__.split(".")[0]) < 19
+    return {"metadata_errors": "replace"} if before_19 else {}
 
 
 class _Seekable:

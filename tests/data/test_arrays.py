@@ -183,7 +183,7 @@ def test_the_content_of_a_file_is_read_in_every_form(tmp_path):
         (None, "expected a path"),
         ([1, 2], "image (list): expected a path"),
         ("a" * 100_000, "..."),
-        ("a\0b", "null byte"),
+        ("a\0b", "embedded null"),
     ],
 )
 def test_what_is_no_image_is_refused_in_one_line(source, words):

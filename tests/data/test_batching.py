@@ -1,7 +1,9 @@
 """Batches hold each image once an epoch, for any number of ranks; padding is masked."""
 
+import multiprocessing
 import os
 import random
+import sys
 
 import pytest
 import torch
@@ -151,6 +153,19 @@ def test_random_numbers_do_not_depend_on_the_number_of_workers(workers):
     ]
     for got, want in zip(loader, expected, strict=True):
         assert all(torch.equal(one, other) for one, other in zip(got, want, strict=True))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the default of Python holds")
+def test_workers_share_the_memory_of_the_dataset_whatever_python_starts_by_default():
+    default = multiprocessing.get_start_method()
+    unpicklable = CaptionDataset(
+        lambda index, rng: fake_source(index, rng), [[[1, 4, 2]]], captions_per_image=1, seed=0
+    )
+    multiprocessing.set_start_method("spawn", force=True)  # forkserver is the default of 3.14
+    try:
+        assert len(list(Loader(unpicklable, EpochBatchSampler(1, 1, seed=0), workers=1))) == 1
+    finally:
+        multiprocessing.set_start_method(default, force=True)
 
 
 def test_reading_batches_draws_nothing_from_torchs_generator():

@@ -113,7 +113,7 @@ def test_a_coco_file_with_categories_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b'{"images": [\n  {"id": 1,}]}', "broken JSON in line 2, column 12: "),
+        (b'{"images": [\n  {"id": 1 2}]}', "broken JSON in line 2, column 12: "),
         (json.dumps(TWO).encode()[:-20], "broken JSON in line 1, column "),
         (
             b'{"images": ["NaN",\n NaN], "annotations": []}',

@@ -163,6 +163,14 @@ def test_a_file_that_is_no_film_is_named_with_the_reason(content, reason, tmp_pa
     assert error.startswith(f"{path}: {reason}")
 
 
+def test_tags_that_are_not_utf8_do_not_matter(tmp_path):
+    film = write_film(tmp_path / "film.mkv", seconds=1)
+    content = film.read_bytes()
+    film.write_bytes(content.replace(b"Lavf", b"\xe9avf"))  # the name of the program that wrote it
+    assert film.read_bytes() != content
+    assert len(read(film, 0.5)[0]) == 2
+
+
 def test_a_file_with_sound_only_holds_no_video(tmp_path):
     path = write_sound(tmp_path / "sound.mp4")
     assert read(path, 1.0) == ([], f"{path}: holds no video")

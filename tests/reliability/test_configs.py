@@ -76,6 +76,7 @@ def test_a_setting_that_leads_nowhere_is_named(pair, message):
         (b"a:\n  " + b"[" * 5000, "line 2, column 34: more than 32 levels deep"),
         (b"a: 0x" + b"f" * 5000, "4300 digits"),
         (b'a: "\\UFFFFFFFF"', "a character code above U\\+10FFFF"),
+        (b'a: "\\U00110000"', "a character code above U\\+10FFFF"),
         (b"a: \x01", "special characters are not allowed"),
         (b"- 1", "holds no settings"),
         (b"", "holds no settings"),
