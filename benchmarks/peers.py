@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from captioner.errors import CaptionerError
 from experiments.command import new_app, run_app
 from experiments.reporting import cpu_name, markdown_table
 
@@ -101,12 +102,18 @@ def peers(
 
 
 def measure_in_process(kinds: Sequence[Kind], threads: int, rounds: int) -> list[Result]:
-    """Measure in a process of its own: the libraries read their number of threads at import."""
+    """Measure in a process of its own: the libraries read their number of threads at import.
+
+    Raises:
+        CaptionerError: the process failed.
+    """
     command = [sys.executable, "-m", "benchmarks.peers", "--json"]
     command += [f"--only={kind}" for kind in kinds]
     command += [f"--threads={threads}", f"--rounds={rounds}"]
-    lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return [Result(**json.loads(line)) for line in lines.splitlines()]
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if run.returncode:  # it has said why
+        raise CaptionerError(f"the measurement with {threads} threads failed")
+    return [Result(**json.loads(line)) for line in run.stdout.splitlines()]
 
 
 def measure_here(kinds: Sequence[Kind], threads: int, rounds: int) -> list[Result]:

@@ -102,8 +102,9 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("chapters", nargs="*", metavar="CHAPTER", help="by default all")
     options = parser.parse_args()
+    sources = find_sources(options.chapters)
     print("| chapter | seconds |\n|---|---:|")
-    for source in find_sources(options.chapters):
+    for source in sources:
         start = time.perf_counter()
         make_notebook(source)
         print(f"| {source.stem} | {time.perf_counter() - start:.0f} |", flush=True)
