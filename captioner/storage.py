@@ -176,12 +176,12 @@ def check_writable(path: Path) -> None:
     target = _target(path)
     folder = target.parent
     try:
+        if target.is_dir():
+            raise UsageError(f"{path} is a folder: name a file")
         with suppress(FileNotFoundError, NotADirectoryError):
             # an error if this longer name is too long, or the folder closed; `exists` and `is_dir`
             # hide both since Python 3.14
             _unfinished(target).stat()
-        if target.is_dir():
-            raise UsageError(f"{path} is a folder: name a file")
         if not folder.is_dir():
             raise UsageError(f"{path}: there is no folder {folder}; create it first")
     except OSError as error:
