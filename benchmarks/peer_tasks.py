@@ -49,17 +49,15 @@ class Skipped:
     reason: str
 
 
-def caption_tasks(setup: Setup, peer_config: Any = None) -> list[Task | Skipped]:
+def caption_tasks(setup: Setup) -> list[Task | Skipped]:
     """From JPEG files to sentences: a ViT and GPT-2 of Hugging Face against two of our models.
 
-    Args:
-        setup: sizes and files; its model has random weights, as the peer has.
-        peer_config: a VisionEncoderDecoderConfig; None: ViT-B/16 and GPT-2.
+    The model of `setup` has random weights, as the peer has.
     """
     if find_spec("transformers") is None:
         return [Skipped("caption", "transformers is not installed: pip install transformers")]
     files = setup.write_jpegs()
-    peer = hugging_face(files, peer_config)
+    peer = hugging_face(files)
     resnet = Captioner(
         [setup.build_model().eval()], setup.vocabulary, setup.config, device="cpu", precision="fp32"
     )
@@ -127,7 +125,7 @@ def caption_ours(captioner: Captioner, files: Sequence[Path]) -> Callable[[], li
     return caption
 
 
-def metric_tasks(folder: Path, images: int = SCORED_IMAGES) -> list[Task | Skipped]:
+def metric_tasks(folder: Path) -> list[Task | Skipped]:
     """BLEU, METEOR, ROUGE-L and CIDEr of a results file: whole processes, from file to table.
 
     The references are COCO's val2017 where the research data is, else random words.
@@ -138,7 +136,7 @@ def metric_tasks(folder: Path, images: int = SCORED_IMAGES) -> list[Task | Skipp
     ]
     if missing:
         return [Skipped("score", f"{' and '.join(missing)} is not installed")]
-    annotations, results = write_results(folder, images)
+    annotations, results = write_results(folder, SCORED_IMAGES)
     peer = [sys.executable, "-m", "benchmarks.peer_scores", str(annotations), str(results)]
     ours = [sys.executable, "-m", "captioner", "evaluate"]
     ours += ["--annotations", str(annotations), "--results", str(results), "--json"]
@@ -146,7 +144,7 @@ def metric_tasks(folder: Path, images: int = SCORED_IMAGES) -> list[Task | Skipp
         Task(
             "score",
             "captions",
-            images,
+            SCORED_IMAGES,
             "pycocoevalcap with Java, without SPICE",
             lambda: run_json(peer),
             "captioner evaluate, with intervals",

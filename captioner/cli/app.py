@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _main(arguments: list[str]) -> None:
     named = [name for name in COMMANDS if name in arguments[:1]]
     try:
-        app = _load(named or COMMANDS)
+        app = load(named or COMMANDS)
         if "--ray" in arguments:
             from captioner.cli.cluster import with_address
 
@@ -51,7 +51,7 @@ def _main(arguments: list[str]) -> None:
         raise
 
 
-def _load(names: Sequence[str]) -> typer.Typer:
+def load(names: Sequence[str]) -> typer.Typer:
     """Return an app of these commands. A command's file is imported only if it is among them."""
     app = typer.Typer(
         help="Caption images and translate text: generate, train, evaluate and compare.",

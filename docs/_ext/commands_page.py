@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from markdown_text import code, escaped, table
 
-from captioner.cli.app import COMMANDS, _load
+from captioner.cli.app import COMMANDS, load
 from captioner.cli.sections import OPTIONS
 
 # A help record ends with its extras: `Number of beams.  [default: 3; x>=1; required]`
@@ -27,7 +27,7 @@ _VALUES = {
 
 def write_commands() -> str:
     """Return the sections of all commands."""
-    app = typer.main.get_command(_load(COMMANDS))
+    app = typer.main.get_command(load(COMMANDS))
     commands = app.commands  # type: ignore[attr-defined]
     return "\n\n".join(_write_command(name, commands[name]) for name in COMMANDS)
 

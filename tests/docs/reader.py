@@ -15,6 +15,7 @@ import tarfile
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from snippets import ROOT
@@ -150,6 +151,11 @@ def _data_sets(folder: Path) -> None:
     _karpathy(folder)
 
 
+def _captions_of(image: dict[str, Any], captions: dict[str, Any]) -> list[str]:
+    """Return the captions of an image of a file in COCO's format."""
+    return [each["caption"] for each in captions["annotations"] if each["image_id"] == image["id"]]
+
+
 def _copy_images(source: Path, target: Path, prefix: str = "") -> None:
     target.mkdir(parents=True, exist_ok=True)
     for image in source.iterdir():
@@ -165,20 +171,16 @@ def _karpathy(folder: Path) -> None:
             _copy_images(shapes / split, folder / place / year)
         for image in captions["images"]:
             texts = [
-                {"raw": each["caption"], "tokens": each["caption"].split()}
-                for each in captions["annotations"]
-                if each["image_id"] == image["id"]
+                {"raw": text, "tokens": text.split()} for text in _captions_of(image, captions)
             ]
             number = len(images)
             images.append(
                 {"filename": image["file_name"], "filepath": year, "split": of_karpathy}
                 | {"imgid": number, "cocoid": number, "sentences": texts}
             )
-    images += [
-        {**image, "split": other, "imgid": len(images) + number, "cocoid": len(images) + number}
-        for other, image in (("test", images[-1]), ("restval", images[-2]))
-        for number in [("test", "restval").index(other)]
-    ]
+    for split, image in (("test", images[-1]), ("restval", images[-2])):
+        number = len(images)
+        images.append({**image, "split": split, "imgid": number, "cocoid": number})
     text = json.dumps({"dataset": "coco", "images": images})
     for file in ("data/coco/dataset_coco.json", "dataset_coco.json"):
         (folder / file).write_text(text)
@@ -192,11 +194,7 @@ def _own_data(folder: Path) -> None:
     rows = [
         {
             "image": f"images/{image['file_name']}",
-            "captions": [
-                each["caption"]
-                for each in captions["annotations"]
-                if each["image_id"] == image["id"]
-            ],
+            "captions": _captions_of(image, captions),
         }
         for image in captions["images"]
     ]
@@ -223,9 +221,7 @@ def _shards(folder: Path) -> None:
     captions = json.loads((folder / "captions_train.json").read_text())
     (folder / "tars").mkdir()
     for number, image in enumerate(captions["images"][:12]):
-        texts = [
-            each["caption"] for each in captions["annotations"] if each["image_id"] == image["id"]
-        ]
+        texts = _captions_of(image, captions)
         members = {
             "000000.png": (folder / "data/shapes/train" / image["file_name"]).read_bytes(),
             "000000.json": json.dumps({"captions": texts}).encode(),

@@ -20,7 +20,7 @@ from commands_page import write_commands
 from reference import fill
 from settings_page import write_settings
 
-COMMANDS = typer.main.get_command(app._load(app.COMMANDS)).commands
+COMMANDS = typer.main.get_command(app.load(app.COMMANDS)).commands
 
 
 def section_of(text, heading):

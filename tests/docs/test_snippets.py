@@ -33,7 +33,7 @@ WITH_COMMANDS = sorted(
         if any(block.is_command or block.language == "yaml" for block in read_blocks(page))
     ),
     key=lambda page: sum(block.is_run * len(block.text) for block in read_blocks(page)),
-    reverse=True,  # long pages first, so that the processes of the tests end together
+    reverse=True,  # long pages first, so that the processes of the tests end at the same time
 )
 ANY_DATA = "data.train.annotations=captions.json"  # of a page that shows other settings
 LONGEST = 600  # seconds of a block, on a busy machine
